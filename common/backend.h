@@ -1,0 +1,29 @@
+/* backend.h - what a backend is. A new one adds a file with one `const ifa_backend`, and a line in api/backends.c. */
+#ifndef IFA_COMMON_BACKEND_H
+#define IFA_COMMON_BACKEND_H
+
+#include "common/message.h"
+#include "ifa.h"
+
+typedef struct ifa_backend {
+  const char *name, *description;
+
+  /* IFA_OK, IFA_NOT_AVAILABLE or IFA_UNSUPPORTED. problem is valid, or NULL to ask only whether the backend is there. */
+  ifa_status (*supports)(const ifa_problem *problem, ifa_message *message);
+
+  /* Everything was checked: the problem is valid, supported and resolved (common/problem.h), pointers are there where they must be,
+   * scales are in range, row numbers are ascending and in range, and the floating-point environment is the default one. */
+  ifa_status (*run)(const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, ifa_message *message);
+} ifa_backend;
+
+extern const ifa_backend ifa_backend_scalar; /* ref/scalar.c */
+extern const ifa_backend ifa_backend_openmp; /* ref/openmp.c */
+
+/* The computed rows: the chosen ones, or all. */
+static inline int64_t ifa_computed_rows(const ifa_problem *p, const ifa_inputs *in) {
+  return in->rows ? in->row_count : p->batch * p->q_heads * p->nq;
+}
+
+static inline int64_t ifa_computed_row(const ifa_inputs *in, int64_t r) { return in->rows ? in->rows[r] : r; }
+
+#endif

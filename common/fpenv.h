@@ -1,0 +1,36 @@
+/* fpenv.h - results must not depend on the caller's rounding mode or flush-to-zero: work runs in the default environment. */
+#ifndef IFA_COMMON_FPENV_H
+#define IFA_COMMON_FPENV_H
+
+#include <fenv.h>
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
+typedef struct ifa_fpenv {
+  fenv_t saved;
+#if defined(__SSE2__)
+  unsigned mxcsr;
+#endif
+} ifa_fpenv;
+
+/* Round to nearest even, keep subnormals, no traps. Each thread has an environment of its own. */
+static inline void ifa_fpenv_enter(ifa_fpenv *env) {
+#if defined(__SSE2__)
+  env->mxcsr = _mm_getcsr();
+#endif
+  fegetenv(&env->saved);
+  fesetenv(FE_DFL_ENV);
+#if defined(__SSE2__)
+  _mm_setcsr(0x1f80); /* C libraries differ on whether FE_DFL_ENV clears flush-to-zero and denormals-are-zero */
+#endif
+}
+
+static inline void ifa_fpenv_leave(const ifa_fpenv *env) {
+  fesetenv(&env->saved);
+#if defined(__SSE2__)
+  _mm_setcsr(env->mxcsr);
+#endif
+}
+
+#endif

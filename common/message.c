@@ -1,0 +1,34 @@
+#include "common/message.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+ifa_status ifa_fail(ifa_message *message, ifa_status status, const char *format, ...) {
+  if (message) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message->text, sizeof message->text, format, args);
+    va_end(args);
+  }
+  return status;
+}
+
+ifa_status ifa_succeed(ifa_message *message) {
+  if (message) message->text[0] = '\0';
+  return IFA_OK;
+}
+
+const char *ifa_status_name(ifa_status status) {
+  switch (status) {
+    case IFA_OK: return "ok";
+    case IFA_BAD_PROBLEM: return "bad problem";
+    case IFA_BAD_ARGUMENT: return "bad argument";
+    case IFA_BAD_DATA: return "bad data";
+    case IFA_BAD_FILE: return "bad file";
+    case IFA_UNSUPPORTED: return "unsupported";
+    case IFA_NOT_AVAILABLE: return "not available";
+    case IFA_OUT_OF_MEMORY: return "out of memory";
+    case IFA_IO: return "input/output error";
+  }
+  return "unknown status";
+}

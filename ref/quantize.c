@@ -1,0 +1,203 @@
+/* quantize.c - the quantizers: docs/numerics.md, section 12. A group's largest magnitude does not depend on the order in which it is
+ * looked for, and the mean is an integer sum, so every order of work gives the same bits. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "common/contract.h"
+#include "common/fpenv.h"
+#include "common/operand.h"
+#include "common/problem.h"
+
+#define TINY 0x1p-93f   /* a group with a smaller absmax is a zero group: its scale would leave [2^-100, 2^100] */
+#define HUGE_X 0x1p100f /* elements beyond are refused */
+
+/* One [tokens, head_dim] matrix being quantized. x: its elements as binary32, with the mean subtracted if asked. */
+typedef struct matrix {
+  const ifa_quantize_args *a;
+  int64_t batch, head, number; /* number = batch * heads + head */
+  float *x;                    /* [tokens][head_dim] */
+} matrix;
+
+static float largest_of(float largest, float x) {
+  float magnitude = fabsf(x);
+  return magnitude > largest ? magnitude : largest;
+}
+
+/* Scale of a group, and the factor that takes an element to the grid: fl(Qmax / absmax). Both 0 for a zero group. */
+static float group_scale(float absmax, float q_max, float *inverse) {
+  if (absmax < TINY) {
+    *inverse = 0.0f;
+    return 0.0f;
+  }
+  *inverse = ifa_div(q_max, absmax);
+  return ifa_div(absmax, q_max);
+}
+
+/* q = clamp(rne(fl(x * inverse))). The product is at most q_max + 1 in magnitude. */
+static int32_t to_grid(float x, float inverse, int32_t q_max) {
+  int32_t q = ifa_rne(ifa_mul(x, inverse));
+  return q > q_max ? q_max : q < -q_max ? -q_max : q;
+}
+
+static ifa_status load(matrix *m, ifa_message *message) {
+  const ifa_quantize_args *a = m->a;
+  for (int64_t t = 0; t < a->tokens; t++)
+    for (int64_t d = 0; d < a->head_dim; d++) {
+      float x = ifa_float_get(a->src_type, a->src, ifa_offset(a->src_stride, m->batch, m->head, t) + d);
+      if (!(fabsf(x) <= HUGE_X))
+        return ifa_fail(message, IFA_BAD_DATA, "src[%" PRId64 "][%" PRId64 "][%" PRId64 "][%" PRId64 "] is %g; elements must be finite and at most 2^100",
+                        m->batch, m->head, t, d, (double)x);
+      m->x[t * a->head_dim + d] = x;
+    }
+  return IFA_OK;
+}
+
+/* mean_d = the channel's mean, summed in integers: every x is rounded to a multiple of 2^(e-24), where 2^e is the least power of two
+ * above the matrix's absmax, so that the sum is exact in 64 bits in any order. x becomes fl(x - mean). */
+static void subtract_mean(matrix *m) {
+  const ifa_quantize_args *a = m->a;
+  float absmax = 0.0f;
+  int e = 0;
+  for (int64_t i = 0; i < a->tokens * a->head_dim; i++) absmax = largest_of(absmax, m->x[i]);
+  if (absmax >= TINY) frexpf(absmax, &e);
+  for (int64_t d = 0; d < a->head_dim; d++) {
+    int64_t sum = 0;
+    for (int64_t t = 0; absmax >= TINY && t < a->tokens; t++)
+      sum += (int64_t)rint(scalbn((double)m->x[t * a->head_dim + d], 24 - e));
+    float mean = a->tokens ? (float)scalbn((double)sum / (double)a->tokens, e - 24) : 0.0f;
+    if (a->mean) a->mean[m->number * a->head_dim + d] = mean;
+    for (int64_t t = 0; t < a->tokens; t++) m->x[t * a->head_dim + d] = ifa_add(m->x[t * a->head_dim + d], -mean);
+  }
+}
+
+static float q_max_of(const matrix *m) { return m->a->dst_type == IFA_I4 ? 7.0f : 127.0f; }
+
+static void store(const matrix *m, int64_t token, int64_t d, float inverse) {
+  const ifa_quantize_args *a = m->a;
+  ifa_operand_set(a->dst_type, a->dst, ifa_offset(a->dst_stride, m->batch, m->head, token) + d,
+                  to_grid(m->x[token * a->head_dim + d], inverse, (int32_t)q_max_of(m)));
+}
+
+/* An INT4 row of odd length ends in half a byte that belongs to no element: it holds 0. */
+static void clear_padding(const matrix *m) {
+  const ifa_quantize_args *a = m->a;
+  if (a->dst_type != IFA_I4 || a->head_dim % 2 == 0) return;
+  for (int64_t t = 0; t < a->tokens; t++) ifa_int4_set(a->dst, ifa_offset(a->dst_stride, m->batch, m->head, t) + a->head_dim, 0);
+}
+
+/* Groups of `rows` tokens, from scale[0] on: token (1), block, tensor (all). */
+static void quantize_by_rows(matrix *m, int64_t rows, float *scale) {
+  int64_t dim = m->a->head_dim;
+  for (int64_t start = 0, group = 0; start < m->a->tokens; start += rows, group++) {
+    int64_t end = ifa_min64(start + rows, m->a->tokens);
+    float absmax = 0.0f, inverse;
+    for (int64_t i = start * dim; i < end * dim; i++) absmax = largest_of(absmax, m->x[i]);
+    scale[group] = group_scale(absmax, q_max_of(m), &inverse);
+    for (int64_t t = start; t < end; t++)
+      for (int64_t d = 0; d < dim; d++) store(m, t, d, inverse);
+  }
+}
+
+static float channel_absmax(const matrix *m, int64_t d) {
+  float absmax = 0.0f;
+  for (int64_t t = 0; t < m->a->tokens; t++) absmax = largest_of(absmax, m->x[t * m->a->head_dim + d]);
+  return absmax;
+}
+
+static void quantize_by_channel(matrix *m, float *scale) {
+  for (int64_t d = 0; d < m->a->head_dim; d++) {
+    float inverse;
+    scale[d] = group_scale(channel_absmax(m, d), q_max_of(m), &inverse);
+    for (int64_t t = 0; t < m->a->tokens; t++) store(m, t, d, inverse);
+  }
+}
+
+/* Token and channel: x / c_d is quantized per token, c_d the channel's absmax (its grid would be a single step: Qmax = 1). */
+static void quantize_by_token_and_channel(matrix *m, float *scale, float *channel_scale) {
+  for (int64_t d = 0; d < m->a->head_dim; d++) {
+    float inverse;
+    channel_scale[d] = group_scale(channel_absmax(m, d), 1.0f, &inverse);
+    for (int64_t t = 0; t < m->a->tokens; t++) m->x[t * m->a->head_dim + d] = ifa_mul(m->x[t * m->a->head_dim + d], inverse);
+  }
+  quantize_by_rows(m, 1, scale);
+}
+
+static ifa_status quantize_matrix(matrix *m, ifa_message *message) {
+  const ifa_quantize_args *a = m->a;
+  ifa_status status = load(m, message);
+  if (status != IFA_OK) return status;
+  if (a->subtract_mean) subtract_mean(m);
+  clear_padding(m);
+  int64_t scales = ifa_scale_count(a->granularity, 1, 1, a->tokens, a->head_dim, a->block);
+  float *scale = a->scale + m->number * scales;
+  switch (a->granularity) {
+    case IFA_SCALE_TENSOR:
+      scale[0] = 0.0f; /* also without tokens */
+      quantize_by_rows(m, a->tokens ? a->tokens : 1, scale);
+      break;
+    case IFA_SCALE_BLOCK: quantize_by_rows(m, a->block, scale); break;
+    case IFA_SCALE_TOKEN: quantize_by_rows(m, 1, scale); break;
+    case IFA_SCALE_CHANNEL: quantize_by_channel(m, scale); break;
+    case IFA_SCALE_TOKEN_CHANNEL: quantize_by_token_and_channel(m, scale, a->channel_scale + m->number * a->head_dim); break;
+  }
+  return IFA_OK;
+}
+
+int64_t ifa_scale_count(ifa_granularity granularity, int64_t batch, int64_t heads, int64_t tokens, int64_t head_dim, int32_t block) {
+  int64_t each = 1;
+  if (granularity == IFA_SCALE_BLOCK) each = ifa_ceil_div(tokens, block > 0 ? block : 1);
+  if (granularity == IFA_SCALE_TOKEN || granularity == IFA_SCALE_TOKEN_CHANNEL) each = tokens;
+  if (granularity == IFA_SCALE_CHANNEL) each = head_dim;
+  return batch * heads * each;
+}
+
+static ifa_status check_range(const char *name, int64_t value, int64_t low, int64_t high, ifa_message *message) {
+  if (value >= low && value <= high) return IFA_OK;
+  return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is %" PRId64 "; it must be %" PRId64 " .. %" PRId64, name, value, low, high);
+}
+
+static ifa_status check_args(const ifa_quantize_args *a, ifa_message *message) {
+  ifa_status status;
+  if (!a) return ifa_fail(message, IFA_BAD_ARGUMENT, "args is NULL");
+  if ((status = check_range("batch", a->batch, 0, 65535, message)) != IFA_OK) return status;
+  if ((status = check_range("heads", a->heads, 0, 65535, message)) != IFA_OK) return status;
+  if ((status = check_range("tokens", a->tokens, 0, IFA_MAX_TOKENS, message)) != IFA_OK) return status;
+  if ((status = check_range("head_dim", a->head_dim, 1, IFA_MAX_HEAD_DIM, message)) != IFA_OK) return status;
+  if ((status = check_range("src_type", (int64_t)a->src_type, IFA_F32, IFA_BF16, message)) != IFA_OK) return status;
+  if ((status = check_range("dst_type", (int64_t)a->dst_type, IFA_I8, IFA_I4, message)) != IFA_OK) return status;
+  if ((status = check_range("granularity", (int64_t)a->granularity, 0, IFA_SCALE_TOKEN_CHANNEL, message)) != IFA_OK) return status;
+  if ((status = check_range("subtract_mean", a->subtract_mean, 0, 1, message)) != IFA_OK) return status;
+  if (a->granularity == IFA_SCALE_BLOCK && (status = check_range("block", a->block, 1, IFA_MAX_TOKENS, message)) != IFA_OK) return status;
+  if ((status = ifa_check_strides("src_stride", a->src_type, a->src_stride, a->batch, a->heads, a->tokens, a->head_dim, 0, message)) != IFA_OK) return status;
+  if ((status = ifa_check_strides("dst_stride", a->dst_type, a->dst_stride, a->batch, a->heads, a->tokens, a->head_dim, 1, message)) != IFA_OK) return status;
+  if (a->batch * a->heads == 0) return IFA_OK;
+  if (!a->src && a->tokens) return ifa_fail(message, IFA_BAD_ARGUMENT, "src is NULL");
+  if (!a->dst && a->tokens) return ifa_fail(message, IFA_BAD_ARGUMENT, "dst is NULL");
+  if (!a->scale && ifa_scale_count(a->granularity, 1, 1, a->tokens, a->head_dim, a->block))
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "scale is NULL");
+  if (!a->channel_scale && a->granularity == IFA_SCALE_TOKEN_CHANNEL) return ifa_fail(message, IFA_BAD_ARGUMENT, "channel_scale is NULL");
+  return IFA_OK;
+}
+
+ifa_status ifa_quantize(const ifa_quantize_args *args, ifa_message *message) {
+  ifa_status status = check_args(args, message);
+  if (status != IFA_OK) return status;
+  ifa_quantize_args a = *args;
+  if (a.src_stride.batch == 0 && a.src_stride.head == 0 && a.src_stride.token == 0)
+    a.src_stride = ifa_strides_bhnd(a.src_type, a.heads, a.tokens, a.head_dim);
+  if (a.dst_stride.batch == 0 && a.dst_stride.head == 0 && a.dst_stride.token == 0)
+    a.dst_stride = ifa_strides_bhnd(a.dst_type, a.heads, a.tokens, a.head_dim);
+
+  float *x = malloc((size_t)(a.tokens * a.head_dim + 1) * sizeof *x);
+  if (!x) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %" PRId64 " x %" PRId64 " elements", a.tokens, a.head_dim);
+  ifa_fpenv env;
+  ifa_fpenv_enter(&env);
+  for (int64_t number = 0; number < a.batch * a.heads && status == IFA_OK; number++) {
+    matrix m = {.a = &a, .batch = number / a.heads, .head = number % a.heads, .number = number, .x = x};
+    status = quantize_matrix(&m, message);
+  }
+  ifa_fpenv_leave(&env);
+  free(x);
+  return status == IFA_OK ? ifa_succeed(message) : status;
+}

@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# cli.sh VALIDATE VALIDATE_BROKEN GOLDEN SOURCE_DIR - the command lines, files and exit codes that others script against.
+set -u
+validate=$1 broken=$2 golden=$3 source=$4
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+passed=0 failed=0
+
+# expect NAME CODE [PATTERN] -- COMMAND...: runs it, checks the exit code and that the output (both streams) has the pattern.
+expect() {
+  local name=$1 code=$2 pattern=""; shift 2
+  if [ "$1" != -- ]; then pattern=$1; shift; fi
+  shift
+  local got=0; "$@" >"$folder/out" 2>&1 </dev/null || got=$?
+  if [ $got != "$code" ]; then echo "FAILED $name: exit code $got, not $code"; sed 's/^/  /' "$folder/out" | head -8; failed=$((failed + 1))
+  elif [ -n "$pattern" ] && ! grep -qE -e "$pattern" "$folder/out"; then echo "FAILED $name: no '$pattern'"; sed 's/^/  /' "$folder/out" | head -8; failed=$((failed + 1))
+  else passed=$((passed + 1)); fi
+}
+check() { # check NAME COMMAND...: a condition
+  local name=$1; shift
+  if "$@" >/dev/null 2>&1; then passed=$((passed + 1)); else echo "FAILED $name"; failed=$((failed + 1)); fi
+}
+
+one="b=1 hq=2 hkv=1 nq=9 nk=70 d=16"
+"$validate" list >"$folder/list" 2>&1
+has_openmp=$(grep -A1 '^  openmp ' "$folder/list" | grep -c '  available$')
+
+# ---- run: exit codes and counts
+expect "help" 0 "validate COMMAND" -- "$validate" --help
+expect "run --help" 0 "--suite" -- "$validate" run --help
+expect "no command" 2 "usage" -- "$validate"
+expect "unknown command" 2 "no command 'frobnicate'" -- "$validate" frobnicate
+expect "unknown option" 2 -- "$validate" run --frobnicate
+expect "one case" 0 "1 passed, 0 failed, 0 unsupported, 0 not available" -- "$validate" run --backend scalar --case "$one"
+expect "lists multiply" 0 "6 passed, 0 failed" -- "$validate" run --backend scalar --case "$one vscale=channel,token tau=0,2,inf"
+expect "unknown backend" 2 "there is no backend 'gpu9'" -- "$validate" run --backend gpu9 --case "$one"
+expect "bad key" 2 "unknown key 'frob'" -- "$validate" run --case "frob=1"
+expect "bad value" 2 "fill=blue is not a fill" -- "$validate" run --case "fill=blue"
+expect "key twice" 2 "given twice" -- "$validate" run --case "d=1 d=2"
+expect "invalid problem" 2 "head_dim is 300; it must be 1 .. 256" -- "$validate" run --backend scalar --case "d=300"
+expect "invalid is counted" 2 "1 passed, 0 failed, 0 unsupported, 0 not available, 1 invalid" -- "$validate" run --backend scalar --case "d=16,300"
+expect "unknown suite" 2 "no suite and no file" -- "$validate" run --suite nowhere
+printf '# mine\n%s\nnot a case\n' "$one" >"$folder/suite.txt"
+expect "suite file names its bad line" 2 "suite.txt:3: 'not' is not of the form key=value" -- "$validate" run --suite "$folder/suite.txt"
+printf '# mine\n%s # a comment\n\ninclude smoke\n' "$one" >"$folder/suite.txt"
+expect "suite file" 0 "138 passed" -- "$validate" run --backend scalar --suite "$folder/suite.txt"
+printf '' >"$folder/empty.txt"
+expect "nothing executed" 3 "0 passed, 0 failed" -- "$validate" run --suite "$folder/empty.txt"
+expect "seed" 0 "seed=77" -- "$validate" run -v --seed 77 --backend scalar --case "$one"
+expect "bad seed" 2 -- "$validate" run --seed x
+expect "verbose prints cases" 0 "^passed  scalar" -- "$validate" run -v --backend scalar --case "$one"
+check "quiet in a pipe" test -z "$("$validate" run --backend scalar --case "$one" 2>&1 >/dev/null)"
+if [ "$has_openmp" = 0 ]; then
+  expect "absent backend alone" 3 "0 passed, 0 failed, 0 unsupported, 1 not available" -- "$validate" run --backend openmp --case "$one"
+  expect "absent backend beside another" 0 "1 passed, 0 failed, 0 unsupported, 1 not available" -- "$validate" run --backend scalar,openmp --case "$one"
+else
+  expect "two backends" 0 "2 passed" -- "$validate" run --backend scalar,openmp --case "$one"
+fi
+
+# ---- every printed case can be pasted back
+"$validate" run -v --backend scalar --suite smoke | sed -n 's/^passed  scalar  [0-9.]* s  //p' >"$folder/printed.txt"
+check "printed cases" test "$(wc -l <"$folder/printed.txt")" = 137
+"$validate" run -v --backend scalar --suite "$folder/printed.txt" | sed -n 's/^passed  scalar  [0-9.]* s  //p' >"$folder/again.txt"
+check "pasted back" cmp "$folder/printed.txt" "$folder/again.txt"
+
+# ---- reports
+expect "reports written" 0 -- "$validate" run --backend scalar --case "b=1 hq=1 nq=3 nk=5 d=8,16" --json "$folder/r.json" --junit "$folder/r.xml" --csv "$folder/r.csv"
+check "json is json" python3 -c "import json,sys; r=json.load(open('$folder/r.json')); assert r['counts']['passed']==2 and r['contract']==1 and len(r['results'])==2"
+check "junit is xml" python3 -c "import xml.etree.ElementTree as e; t=e.parse('$folder/r.xml').getroot(); assert t.get('tests')=='2' and len(list(t))==2"
+check "csv is csv" python3 -c "import csv; r=list(csv.DictReader(open('$folder/r.csv',newline=''))); assert len(r)==2 and r[0]['verdict']=='passed'"
+expect "report to nowhere" 2 "cannot|No such" -- "$validate" run --backend scalar --case "$one" --json "$folder/no/r.json"
+
+# ---- a wrong kernel
+if [ "$has_openmp" = 1 ]; then
+  export IFA_BROKEN=unit
+  expect "mismatch" 1 "unit differs" -- "$broken" run --backend openmp --case "$one" --json "$folder/b.json" --junit "$folder/b.xml"
+  expect "repro command" 1 "repeat: validate run --backend openmp --case" -- "$broken" run --backend openmp --case "$one"
+  expect "places in hex" 1 "unit\[b 0\]\[h 0\]\[i 0\]\[tile 0\] +expected [0-9a-f]{8}  got [0-9a-f]{8}" -- "$broken" run --backend openmp --case "$one"
+  check "json of a failure" python3 -c "import json; r=json.load(open('$folder/b.json')); f=r['results'][0]; assert r['counts']['failed']==1 and f['stage']=='unit' and f['places']"
+  check "junit of a failure" python3 -c "import xml.etree.ElementTree as e; t=e.parse('$folder/b.xml').getroot(); assert t.get('failures')=='1'"
+  IFA_BROKEN=bit expect "one bit" 1 "o differs in 1 of 288 elements" -- "$broken" run --backend openmp --case "$one"
+  IFA_BROKEN=overrun expect "overrun" 1 "guard bytes around o|belongs to no computed row" -- "$broken" run --backend openmp --case "$one"
+  IFA_BROKEN=status expect "backend error" 1 "an injected failure" -- "$broken" run --backend openmp --case "$one"
+  expect "scalar is not affected" 0 -- "$broken" run --backend scalar --case "$one"
+  IFA_BROKEN=bit expect "bench refuses a wrong backend" 1 "is wrong, so it is not measured" -- "$broken" bench --repeat 1 --case "$one"
+  unset IFA_BROKEN
+fi
+
+# ---- attend, quantize, export
+real=$source/data/real/minilm_layer5.safetensors
+expect "attend" 0 "relative L2 .* cosine 0.999" -- "$validate" attend --input "$real" --output "$folder/o.safetensors" --backend scalar vscale=token lse=1
+expect "quantize" 0 "6 tensors" -- "$validate" quantize --input "$real" --output "$folder/q.safetensors" vscale=token
+expect "attend on int8 tensors" 0 "the same integers and scales" -- "$validate" attend --input "$folder/q.safetensors" --output "$folder/o2.safetensors" --backend scalar vscale=token lse=1
+check "same output from floats and from their quantized form" python3 - "$folder/o.safetensors" "$folder/o2.safetensors" <<'P'
+import json, struct, sys
+def tensors(path):
+    raw = open(path, 'rb').read(); n = struct.unpack('<Q', raw[:8])[0]; head = json.loads(raw[8:8 + n]); head.pop('__metadata__')
+    return {k: (v['dtype'], v['shape'], raw[8 + n:][v['data_offsets'][0]:v['data_offsets'][1]]) for k, v in head.items()}
+a, b = tensors(sys.argv[1]), tensors(sys.argv[2])
+assert a == b and set(a) == {'o', 'lse'} and a['o'][1] == [1, 12, 512, 32]
+P
+expect "attend with the wrong scale choice" 2 "v_scale has" -- "$validate" attend --input "$folder/q.safetensors" --output "$folder/o3.safetensors" vscale=channel
+check "nothing half written" test ! -e "$folder/o3.safetensors"
+expect "attend without a file" 2 "nowhere.safetensors" -- "$validate" attend --input "$folder/nowhere.safetensors" --output "$folder/o3.safetensors"
+head -c 1000 "$real" >"$folder/cut.safetensors"
+expect "attend on a truncated file" 2 "cut.safetensors" -- "$validate" attend --input "$folder/cut.safetensors" --output "$folder/o3.safetensors"
+expect "attend without output" 2 "needed" -- "$validate" attend --input "$real"
+python3 - "$folder/nan.safetensors" <<'P'
+import json, struct, sys
+data = struct.pack('<16f', *([1.0] * 16)); bad = struct.pack('<16f', *([1.0] * 5 + [float('nan')] + [1.0] * 10))
+head = json.dumps({n: {'dtype': 'F32', 'shape': [1, 1, 2, 8], 'data_offsets': [i * 64, i * 64 + 64]} for i, n in enumerate('qkv')}).encode()
+open(sys.argv[1], 'wb').write(struct.pack('<Q', len(head)) + head + data + bad + data)
+P
+expect "NaN in the input" 2 "is -?nan; elements must be finite" -- "$validate" attend --input "$folder/nan.safetensors" --output "$folder/o3.safetensors"
+expect "run on a file" 0 "16 passed" -- "$validate" run --backend scalar --input "$real"
+expect "run on a file with case keys" 0 "2 passed" -- "$validate" run --backend scalar --input "$real" --case "vscale=channel,token rows=4"
+expect "export" 0 -- "$validate" export --case "$one lse=1" --output "$folder/e.safetensors"
+expect "export of nonsense" 2 "rows=3" -- "$validate" export --case "$one rows=3" --output "$folder/e2.safetensors"
+
+# ---- list, explain, bench
+expect "list" 0 "smoke +137 cases" -- "$validate" list
+expect "explain" 0 "key tiles +16" -- "$validate" explain "b=1 hq=8 hkv=2 nq=128 nk=1000 d=128 qk=int8 v=int8 qscale=token kscale=token vscale=token tau=4 causal=1 fill=normal seed=7"
+expect "explain of nonsense" 2 "unknown key" -- "$validate" explain "frob=1"
+expect "bench" 0 "Gop/s" -- "$validate" bench --repeat 1 --case "$one"
+
+# ---- golden
+expect "golden of another contract" 2 "not of contract" -- "$golden" check scalar "$folder/suite.txt"
+sed '2s/^[0-9a-f]\{16\} [0-9a-f]/0000000000000000 0/' "$source/data/golden/smoke.txt" >"$folder/golden.txt"
+expect "golden difference" 1 "DIFFERS scalar: b=1" -- "$golden" check scalar "$folder/golden.txt"
+expect "golden usage" 2 "usage" -- "$golden"
+
+echo "cli: $passed passed, $failed failed"
+[ $failed = 0 ]

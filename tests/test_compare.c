@@ -1,0 +1,167 @@
+/* The comparator: every injected fault is caught and named, a correct backend passes, the oracle's own check can fail. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "tests/broken.h"
+#include "validate/bound.h"
+#include "validate/compare.h"
+
+#define CASE "b=1 hq=2 hkv=1 nq=9 nk=140 d=24 vscale=token lse=1 fill=normal seed=5"
+
+static ifa_outcome outcome_of(const char *text, const char *backend, const char *fault) {
+  ifa_case c;
+  ifa_data data;
+  ifa_expected *expected;
+  ifa_outcome outcome;
+  ifa_message why;
+  broken_choose(fault);
+  assert_int_equal(ifa_case_parse(text, &c, &why), IFA_OK);
+  assert_int_equal(ifa_data_make(&c, &data, &why), IFA_OK);
+  assert_int_equal(ifa_expected_make(&data, &expected, &why), IFA_OK);
+  ifa_compare(&data, expected, backend, &outcome);
+  ifa_expected_free(expected);
+  ifa_data_free(&data);
+  broken_choose(NULL);
+  return outcome;
+}
+
+static int openmp_is_there(void) { return ifa_backend_supports("openmp", NULL, NULL) == IFA_OK; }
+
+static void absent_backend_is_not_available(void **state) {
+  (void)state;
+  ifa_outcome o = outcome_of(CASE, "openmp", NULL);
+  assert_int_equal(o.verdict, openmp_is_there() ? IFA_PASSED : IFA_ABSENT);
+}
+
+static void correct_backend_passes_all_stages(void **state) {
+  (void)state;
+  if (!openmp_is_there()) return absent_backend_is_not_available(state);
+  ifa_outcome o = outcome_of(CASE, "openmp", NULL);
+  assert_int_equal(o.verdict, IFA_PASSED);
+  assert_int_equal(o.stages_compared, 1);
+  assert_int_equal(o.mismatches, 0);
+  /* 18 rows: output and lse, then S, p, P of 140 keys, 2 units of 3 tiles, l, acc of 24 and output and lse again */
+  assert_int_equal(o.compared, 18 * (25 + 3 * 140 + 2 * 3 + 1 + 24 + 25));
+}
+
+/* Fault -> the stage that must be named; NULL: caught without a stage (guards, status). */
+static const char *stage_of(const char *fault) {
+  if (strcmp(fault, "bit") == 0 || strcmp(fault, "nan") == 0 || strcmp(fault, "unwritten") == 0) return "o";
+  if (strcmp(fault, "overrun") == 0 || strcmp(fault, "other-row") == 0 || strcmp(fault, "status") == 0) return NULL;
+  return fault;
+}
+
+static void every_fault_is_caught_and_named(void **state) {
+  (void)state;
+  if (!openmp_is_there()) return absent_backend_is_not_available(state);
+  for (int i = 0; broken_faults[i]; i++) {
+    const char *text = strcmp(broken_faults[i], "other-row") == 0 ? CASE " rows=2" : CASE;
+    ifa_outcome o = outcome_of(text, "openmp", broken_faults[i]);
+    const char *stage = stage_of(broken_faults[i]);
+    if (o.verdict != IFA_FAILED) fail_msg("fault '%s' was not caught", broken_faults[i]);
+    if (stage) {
+      assert_non_null(o.stage);
+      assert_string_equal(o.stage, stage);
+      assert_true(o.mismatches >= 1);
+      assert_true(o.place_count >= 1);
+      assert_non_null(strstr(o.places[0].where, stage));
+    } else {
+      assert_null(o.stage);
+      assert_true(o.message.text[0] != '\0');
+    }
+  }
+}
+
+static void ten_places_and_the_total(void **state) {
+  (void)state;
+  if (!openmp_is_there()) return absent_backend_is_not_available(state);
+  ifa_outcome o = outcome_of(CASE, "openmp", "unwritten");
+  assert_int_equal(o.place_count, IFA_MAX_PLACES);
+  assert_int_equal(o.mismatches, 24);
+  assert_string_equal(o.places[0].where, "o[b 0][h 1][i 8][d 0]");
+  assert_int_equal(o.places[0].got, 0x7f7f7f7f);
+  assert_int_equal(o.places[0].digits, 8);
+}
+
+/* The oracle against binary64: it passes, and an output or unit that is off does not. */
+static void oracle_bound_can_fail(void **state) {
+  (void)state;
+  ifa_case c;
+  ifa_data data;
+  ifa_expected *expected;
+  ifa_message why;
+  int32_t unit[18 * 3], value_unit[18 * 3];
+  float lse[18];
+  assert_int_equal(ifa_case_parse(CASE, &c, &why), IFA_OK);
+  assert_int_equal(ifa_data_make(&c, &data, &why), IFA_OK);
+  assert_int_equal(ifa_expected_make(&data, &expected, &why), IFA_OK);
+  ifa_inputs in = ifa_data_inputs(&data);
+  float *o = malloc(18 * 24 * sizeof *o);
+  ifa_stages stages = {.unit = unit, .value_unit = value_unit};
+  ifa_outputs out = {.o = o, .lse = lse, .stages = &stages};
+  assert_int_equal(ifa_run("scalar", &data.p, &in, &out, &why), IFA_OK);
+
+  ifa_outcome outcome = {0};
+  ifa_bound_check(&data, o, lse, unit, value_unit, &outcome);
+  assert_int_equal(outcome.verdict, IFA_PASSED);
+  assert_int_equal(outcome.compared, 18 * 25);
+
+  float kept = o[100];
+  const float wrong[] = {kept + 0.25f, kept - 0.25f, NAN, INFINITY, -INFINITY};
+  for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    outcome = (ifa_outcome){0};
+    o[100] = wrong[i];
+    ifa_bound_check(&data, o, lse, unit, value_unit, &outcome);
+    assert_int_equal(outcome.verdict, IFA_FAILED);
+    assert_int_equal(outcome.mismatches, 1);
+  }
+  o[100] = kept;
+  lse[3] += 0.25f;
+  outcome = (ifa_outcome){0};
+  ifa_bound_check(&data, o, lse, unit, value_unit, &outcome);
+  assert_int_equal(outcome.verdict, IFA_FAILED);
+  assert_string_equal(outcome.stage, "lse");
+  free(o);
+  ifa_expected_free(expected);
+  ifa_data_free(&data);
+}
+
+static void digests_see_data_not_layout(void **state) {
+  (void)state;
+  char inputs[3][17], outputs[3][33];
+  const char *const texts[] = {CASE, CASE " layout=bnhd", "b=1 hq=2 hkv=1 nq=9 nk=140 d=24 vscale=token lse=1 fill=normal seed=6"};
+  for (int i = 0; i < 3; i++) {
+    ifa_case c;
+    ifa_data data;
+    ifa_expected *expected;
+    char again[33];
+    assert_int_equal(ifa_case_parse(texts[i], &c, NULL), IFA_OK);
+    assert_int_equal(ifa_data_make(&c, &data, NULL), IFA_OK);
+    assert_int_equal(ifa_expected_make(&data, &expected, NULL), IFA_OK);
+    ifa_data_digest(&data, inputs[i]);
+    ifa_expected_digest(&data, expected, outputs[i]);
+    assert_int_equal(ifa_backend_digest(&data, "scalar", again, NULL), IFA_OK);
+    assert_string_equal(again, outputs[i]);
+    assert_int_equal(strlen(outputs[i]), 32);
+    ifa_expected_free(expected);
+    ifa_data_free(&data);
+  }
+  assert_string_equal(inputs[0], inputs[1]);
+  assert_string_equal(outputs[0], outputs[1]);
+  assert_string_not_equal(inputs[0], inputs[2]);
+  assert_string_not_equal(outputs[0], outputs[2]);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(absent_backend_is_not_available), cmocka_unit_test(correct_backend_passes_all_stages),
+      cmocka_unit_test(every_fault_is_caught_and_named), cmocka_unit_test(ten_places_and_the_total),
+      cmocka_unit_test(oracle_bound_can_fail), cmocka_unit_test(digests_see_data_not_layout)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,40 @@
+/* report.h - what a run found: on the console, and as JSON, JUnit and CSV. */
+#ifndef IFA_VALIDATE_REPORT_H
+#define IFA_VALIDATE_REPORT_H
+
+#include <stdio.h>
+
+#include "validate/compare.h"
+
+/* One executed (case, backend). */
+typedef struct ifa_result {
+  char text[IFA_CASE_TEXT];
+  const char *backend;
+  char digest[33]; /* of the oracle's output */
+  ifa_outcome outcome;
+} ifa_result;
+
+typedef struct ifa_report {
+  ifa_result *results;
+  size_t count, capacity;
+  int64_t counts[IFA_VERDICTS];
+  int64_t invalid; /* cases that could not be made: bad problem, unreadable input */
+} ifa_report;
+
+void ifa_report_free(ifa_report *report);
+
+/* Adds a result (copied). */
+ifa_status ifa_report_add(ifa_report *report, const ifa_result *result, ifa_message *message);
+
+/* A failure: the message, the first differing places with both values in hex, and the command that repeats this one case. */
+void ifa_report_print_failure(FILE *to, const ifa_result *result);
+
+/* "12 passed, 0 failed, 3 unsupported, 0 not available". */
+void ifa_report_print_counts(FILE *to, const ifa_report *report);
+
+/* Files: written whole or not at all. */
+ifa_status ifa_report_write_json(const ifa_report *report, const char *path, ifa_message *message);
+ifa_status ifa_report_write_junit(const ifa_report *report, const char *path, ifa_message *message);
+ifa_status ifa_report_write_csv(const ifa_report *report, const char *path, ifa_message *message);
+
+#endif
