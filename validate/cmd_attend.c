@@ -61,12 +61,12 @@ typedef struct slot {
   int32_t block;
 } slot;
 
-/* The INT8 tensor of a slot: "q_int", or "q" if it is of type I8. NULL if the file has floats. */
+/* The INT8 tensor of a slot: "q" if it is of type I8, or "q_int" in a file without "q". NULL: the file has floats. */
 static const ifa_tensor *find_integers(const ifa_tensor_file *file, const slot *s) {
   const ifa_tensor *t;
-  if (ifa_tensor_file_find(file, s->integer_name, &t, NULL) == IFA_OK && t->type == IFA_TENSOR_I8) return t;
-  if (ifa_tensor_file_find(file, s->name, &t, NULL) == IFA_OK && t->type == IFA_TENSOR_I8) return t;
-  return NULL;
+  int named = ifa_tensor_file_find(file, s->name, &t, NULL) == IFA_OK;
+  if (!named && ifa_tensor_file_find(file, s->integer_name, &t, NULL) != IFA_OK) return NULL;
+  return t->type == IFA_TENSOR_I8 ? t : NULL;
 }
 
 static ifa_status load_integers(const slot *s, const ifa_tensor *t, void **integers, ifa_message *message) {

@@ -24,7 +24,7 @@ static error_t parse(int key, char *value, struct argp_state *state) {
 
 static const struct argp parser = {
     option_list, parse, "", "Writes a case and the oracle's answer: q, k, v (F32), the quantized operands and scales, o and lse, all dense. "
-    "Metadata: problem (the text form of the problem), smooth, case, contract.", NULL, NULL, NULL};
+    "Metadata: problem (the text form of the problem), smooth, operands (`quantized` from q, k, v, or `given`: fill=extremes draws them), case, contract.", NULL, NULL, NULL};
 
 static ifa_status write_case(const ifa_case *c, const char *path, ifa_message *message) {
   ifa_data d;
@@ -51,8 +51,10 @@ static ifa_status write_case(const ifa_case *c, const char *path, ifa_message *m
     tensor_set_add_output(&set, &d.p, o, lse);
     ifa_case_print(&d.c, text);
     snprintf(contract, sizeof contract, "%d", IFA_CONTRACT_VERSION);
-    const ifa_metadata metadata[] = {{"problem", problem}, {"smooth", d.c.smooth ? "1" : "0"}, {"case", text}, {"contract", contract}};
-    if (status == IFA_OK) status = ifa_safetensors_write(path, set.list, set.count, metadata, 4, message);
+    int drawn = d.c.fill == IFA_FILL_EXTREMES && !d.c.input[0];
+    const ifa_metadata metadata[] = {{"problem", problem}, {"smooth", d.c.smooth ? "1" : "0"}, {"operands", drawn ? "given" : "quantized"},
+                                     {"case", text}, {"contract", contract}};
+    if (status == IFA_OK) status = ifa_safetensors_write(path, set.list, set.count, metadata, 5, message);
   }
   tensor_set_free(&set);
   free(o);
