@@ -45,8 +45,10 @@ IFA_FN int32_t ifa_next_unit(int32_t unit, int32_t want, int32_t tau, int32_t ma
   return unit - ifa_headroom(magnitude, growth, unit - want);
 }
 
-/* An integer sum moved to a unit `up` octaves higher: floor(x / 2^up). Lower (up < 0): x * 2^-up, which the headroom keeps in range. */
+/* An integer sum moved to a unit `up` octaves higher: floor(x / 2^up). Lower (up < 0): x * 2^-up, which the headroom keeps in range
+ * (more than 31 octaves only when x is 0). */
 IFA_FN int32_t ifa_shift(int32_t x, int32_t up) {
+  if (up < -31) return 0;
   if (up <= 0) return (int32_t)((uint32_t)x << -up);
   if (up > 31) up = 31;
   return x >= 0 ? x >> up : ~(~x >> up);

@@ -2,6 +2,8 @@
 #define _POSIX_C_SOURCE 200809L
 #include "common/problem.h"
 
+#include "common/fpenv.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <locale.h>
@@ -158,7 +160,11 @@ static ifa_status check_field(const ifa_problem *p, const field *f, ifa_message 
   if (f->kind == FIELD_STRIDES) return IFA_OK; /* after the sizes are known to be sane */
   if (f->kind == FIELD_FLOAT) {
     float x = p->sm_scale;
-    if (x == 0.0f || (x >= 0x1p-20f && x <= 0x1p20f)) return IFA_OK; /* NaN fails both */
+    ifa_fpenv env;
+    ifa_fpenv_enter(&env); /* with denormals-are-zero a tiny scale would pass for 0 */
+    int good = x == 0.0f || (x >= 0x1p-20f && x <= 0x1p20f); /* NaN fails both */
+    ifa_fpenv_leave(&env);
+    if (good) return IFA_OK;
     return ifa_fail(message, IFA_BAD_PROBLEM, "sm_scale is %g; it must be 0 or 2^-20 .. 2^20", (double)x);
   }
   int64_t value = integer_at(p, f);
@@ -233,22 +239,30 @@ static int print_field(const ifa_problem *p, const field *f, char *out, size_t r
   return snprintf(out, room, "%s=%" PRId64 " ", f->key, value);
 }
 
-/* Numbers in text have a decimal point in every locale. */
-static locale_t use_c_locale(void) {
+/* Numbers in text have a decimal point in every locale, and are rounded to nearest in every rounding mode. */
+typedef struct text_settings {
+  locale_t locale;
+  ifa_fpenv env;
+} text_settings;
+
+static void enter_text(text_settings *before) {
   locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-  return c ? uselocale(c) : (locale_t)0;
+  before->locale = c ? uselocale(c) : (locale_t)0;
+  ifa_fpenv_enter(&before->env);
 }
 
-static void restore_locale(locale_t before) {
-  if (before) freelocale(uselocale(before));
+static void leave_text(const text_settings *before) {
+  ifa_fpenv_leave(&before->env);
+  if (before->locale) freelocale(uselocale(before->locale));
 }
 
 ifa_status ifa_problem_print(const ifa_problem *p, char *text, size_t length, ifa_message *message) {
   if (!p || !text) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", p ? "text" : "problem");
-  locale_t before = use_c_locale();
+  text_settings before;
+  enter_text(&before);
   size_t used = 0;
   for (int i = 0; i < FIELD_COUNT && used < length; i++) used += (size_t)print_field(p, &fields[i], text + used, length - used);
-  restore_locale(before);
+  leave_text(&before);
   if (used >= length) return ifa_fail(message, IFA_BAD_ARGUMENT, "length is %zu; the text needs more", length);
   if (used > 0) text[used - 1] = '\0'; /* the last blank */
   return ifa_succeed(message);
@@ -328,7 +342,8 @@ ifa_status ifa_problem_parse(const char *text, ifa_problem *problem, ifa_message
   if (!text || !problem) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", text ? "problem" : "text");
   ifa_problem parsed = *problem;
   ifa_status status = IFA_OK;
-  locale_t before = use_c_locale();
+  text_settings before;
+  enter_text(&before);
   while (status == IFA_OK && *(text += strspn(text, " \t\r\n")) != '\0') {
     size_t length = strcspn(text, " \t\r\n");
     char word[128];
@@ -341,7 +356,7 @@ ifa_status ifa_problem_parse(const char *text, ifa_problem *problem, ifa_message
     status = parse_word(&parsed, word, message);
     text += length;
   }
-  restore_locale(before);
+  leave_text(&before);
   if (status != IFA_OK) return status;
   *problem = parsed;
   return ifa_succeed(message);

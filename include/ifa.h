@@ -110,14 +110,14 @@ typedef struct ifa_problem {
   ifa_type q_type, k_type, v_type;            /* IFA_I8 or IFA_I4, each on its own */
   ifa_granularity q_scale, k_scale;           /* TOKEN, BLOCK or TENSOR */
   ifa_granularity v_scale;                    /* TENSOR, CHANNEL, TOKEN or TOKEN_CHANNEL */
-  int32_t q_block;                            /* tokens per Q block, 1 or more; read only when q_scale is BLOCK */
-  int32_t k_block;                            /* tokens per K block, a multiple of kv_tile; read only when k_scale is BLOCK */
+  int32_t q_block;                            /* tokens per Q block, 1 .. IFA_MAX_TOKENS; read only when q_scale is BLOCK */
+  int32_t k_block;                            /* tokens per K block, a multiple of kv_tile, at most IFA_MAX_TOKENS; read only when k_scale is BLOCK */
   ifa_strides q_stride, k_stride, v_stride;   /* of the quantized operands */
   ifa_strides o_stride;                       /* of the output */
 
   float sm_scale;   /* 0 or 2^-20 .. 2^20; usually 1/sqrt(head_dim) */
   int32_t causal;   /* 0 or 1: row i sees keys j <= i + nk - nq (aligned at the bottom right) */
-  int64_t window;   /* 0: none; w > 0: keys within w - 1 of position i + nk - nq, on either side (left only if causal) */
+  int64_t window;   /* 0: none; w = 1 .. 2 * IFA_MAX_TOKENS: keys within w - 1 of position i + nk - nq, on either side (left only if causal) */
 
   int32_t tau;      /* octaves that a tile's weights may lose before the row's unit follows it down: 0 .. 64 or IFA_TAU_INF */
   int32_t kv_tile;  /* keys per tile: 32, 64, 128 or 256; part of the result */
@@ -137,7 +137,7 @@ ifa_status ifa_problem_check(const ifa_problem *problem, ifa_message *message);
 /* The problem as one line of `key=value` words, e.g.
  *   b=1 hq=8 hkv=2 nq=128 nk=1000 d=128 q=int8 k=int8 v=int8 qscale=token kscale=token vscale=channel sm=0.125 tau=2 ...
  * ifa_problem_parse reads it back exactly (keys in any order; what is not named keeps the value that *problem has).
- * `length` bytes at `text`; IFA_BAD_ARGUMENT if they do not suffice (512 always do). */
+ * `length` bytes at `text`; IFA_BAD_ARGUMENT if they do not suffice (1024 always do). */
 ifa_status ifa_problem_print(const ifa_problem *problem, char *text, size_t length, ifa_message *message);
 ifa_status ifa_problem_parse(const char *text, ifa_problem *problem, ifa_message *message);
 
@@ -196,7 +196,7 @@ ifa_status ifa_run(const char *backend, const ifa_problem *problem, const ifa_in
 
 /* Symmetric quantization of one [batch, heads, tokens, head_dim] tensor: docs/numerics.md, Quantizers. Per group
  *     scale = absmax / Qmax,  q = clamp(round(x * (Qmax / absmax))),   Qmax = 127 (INT8) or 7 (INT4)
- * A group whose absmax is below 2^-93 gives scale 0 and q 0. NaN, infinity or |x| > 2^100: IFA_BAD_DATA, and the message says
+ * A group whose absmax is below 2^-93 gives scale 0 and q 0. NaN, infinity or |x| > 2^99: IFA_BAD_DATA, and the message says
  * where. The result does not depend on the order of work. dst must not overlap src. */
 typedef struct ifa_quantize_args {
   const void *src;

@@ -119,10 +119,10 @@ static int32_t largest_magnitude(const int32_t *x, int32_t count) {
 
 /* acc and its unit; looked at only when the unit really moves. */
 static void move_value_unit(task_row *row, int32_t unit, int32_t head_dim) {
-  int32_t up = unit - row->split.value_unit;
-  if (row->split.value_unit != IFA_NO_UNIT && up != 0)
-    for (int32_t d = 0; d < head_dim; d++) row->split.acc[d] = ifa_shift(row->split.acc[d], up);
-  row->split.value_unit = unit;
+  ifa_split_sums *split = &row->split;
+  if (split->value_unit != IFA_NO_UNIT && unit != split->value_unit)
+    for (int32_t d = 0; d < head_dim; d++) split->acc[d] = ifa_shift(split->acc[d], unit - split->value_unit);
+  split->value_unit = unit;
 }
 
 /* Does the tile's wish move the unit at all? Then the headroom must be looked up; mostly it does not. */

@@ -10,7 +10,7 @@
 #include "common/problem.h"
 
 #define TINY 0x1p-93f   /* a group with a smaller absmax is a zero group: its scale would leave [2^-100, 2^100] */
-#define HUGE_X 0x1p100f /* elements beyond are refused */
+#define HUGE_X 0x1p99f  /* elements beyond are refused; subtracting a mean may double the rest */
 
 /* One [tokens, head_dim] matrix being quantized. x: its elements as binary32, with the mean subtracted if asked. */
 typedef struct matrix {
@@ -46,7 +46,7 @@ static ifa_status load(matrix *m, ifa_message *message) {
     for (int64_t d = 0; d < a->head_dim; d++) {
       float x = ifa_float_get(a->src_type, a->src, ifa_offset(a->src_stride, m->batch, m->head, t) + d);
       if (!(fabsf(x) <= HUGE_X))
-        return ifa_fail(message, IFA_BAD_DATA, "src[%" PRId64 "][%" PRId64 "][%" PRId64 "][%" PRId64 "] is %g; elements must be finite and at most 2^100",
+        return ifa_fail(message, IFA_BAD_DATA, "src[%" PRId64 "][%" PRId64 "][%" PRId64 "][%" PRId64 "] is %g; elements must be finite and at most 2^99",
                         m->batch, m->head, t, d, (double)x);
       m->x[t * a->head_dim + d] = x;
     }
@@ -130,7 +130,7 @@ static ifa_status quantize_matrix(matrix *m, ifa_message *message) {
   if (a->subtract_mean) subtract_mean(m);
   clear_padding(m);
   int64_t scales = ifa_scale_count(a->granularity, 1, 1, a->tokens, a->head_dim, a->block);
-  float *scale = a->scale + m->number * scales;
+  float *scale = scales ? a->scale + m->number * scales : NULL; /* no tokens, no token scales */
   switch (a->granularity) {
     case IFA_SCALE_TENSOR:
       scale[0] = 0.0f; /* also without tokens */
@@ -169,8 +169,9 @@ static ifa_status check_args(const ifa_quantize_args *a, ifa_message *message) {
   if ((status = check_range("granularity", (int64_t)a->granularity, 0, IFA_SCALE_TOKEN_CHANNEL, message)) != IFA_OK) return status;
   if ((status = check_range("subtract_mean", a->subtract_mean, 0, 1, message)) != IFA_OK) return status;
   if (a->granularity == IFA_SCALE_BLOCK && (status = check_range("block", a->block, 1, IFA_MAX_TOKENS, message)) != IFA_OK) return status;
-  if ((status = ifa_check_strides("src_stride", a->src_type, a->src_stride, a->batch, a->heads, a->tokens, a->head_dim, 0, message)) != IFA_OK) return status;
-  if ((status = ifa_check_strides("dst_stride", a->dst_type, a->dst_stride, a->batch, a->heads, a->tokens, a->head_dim, 1, message)) != IFA_OK) return status;
+  if (ifa_check_strides("src_stride", a->src_type, a->src_stride, a->batch, a->heads, a->tokens, a->head_dim, 0, message) != IFA_OK ||
+      ifa_check_strides("dst_stride", a->dst_type, a->dst_stride, a->batch, a->heads, a->tokens, a->head_dim, 1, message) != IFA_OK)
+    return IFA_BAD_ARGUMENT; /* here the strides are not a problem's */
   if (a->batch * a->heads == 0) return IFA_OK;
   if (!a->src && a->tokens) return ifa_fail(message, IFA_BAD_ARGUMENT, "src is NULL");
   if (!a->dst && a->tokens) return ifa_fail(message, IFA_BAD_ARGUMENT, "dst is NULL");

@@ -1,5 +1,6 @@
 #include "validate/case.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -35,10 +36,10 @@ static ifa_status bad_value(const char *key, const char *value, const char *expe
 }
 
 static int parse_unsigned(const char *text, uint64_t *value) {
-  if (*text < '0' || *text > '9' || strlen(text) > 19) return 0;
   char *end;
+  errno = 0;
   *value = strtoull(text, &end, 10);
-  return *end == '\0';
+  return *text >= '0' && *text <= '9' && *end == '\0' && errno == 0;
 }
 
 static ifa_status parse_switch(const char *key, const char *value, int *at, ifa_message *message) {
@@ -84,6 +85,7 @@ static ifa_status parse_word(ifa_case *c, const char *key, const char *value, if
     c->auto_scale = strcmp(value, "auto") == 0;
     if (c->auto_scale) return IFA_OK;
   }
+  if (strlen(value) > 80) return bad_value(key, value, "short enough", message);
   int both = strcmp(key, "qk") == 0;
   snprintf(word, sizeof word, both ? "q=%.80s k=%.80s" : "%.60s=%.80s", both ? value : key, value);
   ifa_status status = ifa_problem_parse(word, &c->problem, message);

@@ -36,7 +36,7 @@ typedef struct ifa_case {
 ifa_case ifa_case_default(void);
 
 /* Longest text of a case. */
-#define IFA_CASE_TEXT 512
+#define IFA_CASE_TEXT 1024
 
 /* The case as text: only what differs from the default, so that it is short; it parses back to the same case. */
 void ifa_case_print(const ifa_case *c, char text[IFA_CASE_TEXT]);

@@ -433,7 +433,7 @@ def remove_mean(x):
 
 def quantize_all(pr, q, k, v):
     for x in (q, k, v):
-        if not np.all(np.abs(x) <= 2.0 ** 100):                # also refuses NaN
+        if not np.all(np.abs(x) <= 2.0 ** 99):                 # also refuses NaN
             raise Bad("an input that the quantizers refuse")
     x = {}
     x["q_int"], x["q_scale"] = quantize(q, pr.q, pr.qscale, pr.q_block)
