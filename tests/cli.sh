@@ -78,6 +78,7 @@ if [ "$has_openmp" = 1 ]; then
   expect "places in hex" 1 "unit\[b 0\]\[h 0\]\[i 0\]\[tile 0\] +expected [0-9a-f]{8}  got [0-9a-f]{8}" -- "$broken" run --backend openmp --case "$one"
   check "json of a failure" python3 -c "import json; r=json.load(open('$folder/b.json')); f=r['results'][0]; assert r['counts']['failed']==1 and f['stage']=='unit' and f['places']"
   check "junit of a failure" python3 -c "import xml.etree.ElementTree as e; t=e.parse('$folder/b.xml').getroot(); assert t.get('failures')=='1'"
+  expect "mismatch outweighs an unwritable report" 1 -- "$broken" run --backend openmp --case "$one" --json "$folder/no/b.json"
   IFA_BROKEN=bit expect "one bit" 1 "o differs in 1 of 288 elements" -- "$broken" run --backend openmp --case "$one"
   IFA_BROKEN=overrun expect "overrun" 1 "guard bytes around o|belongs to no computed row" -- "$broken" run --backend openmp --case "$one"
   IFA_BROKEN=status expect "backend error" 1 "an injected failure" -- "$broken" run --backend openmp --case "$one"
@@ -101,6 +102,8 @@ assert a == b and set(a) == {'o', 'lse'} and a['o'][1] == [1, 12, 512, 32]
 P
 expect "attend with the wrong scale choice" 2 "v_scale has" -- "$validate" attend --input "$folder/q.safetensors" --output "$folder/o3.safetensors" vscale=channel
 check "nothing half written" test ! -e "$folder/o3.safetensors"
+expect "attend refuses what the file decides" 2 "nq: the file decides" -- "$validate" attend --input "$real" --output "$folder/o3.safetensors" nq=3
+expect "quantize twice" 2 "INT8 already" -- "$validate" quantize --input "$folder/q.safetensors" --output "$folder/o3.safetensors"
 expect "attend without a file" 2 "nowhere.safetensors" -- "$validate" attend --input "$folder/nowhere.safetensors" --output "$folder/o3.safetensors"
 head -c 1000 "$real" >"$folder/cut.safetensors"
 expect "attend on a truncated file" 2 "cut.safetensors" -- "$validate" attend --input "$folder/cut.safetensors" --output "$folder/o3.safetensors"

@@ -3,9 +3,10 @@
  * With true weights w_j = 2^(x_j), l = sum w_j, o = sum w_j v_j / l, and the oracle's unit U_t of tile t (2^U_t stands for 255):
  *
  *   a weight is off by at most      A_t = (0.75 + X) 2^U_t / 255     0.655 for p (docs/numerics.md, 6), 0.09 for the rounding of n
- *   a value weight, V per token,    B_t = (1.5 + X) 2^U'_t / 255     0.5 for P, 0.3 for g, 0.4 for three binary16 roundings
- *                                       + 2^(U_t + k_t - 14) / 255   255 * 2^-30 * 256: weights below 30 octaves; both times |V|
+ *   a value weight, V per token,    B_t = (1.5 + X) 2^U'_t / 255     0.5 for P, 0.41 for g, 0.46 for binary16 roundings and n
+ *                                       + 2^(U_t + b_t - 13) / 255   255 * 2^-30 * 256, and W that rounds to 0; both times |V|
  *   X = 255 * 0.7 * 2^-22 max|x|                                     binary32 roundings of u and r
+ *   a weight of less than a quarter of a count becomes 0: its error is itself, if that is less
  *   each shift loses less than one unit of l and of acc; at most one shift a tile
  *
  * so that |l~ - l| <= L = sum over tiles (n_t A_t + 2^U_t / 255), the numerator of o_d is off by at most N_d, the same with |V_jd|, and
@@ -74,26 +75,32 @@ static double value_error(const row_context *c, int64_t tile, double widening, d
     float scale = c->d->v_scale[c->kv_matrix * p->nk + j];
     if (scale > largest) largest = scale;
   }
-  double vanished = exp2(c->unit[tile] + ifa_value_exponent(largest) - 14.0 - top) / 255.0;
+  double vanished = exp2(c->unit[tile] + ifa_value_exponent(largest) - 13.0 - top) / 255.0;
   *step = c->value_unit[tile] == IFA_NO_UNIT ? 0.0 : exp2(c->value_unit[tile] - top) / 255.0;
   return (1.5 + widening) * *step + vanished;
 }
+
+/* A weight of less than a quarter of a count becomes 0, so its error is the weight itself. */
+static double lesser_error(double weight, double step, double error) { return weight < 0.25 * step ? weight : error; }
 
 static void add_tile(const row_context *c, int64_t tile, double widening, exact_row *row) {
   const ifa_problem *p = &c->d->p;
   int64_t from = ifa_max64(tile * p->kv_tile, c->live_first), to = ifa_min64(ifa_min64((tile + 1) * p->kv_tile, p->nk), c->live_end);
   if (to <= from) return;
   double step = exp2(c->unit[tile] - row->top) / 255.0, v_step, b = value_error(c, tile, widening, row->top, &v_step);
-  row->l_error += step + (0.75 + widening) * step * (double)(to - from);
+  double a = (0.75 + widening) * step;
+  row->l_error += step;
   for (int32_t d = 0; d < p->head_dim; d++) row->o_error[d] += v_step;
   for (int64_t j = from; j < to; j++) {
     double w = exp2(c->x[j] - row->top), factor = token_factor(c, j);
     int64_t v = ifa_offset(p->v_stride, c->at.batch, c->at.kv_head, j);
     row->l += w;
+    row->l_error += lesser_error(w, step, a);
+    double error = ifa_values_per_token(p) ? lesser_error(w * factor, v_step, b) : lesser_error(w, step, b);
     for (int32_t d = 0; d < p->head_dim; d++) {
       double value = ifa_operand_get(p->v_type, c->d->v_int, v + d);
       row->o[d] += w * factor * value;
-      row->o_error[d] += b * fabs(value);
+      row->o_error[d] += error * fabs(value);
     }
   }
 }
@@ -113,7 +120,9 @@ static void sum_row(const row_context *c, exact_row *row) {
 
 /* Half a unit in the last place of the output type, relative and absolute, and some for the last binary32 steps. */
 static double output_rounding(ifa_type type, double o) {
-  double relative = type == IFA_F16 ? 0x1p-11 : type == IFA_BF16 ? 0x1p-8 : 0.0, least = type == IFA_F16 ? 0x1p-25 : 0x1p-149;
+  double relative = type == IFA_F16 ? 0x1p-11 : type == IFA_BF16 ? 0x1p-8 : 0.0;
+  double least = type == IFA_F16 ? 0x1p-25 : type == IFA_BF16 ? 0x1p-134 : 0x1p-149;
+  if (type == IFA_F16 && fabs(o) * 1.01 > 65504.0) return INFINITY; /* may rightly round to infinity */
   return fabs(o) * (relative + 0x1p-20) + least;
 }
 

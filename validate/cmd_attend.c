@@ -153,20 +153,35 @@ static ifa_status load_quantized(const ifa_tensor_file *file, const char *path, 
   return status;
 }
 
+/* Keys that a file decides, or that make no sense for one, are refused rather than ignored. */
+static ifa_status check_keys(const char *keys, ifa_message *message) {
+  static const char *const refused[] = {"b", "hq", "hkv", "nq", "nk", "d", "fill", "seed", "rows", "layout", "input", "qstride", "kstride", "vstride", "ostride"};
+  char copy[IFA_CASE_TEXT];
+  snprintf(copy, sizeof copy, "%s", keys);
+  for (char *save = NULL, *word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+    word[strcspn(word, "=")] = '\0';
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
+      if (strcmp(word, refused[i]) == 0)
+        return ifa_fail(message, IFA_BAD_ARGUMENT, "%s: the file decides sizes and data; all rows of dense [B,H,N,D] tensors are computed", word);
+  }
+  return IFA_OK;
+}
+
 /* Floats are quantized; INT8 tensors are taken as they are. */
-static ifa_status load(const options *o, ifa_data *d, int *quantized, ifa_message *message) {
+static ifa_status load(const options *o, ifa_data *d, int *quantized, int floats_only, ifa_message *message) {
   ifa_case c;
   ifa_tensor_file *file;
   *d = (ifa_data){0};
-  ifa_status status = ifa_case_parse(o->keys, &c, message);
-  if (status == IFA_OK && c.layout_bnhd) status = ifa_fail(message, IFA_BAD_ARGUMENT, "layout: files hold [B,H,N,D]");
-  if (status == IFA_OK && c.rows) status = ifa_fail(message, IFA_BAD_ARGUMENT, "rows: all rows are computed here");
+  ifa_status status = check_keys(o->keys, message);
+  if (status == IFA_OK) status = ifa_case_parse(o->keys, &c, message);
   if (status != IFA_OK) return status;
   if (strlen(o->input) >= sizeof c.input) return ifa_fail(message, IFA_BAD_ARGUMENT, "--input %.60s... is too long", o->input);
   if ((status = ifa_tensor_file_read(o->input, &file, message)) != IFA_OK) return status;
   const slot q = {.name = "q", .integer_name = "q_int"};
   *quantized = find_integers(file, &q) != NULL;
-  if (*quantized) {
+  if (*quantized && floats_only) {
+    status = ifa_fail(message, IFA_BAD_DATA, "%s: q is INT8 already", o->input);
+  } else if (*quantized) {
     status = load_quantized(file, o->input, &c, d, message);
   } else {
     snprintf(c.input, sizeof c.input, "%s%s", strpbrk(o->input, "/.") ? "" : "./", o->input);
@@ -194,7 +209,7 @@ static ifa_status attend(const options *o, ifa_message *message) {
   int quantized = 0;
   char text[IFA_CASE_TEXT], contract[16];
   const char *backend = o->backend ? o->backend : ifa_backend_supports("openmp", NULL, NULL) == IFA_OK ? "openmp" : "scalar";
-  ifa_status status = load(o, &d, &quantized, message);
+  ifa_status status = load(o, &d, &quantized, 0, message);
   if (status == IFA_OK) {
     size_t elements = (size_t)(d.row_count * d.p.head_dim) + 1;
     output = calloc(elements, 4);
@@ -248,8 +263,7 @@ static ifa_status quantize(const options *o, ifa_message *message) {
   tensor_set set = {0};
   int quantized = 0;
   char problem[IFA_CASE_TEXT], contract[16];
-  ifa_status status = load(o, &d, &quantized, message);
-  if (status == IFA_OK && quantized) status = ifa_fail(message, IFA_BAD_DATA, "%s: q is INT8 already", o->input);
+  ifa_status status = load(o, &d, &quantized, 1, message);
   if (status == IFA_OK) status = ifa_problem_print(&d.c.problem, problem, sizeof problem, message);
   if (status == IFA_OK) status = tensor_set_add_quantized(&set, &d, message);
   snprintf(contract, sizeof contract, "%d", IFA_CONTRACT_VERSION);

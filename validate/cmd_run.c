@@ -187,7 +187,10 @@ int cmd_run(int argc, char **argv) {
   }
   show_progress(list.count, list.count, &report);
   int code = exit_code(&report);
-  if (write_reports(&o, &report, &why) != IFA_OK) code = complain("run", "%s", why.text);
+  if (write_reports(&o, &report, &why) != IFA_OK) {
+    complain("run", "%s", why.text);
+    if (code != EXIT_MISMATCH) code = EXIT_BAD_USAGE; /* a mismatch is the worse news */
+  }
   ifa_report_print_counts(stdout, &report);
   ifa_report_free(&report);
   ifa_case_list_free(&list);

@@ -12,7 +12,7 @@
 #include "validate/buffers.h"
 #include "validate/digest.h"
 
-/* Poison is a NaN in every float type, and differs between the oracle's run and the backend's: what neither wrote differs. */
+/* Poison differs between the oracle's run and the backend's: what neither wrote differs. The oracle's is a NaN in every float type. */
 enum { ORACLE_POISON = 0xff, BACKEND_POISON = 0x7f };
 
 /* Stages are recorded for cases of at most this many scores, and for larger ones (up to the second number) after a mismatch. */
