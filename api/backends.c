@@ -7,7 +7,7 @@
 #include "common/fpenv.h"
 #include "common/problem.h"
 
-static const ifa_backend *const backends[] = {&ifa_backend_scalar, &ifa_backend_openmp};
+static const ifa_backend *const backends[] = {&ifa_backend_scalar, &ifa_backend_openmp, &ifa_backend_cuda_sm80};
 enum { BACKEND_COUNT = sizeof backends / sizeof backends[0] };
 
 int ifa_backend_count(void) { return BACKEND_COUNT; }

@@ -55,6 +55,12 @@ else()
 endif()
 ifa_say("CMocka" "${IFA_HAVE_CMOCKA}" "built without tests")
 
-# The CUDA toolkit: no kernel needs it yet.
-find_program(IFA_NVCC nvcc PATHS /usr/local/cuda/bin)
-ifa_say("CUDA" "${IFA_NVCC}" "nothing in this version needs it")
+# The CUDA toolkit. nvcc need not be on the path.
+set(IFA_HAVE_CUDA OFF)
+if(IFA_USE_CUDA)
+  find_program(IFA_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
+  if(IFA_NVCC)
+    set(IFA_HAVE_CUDA ON)
+  endif()
+endif()
+ifa_say("CUDA" "${IFA_HAVE_CUDA}" "built without the cuda-sm80 backend")

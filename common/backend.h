@@ -18,6 +18,7 @@ typedef struct ifa_backend {
 
 extern const ifa_backend ifa_backend_scalar; /* ref/scalar.c */
 extern const ifa_backend ifa_backend_openmp; /* ref/openmp.c */
+extern const ifa_backend ifa_backend_cuda_sm80; /* gpu/backend_cuda.cu, or gpu/absent.c in a build without CUDA */
 
 /* The computed rows: the chosen ones, or all. */
 static inline int64_t ifa_computed_rows(const ifa_problem *p, const ifa_inputs *in) {

@@ -17,6 +17,7 @@ static const struct command {
     {"accuracy", "error of every format, scale choice and baseline against binary64", cmd_accuracy},
     {"bench", "speed of the backends", cmd_bench},
     {"export", "write a case and the oracle's answer to a file", cmd_export},
+    {"record", "write the digests that a device gives, to be checked elsewhere", cmd_record},
     {"explain", "sizes, tiles, memory and operation counts of a case", cmd_explain},
     {"list", "backends (available or why not), baselines, suites, fills", cmd_list},
 };

@@ -1,0 +1,163 @@
+/* attend.cu - ifa_cuda_attend: checks, workspace, and which kernel runs. Nothing here allocates or synchronizes. */
+#include <cuda_runtime.h>
+#include <inttypes.h>
+
+extern "C" {
+#include "common/message.h"
+#include "common/problem.h"
+}
+#include "gpu/attention_sm80.cuh"
+#include "gpu/pack.cuh"
+#include "ifa_cuda.h"
+
+/* ---- availability ---- */
+
+extern "C" ifa_status ifa_cuda_available(ifa_message *message) {
+  int device, major = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (error != cudaSuccess) {
+    cudaGetLastError(); /* leave no error behind */
+    return ifa_fail(message, IFA_NOT_AVAILABLE, "cuda-sm80: %s", cudaGetErrorString(error));
+  }
+  if (major < 8) return ifa_fail(message, IFA_NOT_AVAILABLE, "cuda-sm80: the device has compute capability %d.x; 8.0 is needed", major);
+  return ifa_succeed(message);
+}
+
+extern "C" ifa_status ifa_cuda_supports(const ifa_problem *problem, ifa_message *message) {
+  ifa_status status = ifa_problem_check(problem, message);
+  if (status != IFA_OK) return status;
+  if (problem->kv_tile != IFA_GPU_TILE)
+    return ifa_fail(message, IFA_UNSUPPORTED, "kv_tile is %d; cuda-sm80 has %d", (int)problem->kv_tile, (int)IFA_GPU_TILE);
+  return ifa_succeed(message);
+}
+
+/* ---- kernels by head dimension ---- */
+
+typedef struct kernel_entry {
+  int dim, rows, threads; /* padded head_dim; query rows and threads a CTA */
+  size_t shared_bytes, scratch_floats; /* scratch: per CTA, float sums between splits */
+  const void *channel, *token;
+} kernel_entry;
+
+#define ENTRY(D) {D, sm80::Shape<D>::ROWS, sm80::Shape<D>::THREADS, sizeof(sm80::Shared<D>), \
+    (size_t)(sm80::Shape<D>::SUMS + 6 * sm80::Shape<D>::MT) * sm80::Shape<D>::THREADS, (const void *)sm80::attend<D, false>, (const void *)sm80::attend<D, true>}
+static const kernel_entry kernels[] = {ENTRY(32), ENTRY(64), ENTRY(96), ENTRY(128), ENTRY(192), ENTRY(256)};
+
+static const kernel_entry *kernel_for(const ifa_problem *p) {
+  const kernel_entry *k = kernels;
+  while (k->dim < p->head_dim) k++;
+  return k;
+}
+
+static int64_t cta_count(const ifa_problem *p, const kernel_entry *k) { return p->batch * p->q_heads * ifa_ceil_div(p->nq, k->rows); }
+
+/* ---- workspace ---- */
+
+/* Lays the workspace out from `base` (NULL: only to learn its size). Returns its bytes. */
+static size_t lay_out(ifa_gpu_params *a, const kernel_entry *k, uint8_t *base) {
+  const ifa_problem *p = &a->p;
+  size_t used = 0, matrices = (size_t)(p->batch * p->kv_heads), tiles = matrices * (size_t)a->tiles, keys = tiles * IFA_GPU_TILE;
+  auto take = [&](size_t bytes) {
+    uint8_t *at = base ? base + used : nullptr;
+    used += (bytes + 255) / 256 * 256;
+    return (void *)at;
+  };
+  a->packed.k = (int8_t *)take(keys * (size_t)k->dim);
+  a->packed.v = (int8_t *)take(keys * (size_t)k->dim);
+  a->packed.k_scale = (float *)take(tiles * IFA_GPU_TILE_SCALES * sizeof(float));
+  a->packed.v_scale16 = (uint16_t *)take(keys * sizeof(uint16_t));
+  bool several_splits = p->nk > p->kv_split;
+  a->packed.split_sums = several_splits ? (float *)take((size_t)cta_count(p, k) * k->scratch_floats * sizeof(float)) : nullptr;
+  return used;
+}
+
+static ifa_gpu_params params_for(const ifa_problem *problem, const kernel_entry *k) {
+  ifa_gpu_params a = {};
+  a.p = ifa_problem_resolved(problem);
+  a.tiles = (int32_t)ifa_ceil_div(a.p.nk, IFA_GPU_TILE);
+  a.dim_padded = k->dim;
+  return a;
+}
+
+extern "C" ifa_status ifa_cuda_workspace_bytes(const ifa_problem *problem, size_t *bytes, ifa_message *message) {
+  ifa_status status = ifa_cuda_supports(problem, message);
+  if (status != IFA_OK) return status;
+  if (!bytes) return ifa_fail(message, IFA_BAD_ARGUMENT, "bytes is NULL");
+  const kernel_entry *k = kernel_for(problem);
+  ifa_gpu_params a = params_for(problem, k);
+  *bytes = lay_out(&a, k, nullptr);
+  return ifa_succeed(message);
+}
+
+/* ---- checks ---- */
+
+/* A device pointer, aligned to `alignment`. Asking the driver does not synchronize. */
+static ifa_status check_pointer(const char *name, const void *pointer, bool needed, size_t alignment, ifa_message *message) {
+  if (!needed) return IFA_OK;
+  if (!pointer) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", name);
+  if ((uintptr_t)pointer % alignment) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is not aligned to %zu bytes", name, alignment);
+  cudaPointerAttributes attributes;
+  cudaError_t error = cudaPointerGetAttributes(&attributes, pointer);
+  if (error != cudaSuccess) cudaGetLastError();
+  if (error != cudaSuccess || (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged))
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is not a device pointer", name);
+  return IFA_OK;
+}
+
+static ifa_status check_arguments(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) {
+  if (!in || !out) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", in ? "outputs" : "inputs");
+  if (in->rows || in->row_count) return ifa_fail(message, IFA_UNSUPPORTED, "rows: cuda-sm80 computes all rows");
+  if (out->stages) return ifa_fail(message, IFA_UNSUPPORTED, "stages: cuda-sm80 does not record them");
+  if (out->lse && !p->lse) return ifa_fail(message, IFA_BAD_ARGUMENT, "lse is given but problem.lse is 0");
+  bool keys = p->nk > 0;
+  size_t out_alignment = ifa_type_bytes(p->out_type);
+  const struct { const char *name; const void *pointer; bool needed; size_t alignment; } list[] = {
+      {"q", in->q, true, 1}, {"k", in->k, keys, 1}, {"v", in->v, keys, 1}, {"q_scale", in->q_scale, true, 4}, {"k_scale", in->k_scale, keys, 4},
+      {"v_scale", in->v_scale, keys, 4}, {"v_channel_scale", in->v_channel_scale, keys && p->v_scale == IFA_SCALE_TOKEN_CHANNEL, 4},
+      {"o", out->o, true, out_alignment}, {"lse", out->lse, p->lse != 0, 4}};
+  for (const auto &entry : list) {
+    ifa_status status = check_pointer(entry.name, entry.pointer, entry.needed, entry.alignment, message);
+    if (status != IFA_OK) return status;
+  }
+  return IFA_OK;
+}
+
+static ifa_status check_launch(const char *what, ifa_message *message) {
+  cudaError_t error = cudaGetLastError();
+  if (error == cudaSuccess) return IFA_OK;
+  return ifa_fail(message, error == cudaErrorMemoryAllocation ? IFA_OUT_OF_MEMORY : IFA_NOT_AVAILABLE, "%s: %s", what, cudaGetErrorString(error));
+}
+
+/* ---- attention ---- */
+
+extern "C" ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace,
+                                      size_t workspace_bytes, void *stream, ifa_message *message) {
+  ifa_status status = ifa_cuda_supports(problem, message);
+  if (status == IFA_OK) status = ifa_cuda_available(message);
+  if (status != IFA_OK) return status;
+  const kernel_entry *k = kernel_for(problem);
+  ifa_gpu_params a = params_for(problem, k);
+  if (a.p.nq == 0) return ifa_succeed(message);
+  if ((status = check_arguments(&a.p, inputs, outputs, message)) != IFA_OK) return status;
+  size_t needed = lay_out(&a, k, (uint8_t *)workspace);
+  if (needed > 0 && (status = check_pointer("workspace", workspace, true, 256, message)) != IFA_OK) return status;
+  if (workspace_bytes < needed) return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace_bytes is %zu; %zu are needed", workspace_bytes, needed);
+  int64_t ctas = cta_count(&a.p, k), matrices = a.p.batch * a.p.kv_heads;
+  if (ctas > INT32_MAX || matrices > 65535)
+    return ifa_fail(message, IFA_UNSUPPORTED, "%" PRId64 " blocks of rows and %" PRId64 " key matrices; cuda-sm80 has 2^31 - 1 and 65535", ctas, matrices);
+  a.in = *inputs;
+  a.o = outputs->o;
+  a.lse = outputs->lse;
+
+  if (a.tiles > 0) {
+    pack<<<dim3((unsigned)a.tiles, (unsigned)matrices), PACK_THREADS, 0, (cudaStream_t)stream>>>(a);
+    if ((status = check_launch("pack", message)) != IFA_OK) return status;
+  }
+  const void *kernel = a.p.v_scale == IFA_SCALE_TOKEN || a.p.v_scale == IFA_SCALE_TOKEN_CHANNEL ? k->token : k->channel;
+  void *arguments[] = {&a};
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)k->shared_bytes);
+  cudaLaunchKernel(kernel, dim3((unsigned)ctas), dim3((unsigned)k->threads), arguments, k->shared_bytes, (cudaStream_t)stream);
+  status = check_launch("attention", message);
+  return status == IFA_OK ? ifa_succeed(message) : status;
+}
