@@ -258,6 +258,7 @@ __device__ __forceinline__ float q_scale_of(const ifa_gpu_params &a, int64_t mat
  * to fill the latency with. */
 template <int D> __device__ __forceinline__ void multiply_qk(int (&sc)[Shape<D>::MT][8][4], uint32_t q_base, uint32_t k_base) {
   constexpr int MT = Shape<D>::MT;
+  const uint32_t k_back = threadIdx.x & 16 ? 32 : 0;
 #pragma unroll
   for (int d = 0; d < D; d += 64) {
     uint32_t q[MT][2][4];
@@ -269,8 +270,8 @@ template <int D> __device__ __forceinline__ void multiply_qk(int (&sc)[Shape<D>:
     for (int j = 0; j < 8; j += 4) {
       uint32_t b[4][4];
 #pragma unroll
-      for (int n = 0; n < 4; n++) /* where D = 32 or 96 ends, b[n][2] and b[n][3] are of the next row and not used */
-        load_matrices(b[n], k_base + (j + n) * 8 * Shape<D>::K_PITCH + d);
+      for (int n = 0; n < 4; n++) /* where D = 32 or 96 ends there are no chunks 2 and 3: their lanes read 0 and 1 again */
+        load_matrices(b[n], k_base - (d + 32 < D ? 0 : k_back) + (j + n) * 8 * Shape<D>::K_PITCH + d);
 #pragma unroll
       for (int n = 0; n < 4; n++)
 #pragma unroll
