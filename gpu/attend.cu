@@ -57,16 +57,13 @@ static int64_t cta_count(const ifa_problem *p, const kernel_entry *k) { return p
 /* Lays the workspace out from `base` (NULL: only to learn its size). Returns its bytes. */
 static size_t lay_out(ifa_gpu_params *a, const kernel_entry *k, uint8_t *base) {
   const ifa_problem *p = &a->p;
-  size_t used = 0, matrices = (size_t)(p->batch * p->kv_heads), tiles = matrices * (size_t)a->tiles, keys = tiles * IFA_GPU_TILE;
+  size_t used = 0, tiles = (size_t)(p->batch * p->kv_heads) * (size_t)a->tiles;
   auto take = [&](size_t bytes) {
     uint8_t *at = base ? base + used : nullptr;
     used += (bytes + 255) / 256 * 256;
     return (void *)at;
   };
-  a->packed.k = (int8_t *)take(keys * (size_t)k->dim);
-  a->packed.v = (int8_t *)take(keys * (size_t)k->dim);
-  a->packed.k_scale = (float *)take(tiles * IFA_GPU_TILE_SCALES * sizeof(float));
-  a->packed.v_scale16 = (uint16_t *)take(keys * sizeof(uint16_t));
+  a->packed.tiles = (uint8_t *)take(tiles * (size_t)IFA_GPU_TILE_BYTES(k->dim));
   bool several_splits = p->nk > p->kv_split;
   a->packed.split_sums = several_splits ? (float *)take((size_t)cta_count(p, k) * k->scratch_floats * sizeof(float)) : nullptr;
   return used;

@@ -15,7 +15,7 @@
  *     16 (p >> 4) + 8 ((p & 3) >> 1) + 2 ((p & 15) >> 2) + (p & 1),
  * which makes the packed weights of S tiles 4i .. 4i+3 the A fragment of that group without any exchange. Integer sums allow it.
  *
- * Shared memory: K [64][D + 16], V [D][80] and scales three times, Q [rows][D + 16]: the 16 bytes of padding put the 8 rows of an ldmatrix
+ * Shared memory: a tile of K, V and scales (gpu/params.h), three times, Q [rows][D + 16]: the 16 bytes of padding put the 8 rows of an ldmatrix
  * into different banks. Registers: acc is MT * D / 2, S is MT * 32. */
 #ifndef IFA_GPU_ATTENTION_SM80_CUH
 #define IFA_GPU_ATTENTION_SM80_CUH
@@ -32,16 +32,13 @@ template <int D> struct Shape {
   static constexpr int MT = 1, WARPS = 4;                  /* m16 tiles a warp; warps a CTA */
   static constexpr int CTAS = D <= 64 ? 4 : D <= 128 ? 3 : 2; /* CTAs a multiprocessor: bounds the registers to 128, 168, 255 */
   static constexpr int THREADS = 32 * WARPS, ROWS = 16 * MT * WARPS;
-  static constexpr int K_PITCH = D + 16, V_PITCH = TILE + 16;
+  static constexpr int K_PITCH = IFA_GPU_K_PITCH(D), V_PITCH = IFA_GPU_V_PITCH;
   static constexpr int SUMS = MT * D / 2;                  /* accumulators a thread */
 };
 
 template <int D> struct Shared {
-  int8_t k[STAGES][TILE * Shape<D>::K_PITCH];
-  int8_t v[STAGES][D * Shape<D>::V_PITCH];
+  uint8_t tile[STAGES][IFA_GPU_TILE_BYTES(D)]; /* gpu/params.h */
   int8_t q[Shape<D>::ROWS * Shape<D>::K_PITCH];
-  float k_scale[STAGES][IFA_GPU_TILE_SCALES];
-  uint16_t v_scale16[STAGES][TILE];
 };
 
 /* ---- instructions ---- */
@@ -178,46 +175,13 @@ __device__ __forceinline__ bool unit_moves(int unit, int want, int tau) {
 
 /* ---- the kernel ---- */
 
-/* The tiles of K, V and scales on their way to shared memory: where this thread's 16-byte chunks come from and go to. The chunks of a
- * thread are a whole number of rows apart, so that each is a constant away from the first (for K of head_dim 96 or 192 a few threads idle). */
-template <int D, bool TOKEN> struct Loader {
-  static constexpr int THREADS = Shape<D>::THREADS, CHUNKS = TILE * D / 16;
-  static constexpr int ROW = D / 16, V_ROW = TILE / 16, K_STEP = THREADS / ROW * ROW, V_STEP = THREADS;
-  const int8_t *k, *v;
-  const float *k_scale;
-  const uint16_t *v_scale16;
-  uint32_t k_to, v_to, k_scale_to, v_scale16_to; /* in stage 0 */
-
-  __device__ __forceinline__ Loader(const ifa_gpu_params &a, Shared<D> &s, int64_t kv_matrix, int tile) {
-    const int i = (int)threadIdx.x;
-    const int64_t at = kv_matrix * a.tiles + tile;
-    k = a.packed.k + at * TILE * D + i * 16;
-    v = a.packed.v + at * TILE * D + i * 16;
-    k_scale = a.packed.k_scale + at * IFA_GPU_TILE_SCALES + i * 4;
-    v_scale16 = a.packed.v_scale16 + at * TILE + i * 8;
-    k_to = shared_address(s.k[0]) + i / ROW * Shape<D>::K_PITCH + i % ROW * 16;
-    v_to = shared_address(s.v[0]) + i / V_ROW * Shape<D>::V_PITCH + i % V_ROW * 16;
-    k_scale_to = shared_address(s.k_scale[0]) + i * 16;
-    v_scale16_to = shared_address(s.v_scale16[0]) + i * 16;
-  }
-
-  /* The next tile into a stage. */
-  __device__ __forceinline__ void next(int stage) {
-    const uint32_t kt = k_to + stage * TILE * Shape<D>::K_PITCH, vt = v_to + stage * D * Shape<D>::V_PITCH;
+/* Copies a tile, one piece of memory, into a stage. `from` and `to` are this thread's first 16 bytes. */
+template <int D, bool TOKEN> __device__ __forceinline__ void copy_tile(uint32_t to, const uint8_t *from) {
+  constexpr int THREADS = Shape<D>::THREADS, CHUNKS = (TOKEN ? IFA_GPU_TILE_BYTES(D) : IFA_GPU_AT_V_SCALE16(D)) / 16;
 #pragma unroll
-    for (int n = 0; n * K_STEP < CHUNKS; n++)
-      if ((int)threadIdx.x < min(K_STEP, CHUNKS - n * K_STEP)) copy16(kt + n * (K_STEP / ROW) * Shape<D>::K_PITCH, k + n * K_STEP * 16);
-#pragma unroll
-    for (int n = 0; n * V_STEP < CHUNKS; n++)
-      if ((int)threadIdx.x < min(V_STEP, CHUNKS - n * V_STEP)) copy16(vt + n * (V_STEP / V_ROW) * Shape<D>::V_PITCH, v + n * V_STEP * 16);
-    if (threadIdx.x < IFA_GPU_TILE_SCALES / 4) copy16(k_scale_to + stage * IFA_GPU_TILE_SCALES * 4, k_scale);
-    if (TOKEN && threadIdx.x < TILE / 8) copy16(v_scale16_to + stage * TILE * 2, v_scale16);
-    k += TILE * D;
-    v += TILE * D;
-    k_scale += IFA_GPU_TILE_SCALES;
-    v_scale16 += TILE;
-  }
-};
+  for (int n = 0; n < (CHUNKS + THREADS - 1) / THREADS; n++)
+    if ((n + 1) * THREADS <= CHUNKS || (int)threadIdx.x < CHUNKS - n * THREADS) copy16(to + n * THREADS * 16, from + n * THREADS * 16);
+}
 
 /* Q rows row0 .. of the CTA into shared memory, zeros beyond nq and head_dim. Once a CTA, so any stride and INT4 may be slow. */
 template <int D>
@@ -533,23 +497,26 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
       for (int j = 0; j < 4; j++) w.acc[m][i][j] = 0;
   if (sums) start_sums<D, TOKEN>(sums);
 
-  Loader<D, TOKEN> loader(a, s, kv_matrix, tile_first);
-  for (int n = 0; n < STAGES - 1; n++) {
-    if (n < steps) loader.next(n);
+  constexpr int BYTES = IFA_GPU_TILE_BYTES(D);
+  const uint32_t stages = shared_address(s.tile[0]);
+  const uint8_t *from = a.packed.tiles + (kv_matrix * a.tiles + tile_first) * (int64_t)BYTES + threadIdx.x * 16; /* the next tile to copy */
+  for (int n = 0; n < STAGES - 1; n++, from += BYTES) {
+    if (n < steps) copy_tile<D, TOKEN>(stages + n * BYTES + threadIdx.x * 16, from);
     copy_commit();
   }
   load_q<D>(a, s, batch, head, row0);
 
   const uint32_t q_base = shared_address(s.q) + (warp * 16 * MT + (lane & 15)) * Shape<D>::K_PITCH + (lane >> 4) * 16;
-  const uint32_t k_base = shared_address(s.k[0]) + (lane & 7) * Shape<D>::K_PITCH + (lane >> 3) * 16;
-  const uint32_t v_base = shared_address(s.v[0]) + (lane & 7) * Shape<D>::V_PITCH + (lane >> 3) * 16;
+  const uint32_t k_lane = stages + (lane & 7) * Shape<D>::K_PITCH + (lane >> 3) * 16;
+  const uint32_t v_lane = stages + IFA_GPU_AT_V(D) + (lane & 7) * Shape<D>::V_PITCH + (lane >> 3) * 16;
   int stage = 0, split_end = (tile_first / split_tiles + 1) * split_tiles * TILE; /* keys; at most nk + 32768 */
   for (int step = 0; step < steps; step++, stage = stage + 1 == STAGES ? 0 : stage + 1) {
     const int start = (tile_first + step) * TILE;
     copy_wait<STAGES - 2>();
     __syncthreads(); /* this tile has come, and the one before is no longer in use */
-    if (step + STAGES - 1 < steps) loader.next(stage == 0 ? STAGES - 1 : stage - 1);
+    if (step + STAGES - 1 < steps) copy_tile<D, TOKEN>(stages + (stage == 0 ? STAGES - 1 : stage - 1) * BYTES + threadIdx.x * 16, from);
     copy_commit();
+    from += BYTES;
     if (start == split_end) {
       end_split<D, TOKEN>(w, sums);
       split_end += split_tiles * TILE;
@@ -558,19 +525,20 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
 
     int sc[MT][8][4];
     uint32_t pa[MT][2][4];
-    multiply_qk<D>(sc, q_base, k_base + stage * TILE * Shape<D>::K_PITCH);
+    multiply_qk<D>(sc, q_base, k_lane + stage * BYTES);
     Tile tile;
     tile.start = start;
     tile.growth_keys = (split_end < (int)p.nk ? split_end : (int)p.nk) - start;
-    tile.k_scale = s.k_scale[stage] + (lane & 3) * 2;
-    tile.v_scale16 = s.v_scale16[stage] + (lane & 3) * 2;
-    tile.scale = s.k_scale[stage][TILE];
-    tile.exponent = TOKEN ? __float_as_int(s.k_scale[stage][TILE + 1]) : 0;
+    const float *scales = (const float *)(s.tile[stage] + IFA_GPU_AT_SCALES(D));
+    tile.k_scale = scales + (lane & 3) * 2;
+    tile.v_scale16 = (const uint16_t *)(s.tile[stage] + IFA_GPU_AT_V_SCALE16(D)) + (lane & 3) * 2;
+    tile.scale = scales[TILE];
+    tile.exponent = TOKEN ? __float_as_int(scales[TILE + 1]) : 0;
     tile.whole = start >= all_first && start + TILE <= all_end;
     tile.row = warp_row0 + (lane >> 2);
 #pragma unroll
     for (int m = 0; m < MT; m++) weigh<D, TOKEN>(w, p, tile, m, sc[m], pa[m]);
-    multiply_pv<D, TOKEN>(w, pa, v_base + stage * D * Shape<D>::V_PITCH);
+    multiply_pv<D, TOKEN>(w, pa, v_lane + stage * BYTES);
   }
   copy_wait<0>();
   if (sums) end_split<D, TOKEN>(w, sums);

@@ -29,12 +29,14 @@ static __global__ void __launch_bounds__(PACK_THREADS) pack(__grid_constant__ co
   __shared__ uint32_t largest;
   const ifa_problem &p = a.p;
   const int tile = (int)blockIdx.x, dim = a.dim_padded, chunks = dim / 16, pitch = dim + 16;
-  const int64_t matrix = blockIdx.y, batch = matrix / p.kv_heads, head = matrix % p.kv_heads, first = (int64_t)tile * IFA_GPU_TILE, at = matrix * a.tiles + tile;
+  const int64_t matrix = blockIdx.y, batch = matrix / p.kv_heads, head = matrix % p.kv_heads, first = (int64_t)tile * IFA_GPU_TILE;
+  uint8_t *const to = a.packed.tiles + (matrix * a.tiles + tile) * IFA_GPU_TILE_BYTES(dim);
+  float *const scales = (float *)(to + IFA_GPU_AT_SCALES(dim));
   const bool per_token = p.v_scale == IFA_SCALE_TOKEN || p.v_scale == IFA_SCALE_TOKEN_CHANNEL;
 
   for (int i = (int)threadIdx.x; i < IFA_GPU_TILE * chunks; i += PACK_THREADS) {
     int token = i / chunks, d = i % chunks * 16;
-    *(int4 *)(a.packed.k + at * IFA_GPU_TILE * dim + i * 16) = row_chunk(p, p.k_type, p.k_stride, a.in.k, batch, head, first + token, d);
+    *(int4 *)(to + token * IFA_GPU_K_PITCH(dim) + d) = row_chunk(p, p.k_type, p.k_stride, a.in.k, batch, head, first + token, d);
     *(int4 *)(rows + token * pitch + d) = row_chunk(p, p.v_type, p.v_stride, a.in.v, batch, head, first + token, d);
   }
   if (threadIdx.x == 0) largest = 0;
@@ -43,7 +45,7 @@ static __global__ void __launch_bounds__(PACK_THREADS) pack(__grid_constant__ co
     union { int8_t byte[16]; int4 all; } chunk;
     int d = i >> 2, slot = (i & 3) * 16;
     for (int j = 0; j < 16; j++) chunk.byte[j] = rows[packed_key(slot + j) * pitch + d];
-    *(int4 *)(a.packed.v + at * IFA_GPU_TILE * dim + i * 16) = chunk.all;
+    *(int4 *)(to + IFA_GPU_AT_V(dim) + d * IFA_GPU_V_PITCH + slot) = chunk.all;
   }
 
   /* Scales: thread j has key j. */
@@ -51,17 +53,17 @@ static __global__ void __launch_bounds__(PACK_THREADS) pack(__grid_constant__ co
   const bool key = threadIdx.x < IFA_GPU_TILE, real = key && token < p.nk;
   if (key) {
     float scale = p.k_scale == IFA_SCALE_TOKEN ? (real ? a.in.k_scale[matrix * p.nk + token] : 0.0f) : 1.0f;
-    a.packed.k_scale[at * IFA_GPU_TILE_SCALES + threadIdx.x] = scale;
+    scales[threadIdx.x] = scale;
     if (per_token && real) atomicMax(&largest, __float_as_uint(a.in.v_scale[matrix * p.nk + token]));
   }
   __syncthreads();
   if (key && per_token) {
     int32_t b = ifa_value_exponent(__uint_as_float(largest));
-    a.packed.v_scale16[at * IFA_GPU_TILE + threadIdx.x] = real ? ifa_value_scale16(a.in.v_scale[matrix * p.nk + token], b) : (uint16_t)0;
-    if (threadIdx.x == 0) a.packed.k_scale[at * IFA_GPU_TILE_SCALES + IFA_GPU_TILE + 1] = __int_as_float(b);
+    ((uint16_t *)(to + IFA_GPU_AT_V_SCALE16(dim)))[threadIdx.x] = real ? ifa_value_scale16(a.in.v_scale[matrix * p.nk + token], b) : (uint16_t)0;
+    if (threadIdx.x == 0) scales[IFA_GPU_TILE + 1] = __int_as_float(b);
   }
   if (threadIdx.x == 0)
-    a.packed.k_scale[at * IFA_GPU_TILE_SCALES + IFA_GPU_TILE] = p.k_scale == IFA_SCALE_TOKEN ? 1.0f
+    scales[IFA_GPU_TILE] = p.k_scale == IFA_SCALE_TOKEN ? 1.0f
                               : p.k_scale == IFA_SCALE_BLOCK ? a.in.k_scale[matrix * ((p.nk + p.k_block - 1) / p.k_block) + first / p.k_block]
                                                              : a.in.k_scale[matrix];
 }

@@ -7,15 +7,24 @@
 #include "ifa.h"
 
 enum { IFA_GPU_TILE = 64 }; /* keys per tile: the kernels are built for kv_tile = 64 */
-enum { IFA_GPU_TILE_SCALES = IFA_GPU_TILE + 4 }; /* a tile's key scales, its own scale, its value exponent (as bits), 2 unused */
 
-/* The workspace: operands as the attention kernel wants them, padded with zeros to whole tiles and to dim_padded channels. */
+/* A tile of one key/value head in the workspace, byte for byte as the attention kernel has it in shared memory, so that it is copied as one
+ * piece. Padded with zeros to whole tiles and to `dim` channels; 16 bytes are left free behind each row of K and V, against bank conflicts.
+ *
+ *     K            [64 keys][dim + 16]
+ *     V            [dim][64 keys, permuted (gpu/attention_sm80.cuh) + 16]
+ *     scales       68 binary32: the keys' or 1; the tile's (a K block's or tensor's) or 1; the value exponent b (as bits); 2 unused
+ *     v_scale16    64 binary16: s_j, V per token */
+enum { IFA_GPU_SCALES = IFA_GPU_TILE + 4, IFA_GPU_V_PITCH = IFA_GPU_TILE + 16 };
+#define IFA_GPU_K_PITCH(dim) ((dim) + 16)
+#define IFA_GPU_AT_V(dim) (IFA_GPU_TILE * IFA_GPU_K_PITCH(dim))
+#define IFA_GPU_AT_SCALES(dim) (IFA_GPU_AT_V(dim) + (dim) * IFA_GPU_V_PITCH)
+#define IFA_GPU_AT_V_SCALE16(dim) (IFA_GPU_AT_SCALES(dim) + IFA_GPU_SCALES * 4)
+#define IFA_GPU_TILE_BYTES(dim) (IFA_GPU_AT_V_SCALE16(dim) + IFA_GPU_TILE * 2)
+
 typedef struct ifa_gpu_packed {
-  int8_t *k;        /* [matrix][tile][64 keys][dim_padded] */
-  int8_t *v;        /* [matrix][tile][dim_padded][64 keys, permuted: gpu/attention_sm80.cuh] */
-  float *k_scale;   /* [matrix][tile][68]: the token's or 1; then the block's or tensor's or 1; then b (V per token) */
-  uint16_t *v_scale16;     /* [matrix][tile * 64]: s_j, V per token */
-  float *split_sums;       /* per CTA and thread: float sums between splits; NULL if there is one split */
+  uint8_t *tiles;    /* [matrix][tile][IFA_GPU_TILE_BYTES] */
+  float *split_sums; /* per CTA and thread: float sums between splits; NULL if there is one split */
 } ifa_gpu_packed;
 
 typedef struct ifa_gpu_params {
