@@ -47,6 +47,7 @@ expect "suite file" 0 "138 passed" -- "$validate" run --backend scalar --suite "
 printf '' >"$folder/empty.txt"
 expect "nothing executed" 3 "0 passed, 0 failed" -- "$validate" run --suite "$folder/empty.txt"
 expect "seed" 0 "seed=77" -- "$validate" run -v --seed 77 --backend scalar --case "$one"
+expect "seed too large" 2 "not a number" -- "$validate" run --seed 99999999999999999999
 expect "bad seed" 2 -- "$validate" run --seed x
 expect "verbose prints cases" 0 "^passed  scalar" -- "$validate" run -v --backend scalar --case "$one"
 check "quiet in a pipe" test -z "$("$validate" run --backend scalar --case "$one" 2>&1 >/dev/null)"
@@ -104,6 +105,9 @@ expect "attend with the wrong scale choice" 2 "v_scale has" -- "$validate" atten
 check "nothing half written" test ! -e "$folder/o3.safetensors"
 expect "attend refuses what the file decides" 2 "nq: the file decides" -- "$validate" attend --input "$real" --output "$folder/o3.safetensors" nq=3
 expect "quantize twice" 2 "INT8 already" -- "$validate" quantize --input "$folder/q.safetensors" --output "$folder/o3.safetensors"
+expect "attend does not smooth what is quantized" 2 "quantized already" -- "$validate" attend --input "$folder/q.safetensors" --output "$folder/o3.safetensors" vscale=token smooth=1
+cp "$real" "$folder/a b.safetensors"
+expect "a path with a blank" 2 "a blank" -- "$validate" attend --input "$folder/a b.safetensors" --output "$folder/o3.safetensors"
 expect "attend without a file" 2 "nowhere.safetensors" -- "$validate" attend --input "$folder/nowhere.safetensors" --output "$folder/o3.safetensors"
 head -c 1000 "$real" >"$folder/cut.safetensors"
 expect "attend on a truncated file" 2 "cut.safetensors" -- "$validate" attend --input "$folder/cut.safetensors" --output "$folder/o3.safetensors"
@@ -124,12 +128,18 @@ expect "export of nonsense" 2 "rows=3" -- "$validate" export --case "$one rows=3
 expect "list" 0 "smoke +137 cases" -- "$validate" list
 expect "explain" 0 "key tiles +16" -- "$validate" explain "b=1 hq=8 hkv=2 nq=128 nk=1000 d=128 qk=int8 v=int8 qscale=token kscale=token vscale=token tau=4 causal=1 fill=normal seed=7"
 expect "explain of nonsense" 2 "unknown key" -- "$validate" explain "frob=1"
+expect "bench on bad input" 2 "octaves" -- "$validate" bench --repeat 1 --case "sm=1000000 fill=outlier nq=4 nk=40"
 expect "bench" 0 "Gop/s" -- "$validate" bench --repeat 1 --case "$one"
 
 # ---- golden
 expect "golden of another contract" 2 "not of contract" -- "$golden" check scalar "$folder/suite.txt"
 sed '2s/^[0-9a-f]\{16\} [0-9a-f]/0000000000000000 0/' "$source/data/golden/smoke.txt" >"$folder/golden.txt"
 expect "golden difference" 1 "DIFFERS scalar: b=1" -- "$golden" check scalar "$folder/golden.txt"
+mkdir -p "$folder/cut"; head -20 "$source/data/golden/smoke.txt" >"$folder/cut/smoke.txt"
+expect "a cut golden file" 2 "20 cases|19 cases|has 19" -- "$golden" check scalar "$folder/cut/smoke.txt"
+sed '3d' "$source/data/golden/smoke.txt" >"$folder/cut/smoke.txt"
+expect "a golden file without one of its cases" 2 "is not the suite's" -- "$golden" check scalar "$folder/cut/smoke.txt"
+expect "golden with no such backend" 2 "no backend" -- "$golden" check nosuch "$source/data/golden/smoke.txt"
 expect "golden usage" 2 "usage" -- "$golden"
 
 echo "cli: $passed passed, $failed failed"

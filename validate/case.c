@@ -48,9 +48,12 @@ static ifa_status parse_switch(const char *key, const char *value, int *at, ifa_
   return IFA_OK;
 }
 
-static ifa_status parse_input(ifa_case *c, const char *value, ifa_message *message) {
-  if (strlen(value) >= sizeof c->input) return ifa_fail(message, IFA_BAD_ARGUMENT, "input=%.60s... is too long", value);
-  memcpy(c->input, value, strlen(value) + 1);
+ifa_status ifa_case_set_input(ifa_case *c, const char *path, ifa_message *message) {
+  if (strlen(path) >= sizeof c->input) return ifa_fail(message, IFA_BAD_ARGUMENT, "input %.60s... is too long", path);
+  for (const char *at = path; *at; at++)
+    if (*at <= ' ' || *at > '~' || *at == ',')
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "input: byte %d of the path is a blank, a comma or not printable ASCII", (int)(at - path));
+  memcpy(c->input, path, strlen(path) + 1);
   return IFA_OK;
 }
 
@@ -68,7 +71,7 @@ static ifa_status parse_word(ifa_case *c, const char *key, const char *value, if
   uint64_t number;
   char word[192];
   if (strcmp(key, "fill") == 0) return parse_fill(c, value, message);
-  if (strcmp(key, "input") == 0) return parse_input(c, value, message);
+  if (strcmp(key, "input") == 0) return ifa_case_set_input(c, value, message);
   if (strcmp(key, "smooth") == 0) return parse_switch(key, value, &c->smooth, message);
   if (strcmp(key, "seed") == 0) return parse_unsigned(value, &c->seed) ? IFA_OK : bad_value(key, value, "a number", message);
   if (strcmp(key, "rows") == 0) {
@@ -224,7 +227,7 @@ static void append_problem(const ifa_case *c, char *text) {
 }
 
 void ifa_case_print(const ifa_case *c, char text[IFA_CASE_TEXT]) {
-  char word[128];
+  char word[IFA_INPUT_PATH + 16];
   text[0] = '\0';
   if (c->input[0]) {
     snprintf(word, sizeof word, "input=%s", c->input);

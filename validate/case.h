@@ -21,6 +21,9 @@ typedef enum ifa_fill {
 
 const char *ifa_fill_name(ifa_fill fill); /* NULL outside the enum */
 
+/* Longest path of an input file, with its NUL. */
+#define IFA_INPUT_PATH 256
+
 typedef struct ifa_case {
   ifa_problem problem;
   int auto_scale;     /* sm=auto: sm_scale is 1/sqrt(head_dim) */
@@ -30,10 +33,13 @@ typedef struct ifa_case {
   int64_t rows;       /* 0: all rows; else how many are computed, spread over the problem by the seed */
   int smooth;         /* 1: K less its per-channel mean */
   int plain;          /* not in the text: 1 keeps what the quantizers make of the floats also for IFA_FILL_EXTREMES */
-  char input[96];     /* "" or a safetensors file with q, k, v: sizes come from it, and fill is not used */
+  char input[IFA_INPUT_PATH];     /* "" or a safetensors file with q, k, v: sizes come from it, and fill is not used */
 } ifa_case;
 
 ifa_case ifa_case_default(void);
+
+/* Sets the input file. A path with a blank, a comma or anything but printable ASCII has no place in a case's text and is refused. */
+ifa_status ifa_case_set_input(ifa_case *c, const char *path, ifa_message *message);
 
 /* Longest text of a case. */
 #define IFA_CASE_TEXT 1024

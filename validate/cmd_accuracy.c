@@ -130,8 +130,8 @@ static void print_verdict(const column *columns, int count, double table[ROW_COU
     char exceptions[512] = "";
     for (int c = 0; c < count; c++) {
       double best = INFINITY;
-      for (int f = 0; f < ROW_COUNT; f++)
-        if (rows[f].kind == 'f' && !(table[f][c] >= best)) best = table[f][c];
+      for (int f = 0; f < ROW_COUNT; f++) /* a missing figure is below nothing and nothing is below it */
+        if (rows[f].kind == 'f') best = isnan(table[f][c]) ? -INFINITY : table[f][c] < best ? table[f][c] : best;
       below += table[r][c] < best;
       size_t used = strlen(exceptions);
       if (!(table[r][c] < best))
@@ -147,7 +147,7 @@ int cmd_accuracy(int argc, char **argv) {
   static double table[ROW_COUNT][MAX_COLUMNS];
   ifa_message why;
   if (argp_parse(&parser, argc, argv, 0, NULL, &o) != 0) return EXIT_BAD_USAGE;
-  int count = make_columns(&o, columns), terminal = isatty(STDERR_FILENO);
+  int count = make_columns(&o, columns), terminal = isatty(STDERR_FILENO), missing = 0;
   for (int c = 0; c < count; c++) {
     double *reference = NULL;
     if (terminal) fprintf(stderr, "\r\033[K%s ", columns[c].name);
@@ -157,6 +157,7 @@ int cmd_accuracy(int argc, char **argv) {
     }
     for (int r = 0; r < ROW_COUNT; r++) {
       table[r][c] = error_at(&columns[c], &rows[r], reference, &why);
+      missing += isnan(table[r][c]);
       if (isnan(table[r][c]) && why.text[0]) fprintf(stderr, "%s on %s: %s\n", rows[r].label, columns[c].name, why.text);
     }
     free(reference);
@@ -166,5 +167,5 @@ int cmd_accuracy(int argc, char **argv) {
          (int)o.sampled);
   print_table(columns, count, table);
   print_verdict(columns, count, table);
-  return EXIT_AGREE;
+  return missing ? complain("accuracy", "%d figures are missing", missing) : EXIT_AGREE;
 }

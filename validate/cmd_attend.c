@@ -112,13 +112,14 @@ static ifa_status dequantize(const slot *s, int64_t batch, int64_t dim, const vo
 
 static ifa_status load_quantized(const ifa_tensor_file *file, const char *path, ifa_case *c, ifa_data *d, ifa_message *message) {
   ifa_problem *p = &c->problem;
+  if (c->smooth) return ifa_fail(message, IFA_BAD_ARGUMENT, "smooth: %s is quantized already", path);
   slot slots[3] = {{"q", "q_int", "q_scale", p->q_type, p->q_scale, 0, 0, p->q_block},
                    {"k", "k_int", "k_scale", p->k_type, p->k_scale, 0, 0, p->k_block},
                    {"v", "v_int", "v_scale", p->v_type, p->v_scale, 0, 0, 1}};
   const ifa_tensor *tensors[3];
   for (int i = 0; i < 3; i++) {
     tensors[i] = find_integers(file, &slots[i]);
-    if (!tensors[i]) return ifa_fail(message, IFA_BAD_FILE, "%s: q is INT8 but %s is not", path, slots[i].name);
+    if (!tensors[i]) return ifa_fail(message, IFA_BAD_FILE, "%s: %s is not INT8, but another of q, k, v is", path, slots[i].name);
     if (tensors[i]->rank != 4) return ifa_fail(message, IFA_BAD_FILE, "%s: %s has %d dimensions; [B,H,N,D] is wanted", path, slots[i].name, tensors[i]->rank);
     slots[i].heads = tensors[i]->shape[1];
     slots[i].tokens = tensors[i]->shape[2];
@@ -175,17 +176,19 @@ static ifa_status load(const options *o, ifa_data *d, int *quantized, int floats
   ifa_status status = check_keys(o->keys, message);
   if (status == IFA_OK) status = ifa_case_parse(o->keys, &c, message);
   if (status != IFA_OK) return status;
-  if (strlen(o->input) >= sizeof c.input) return ifa_fail(message, IFA_BAD_ARGUMENT, "--input %.60s... is too long", o->input);
   if ((status = ifa_tensor_file_read(o->input, &file, message)) != IFA_OK) return status;
-  const slot q = {.name = "q", .integer_name = "q_int"};
-  *quantized = find_integers(file, &q) != NULL;
+  const slot slots[3] = {{.name = "q", .integer_name = "q_int"}, {.name = "k", .integer_name = "k_int"}, {.name = "v", .integer_name = "v_int"}};
+  *quantized = 0; /* one INT8 tensor makes it a quantized file: then all three must be */
+  for (int i = 0; i < 3; i++) *quantized |= find_integers(file, &slots[i]) != NULL;
   if (*quantized && floats_only) {
     status = ifa_fail(message, IFA_BAD_DATA, "%s: q is INT8 already", o->input);
   } else if (*quantized) {
     status = load_quantized(file, o->input, &c, d, message);
   } else {
-    snprintf(c.input, sizeof c.input, "%s%s", strpbrk(o->input, "/.") ? "" : "./", o->input);
-    status = ifa_data_make(&c, d, message);
+    char path[IFA_INPUT_PATH + 8];
+    snprintf(path, sizeof path, "%s%s", strpbrk(o->input, "/.") ? "" : "./", o->input);
+    status = ifa_case_set_input(&c, path, message);
+    if (status == IFA_OK) status = ifa_data_make(&c, d, message);
   }
   ifa_tensor_file_free(file);
   return status;
@@ -200,7 +203,7 @@ static void print_error(const ifa_data *d, int quantized, const double *o, const
          e.worst_row_number);
 }
 
-static ifa_status attend(const options *o, ifa_message *message) {
+static ifa_status attend(const options *o, int *absent, ifa_message *message) {
   ifa_data d;
   tensor_set set = {0};
   double *values = NULL, *reference = NULL;
@@ -222,6 +225,7 @@ static ifa_status attend(const options *o, ifa_message *message) {
     ifa_inputs in = ifa_data_inputs(&d);
     ifa_outputs out = {.o = output, .lse = d.p.lse ? lse : NULL};
     status = ifa_run(backend, &d.p, &in, &out, message);
+    *absent = status == IFA_NOT_AVAILABLE || status == IFA_UNSUPPORTED;
   }
   if (status == IFA_OK) status = ifa_error_baseline(&d, "f64", &reference, message);
   if (status == IFA_OK) {
@@ -250,10 +254,10 @@ int cmd_attend(int argc, char **argv) {
   options o = {0};
   ifa_message why = {""};
   if (argp_parse(&attend_parser, argc, argv, 0, NULL, &o) != 0 || !o.input || !o.output) return complain("attend", "--input and --output are needed");
-  ifa_status status = attend(&o, &why);
-  if (status == IFA_OK) return EXIT_AGREE;
+  int absent = 0; /* the backend, not something about the input */
+  if (attend(&o, &absent, &why) == IFA_OK) return EXIT_AGREE;
   complain("attend", "%s", why.text);
-  return status == IFA_NOT_AVAILABLE || status == IFA_UNSUPPORTED ? EXIT_NOTHING_RUN : EXIT_BAD_USAGE;
+  return absent ? EXIT_NOTHING_RUN : EXIT_BAD_USAGE;
 }
 
 /* ---- quantize ---- */

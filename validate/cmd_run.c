@@ -1,5 +1,6 @@
 /* cmd_run.c - `validate run`: backends against the oracle over suites of cases. */
 #include <argp.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,8 +50,9 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case OPTION_JUNIT: o->junit = value; return 0;
     case OPTION_CSV: o->csv = value; return 0;
     case OPTION_SEED:
+      errno = 0;
       o->seed = strtoull(value, &end, 10);
-      if (*value < '0' || *value > '9' || *end != '\0') argp_error(state, "--seed %s is not a number", value);
+      if (*value < '0' || *value > '9' || *end != '\0' || errno != 0) argp_error(state, "--seed %s is not a number", value);
       return 0;
     case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", value); return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -87,8 +89,8 @@ static ifa_status gather(const options *o, ifa_case_list *list, ifa_message *mes
   ifa_case base = ifa_case_default();
   base.seed = o->seed;
   if (o->input) {
-    if (strlen(o->input) >= sizeof base.input) return ifa_fail(message, IFA_BAD_ARGUMENT, "--input %.60s... is too long", o->input);
-    strcpy(base.input, o->input);
+    ifa_status status = ifa_case_set_input(&base, o->input, message);
+    if (status != IFA_OK) return status;
     if (!strpbrk(base.input, "/.")) return ifa_fail(message, IFA_BAD_ARGUMENT, "--input %s is not a file's path", o->input);
   }
   ifa_status status = IFA_OK;
@@ -157,11 +159,12 @@ static void run_case(const ifa_case *c, const backend_list *backends, const opti
 }
 
 static ifa_status write_reports(const options *o, const ifa_report *report, ifa_message *message) {
-  ifa_status status = IFA_OK;
-  if (o->json) status = ifa_report_write_json(report, o->json, message);
-  if (status == IFA_OK && o->junit) status = ifa_report_write_junit(report, o->junit, message);
-  if (status == IFA_OK && o->csv) status = ifa_report_write_csv(report, o->csv, message);
-  return status;
+  ifa_message *why = message, later; /* all are tried; the first failure is told */
+  ifa_status first = IFA_OK, status;
+  if (o->json && (status = ifa_report_write_json(report, o->json, why)) != IFA_OK) first = status, why = &later;
+  if (o->junit && (status = ifa_report_write_junit(report, o->junit, why)) != IFA_OK) first = first ? first : status, why = &later;
+  if (o->csv && (status = ifa_report_write_csv(report, o->csv, why)) != IFA_OK) first = first ? first : status;
+  return first;
 }
 
 static int exit_code(const ifa_report *report) {

@@ -85,26 +85,27 @@ float *ifa_expected_floats(const ifa_data *d, const ifa_expected *expected) {
 
 static int64_t row_index(const ifa_data *d, int64_t r) { return d->rows ? d->rows[r] : r; }
 
-static void digest_outputs(const ifa_data *d, const ifa_run_buffers *buffers, char hex[33]) {
+static ifa_status digest_outputs(const ifa_data *d, const ifa_run_buffers *buffers, char hex[33], ifa_message *message) {
   int width = (int)ifa_type_bytes(d->p.out_type);
   ifa_digest *digest = ifa_digest_new();
   snprintf(hex, 33, "%s", "no memory");
-  if (!digest) return;
+  if (!digest) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a digest");
   for (int64_t r = 0; r < d->row_count; r++) {
     for (int32_t i = 0; i < d->p.head_dim; i++)
       ifa_digest_add(digest, pattern_at(buffers->o.data, ifa_output_index(d, r, i), width), width);
     if (d->p.lse) ifa_digest_add(digest, pattern_at(buffers->lse.data, row_index(d, r), 4), 4);
   }
   ifa_digest_finish(digest, hex);
+  return IFA_OK;
 }
 
-void ifa_expected_digest(const ifa_data *d, const ifa_expected *expected, char hex[33]) { digest_outputs(d, &expected->buffers, hex); }
+void ifa_expected_digest(const ifa_data *d, const ifa_expected *expected, char hex[33]) { digest_outputs(d, &expected->buffers, hex, NULL); }
 
 ifa_status ifa_backend_digest(const ifa_data *d, const char *backend, char hex[33], ifa_message *message) {
   ifa_run_buffers buffers;
   double seconds;
   ifa_status status = run_into(d, backend, IFA_STAGES_NONE, BACKEND_POISON, &buffers, &seconds, message);
-  if (status == IFA_OK) digest_outputs(d, &buffers, hex);
+  if (status == IFA_OK) status = digest_outputs(d, &buffers, hex, message);
   ifa_run_buffers_free(&buffers);
   return status;
 }

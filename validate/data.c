@@ -33,9 +33,7 @@ static float tensor_value(const ifa_tensor *t, int64_t i) {
   switch (t->type) {
     case IFA_TENSOR_F32: return ((const float *)t->data)[i];
     case IFA_TENSOR_F16: return ifa_f16_to_f32(((const uint16_t *)t->data)[i]);
-    case IFA_TENSOR_BF16: return ifa_bf16_to_f32(((const uint16_t *)t->data)[i]);
-    case IFA_TENSOR_I8: return ((const int8_t *)t->data)[i];
-    default: return ((const uint8_t *)t->data)[i];
+    default: return ifa_bf16_to_f32(((const uint16_t *)t->data)[i]);
   }
 }
 
@@ -43,6 +41,8 @@ static ifa_status copy_floats(const ifa_tensor_file *file, const char *path, con
   const ifa_tensor *t;
   ifa_status status = ifa_tensor_file_find(file, name, &t, message);
   if (status != IFA_OK) return status;
+  if (t->type != IFA_TENSOR_F32 && t->type != IFA_TENSOR_F16 && t->type != IFA_TENSOR_BF16)
+    return ifa_fail(message, IFA_BAD_FILE, "%s: %s is %s; f32, f16 or bf16 is wanted", path, name, ifa_tensor_type_name(t->type));
   if (t->rank != 4) return ifa_fail(message, IFA_BAD_FILE, "%s: %s has %d dimensions; [B,H,N,D] is wanted", path, name, t->rank);
   int64_t count = 1;
   for (int i = 0; i < 4; i++) count *= shape[i] = t->shape[i];

@@ -27,7 +27,7 @@ ifa_status ifa_data_quantize(ifa_data *data, ifa_message *message);
 /* Where `input=NAME` lies: a path if it has a '/' or '.', else data/real/NAME.safetensors of this project. */
 void ifa_data_path(const char *input, char *path, size_t length);
 
-/* Reads float or int8 tensors of shape [B,H,N,D] from a file: a float copy. *shape gets four sizes. */
+/* Reads a float tensor (f32, f16, bf16) of shape [B,H,N,D] from a file: a float copy. *shape gets four sizes. */
 ifa_status ifa_data_read_floats(const char *path, const char *name, float **values, int64_t shape[4], ifa_message *message);
 
 #endif

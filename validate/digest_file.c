@@ -7,6 +7,7 @@
 #include "validate/compare.h"
 
 #define FIRST_LINE "# ifa golden digests, contract %d: inputs, outputs, case"
+#define LAST_LINE "# cases: %d"
 #define SOURCE_LINE "# gpu source: "
 
 const char *ifa_gpu_source_digest(void) { return IFA_GPU_SOURCE; }
@@ -51,11 +52,34 @@ ifa_status ifa_digest_file_write(const char *path, const ifa_case_list *list, co
   if (status != IFA_OK) return status;
   fprintf(out.stream, FIRST_LINE "\n%s", IFA_CONTRACT_VERSION, notes ? notes : "");
   status = write_cases(out.stream, list, backend, counts, message);
+  fprintf(out.stream, LAST_LINE "\n", counts->written);
   if (status == IFA_OK && ferror(out.stream)) status = ifa_fail(message, IFA_IO, "%.100s: cannot be written", path);
   return ifa_output_close(&out, status, message);
 }
 
 /* ---- checking ---- */
+
+/* Does the file's case number `index` stand at that place of the suite? */
+static ifa_status check_place(const char *path, const char *text, size_t index, const ifa_case_list *suite, ifa_message *message) {
+  char expected[IFA_CASE_TEXT];
+  if (!suite->cases) return IFA_OK; /* not named after a suite */
+  if (index < suite->count) ifa_case_print(&suite->cases[index], expected);
+  if (index >= suite->count || strcmp(text, expected) != 0)
+    return ifa_fail(message, IFA_BAD_FILE, "%.100s: case %zu is not the suite's: %.120s", path, index + 1, text);
+  return IFA_OK;
+}
+
+/* The built-in suite that the file is named after, or an empty list. */
+static ifa_status suite_of(const char *path, ifa_case_list *suite, ifa_message *message) {
+  const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+  ifa_case base = ifa_case_default();
+  for (int i = 0; ifa_suite_name(i); i++) {
+    size_t length = strlen(ifa_suite_name(i));
+    if (strncmp(name, ifa_suite_name(i), length) == 0 && strcmp(name + length, ".txt") == 0)
+      return ifa_case_list_add_suite(suite, ifa_suite_name(i), &base, message);
+  }
+  return IFA_OK;
+}
 
 static ifa_status check_line(const char *path, const char *line, int number, const char *backend, ifa_digest_counts *counts, ifa_message *message) {
   char inputs[17], outputs[33], expected_inputs[17], expected_outputs[33];
@@ -69,6 +93,7 @@ static ifa_status check_line(const char *path, const char *line, int number, con
     count_left_out(status, counts);
     return IFA_OK;
   }
+  if (status == IFA_OUT_OF_MEMORY || status == IFA_IO || status == IFA_BAD_FILE) return ifa_fail(message, status, "%.120s: %.160s", line + at, why.text);
   int inputs_agree = status == IFA_OK && strcmp(inputs, expected_inputs) == 0;
   if (inputs_agree && strcmp(outputs, expected_outputs) == 0) {
     counts->agree++;
@@ -86,19 +111,35 @@ static void check_source(const char *path, const char *line) {
     printf("%s is older than gpu/: recorded from source %s, now %s\n", path, line + strlen(SOURCE_LINE), IFA_GPU_SOURCE);
 }
 
-ifa_status ifa_digest_file_check(const char *path, const char *backend, ifa_digest_counts *counts, ifa_message *message) {
+static ifa_status check_lines(FILE *file, const char *path, const char *backend, const ifa_case_list *suite, ifa_digest_counts *counts, ifa_message *message) {
   char line[IFA_CASE_TEXT + 64];
-  int version = 0;
-  FILE *file = fopen(path, "r");
-  if (!file) return ifa_fail(message, IFA_IO, "%.100s: cannot be read", path);
+  int version = 0, cases = 0, announced = -1;
   ifa_status status = IFA_OK;
   if (!fgets(line, sizeof line, file) || sscanf(line, FIRST_LINE, &version) != 1 || version != IFA_CONTRACT_VERSION)
-    status = ifa_fail(message, IFA_BAD_FILE, "%.100s is not of contract %d", path, IFA_CONTRACT_VERSION);
+    return ifa_fail(message, IFA_BAD_FILE, "%.100s is not of contract %d", path, IFA_CONTRACT_VERSION);
   for (int number = 2; status == IFA_OK && fgets(line, sizeof line, file); number++) {
     line[strcspn(line, "\n")] = '\0';
-    if (line[0] == '#') check_source(path, line);
-    else status = check_line(path, line, number, backend, counts, message);
+    if (line[0] == '#') {
+      check_source(path, line);
+      sscanf(line, LAST_LINE, &announced);
+      continue;
+    }
+    status = check_line(path, line, number, backend, counts, message);
+    if (status == IFA_OK) status = check_place(path, line + 50, (size_t)cases++, suite, message);
   }
-  fclose(file);
+  if (status == IFA_OK && (ferror(file) || cases != announced || (suite->cases && (size_t)cases != suite->count)))
+    return ifa_fail(message, IFA_BAD_FILE, "%.100s has %d cases; its last line says %d, the suite has %zu", path, cases, announced, suite->count);
+  return status;
+}
+
+ifa_status ifa_digest_file_check(const char *path, const char *backend, ifa_digest_counts *counts, ifa_message *message) {
+  ifa_case_list suite = {0};
+  ifa_status status = ifa_backend_supports(backend, NULL, message);
+  if (status == IFA_BAD_ARGUMENT) return status;
+  if ((status = suite_of(path, &suite, message)) != IFA_OK) return status;
+  FILE *file = fopen(path, "r");
+  status = file ? check_lines(file, path, backend, &suite, counts, message) : ifa_fail(message, IFA_IO, "%.100s: cannot be read", path);
+  if (file) fclose(file);
+  ifa_case_list_free(&suite);
   return status;
 }

@@ -73,7 +73,12 @@ static json_t *report_json(const ifa_report *report) {
   char processor[128];
   machine_processor(processor, sizeof processor);
   json_t *results = json_array(), *counts = json_object();
-  for (size_t i = 0; i < report->count; i++) json_array_append_new(results, result_json(&report->results[i]));
+  for (size_t i = 0; i < report->count; i++)
+    if (json_array_append_new(results, result_json(&report->results[i])) != 0) { /* no memory: no report rather than part of one */
+      json_decref(results);
+      json_decref(counts);
+      return NULL;
+    }
   for (int v = 0; v < IFA_VERDICTS; v++) json_object_set_new(counts, ifa_verdict_name((ifa_verdict)v), json_integer((json_int_t)report->counts[v]));
   json_object_set_new(counts, "invalid", json_integer((json_int_t)report->invalid));
   return json_pack("{s:s, s:i, s:{s:s, s:s, s:i}, s:o, s:o}", "version", IFA_VERSION, "contract", IFA_CONTRACT_VERSION, "machine", "processor", processor,
