@@ -683,13 +683,14 @@ static void test_expand_long_values(void **state) {
       if (k == 0 && status == IFA_OK) assert_int_equal(t->cases[0].problem.nq, 7);
       else assert_int_equal(status, IFA_BAD_ARGUMENT);
     }
-  char line[256];
+  char line[512];
+  const int longest = IFA_INPUT_PATH - 1;
   memset(line, 'i', sizeof line);
   memcpy(line, "input=", 6);
-  line[6 + 95] = '\0';
+  line[6 + longest] = '\0';
   assert_int_equal(expand(line, t, NULL), IFA_OK);
-  assert_int_equal(strlen(t->cases[0].input), 95);
-  line[6 + 95] = 'i', line[6 + 96] = '\0';
+  assert_int_equal(strlen(t->cases[0].input), longest);
+  line[6 + longest] = 'i', line[6 + longest + 1] = '\0';
   assert_int_equal(expand(line, t, NULL), IFA_BAD_ARGUMENT);
   free(t);
 }
