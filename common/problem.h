@@ -16,6 +16,13 @@ static inline void ifa_live_keys(const ifa_problem *p, int64_t i, int64_t *first
   if (*end > p->nk) *end = p->nk;
 }
 
+/* How many keys query row i sees. */
+static inline int64_t ifa_live_count(const ifa_problem *p, int64_t i) {
+  int64_t first, end;
+  ifa_live_keys(p, i, &first, &end);
+  return end > first ? end - first : 0;
+}
+
 static inline int64_t ifa_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t ifa_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t ifa_max64(int64_t a, int64_t b) { return a > b ? a : b; }

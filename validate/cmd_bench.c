@@ -4,13 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
 #include "common/problem.h"
 #include "validate/buffers.h"
+#include "validate/clock.h"
 #include "validate/commands.h"
 #include "validate/compare.h"
 #include "validate/error.h"
@@ -44,12 +44,6 @@ static error_t parse(int key, char *value, struct argp_state *state) {
 
 static const struct argp parser = {option_list, parse, "", "Measures the backends. Operations: 4 * head_dim for each live (query, key) pair.", NULL, NULL, NULL};
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static int by_value(const void *a, const void *b) {
   double x = *(const double *)a, y = *(const double *)b;
   return (x > y) - (x < y);
@@ -70,9 +64,9 @@ static ifa_status time_backend(const ifa_data *d, const char *backend, int repea
   for (int i = -1; i < repeat && status == IFA_OK; i++) {
     ifa_inputs in = ifa_data_inputs(d);
     ifa_outputs out = ifa_run_buffers_outputs(&buffers);
-    double start = now();
+    double start = ifa_now();
     status = ifa_run(backend, &d->p, &in, &out, message);
-    if (i >= 0) seconds[i] = now() - start;
+    if (i >= 0) seconds[i] = ifa_now() - start;
   }
   ifa_run_buffers_free(&buffers);
   if (status == IFA_OK) *t = summarize(seconds, repeat);
@@ -83,9 +77,9 @@ static ifa_status time_baseline(const ifa_data *d, const char *name, int repeat,
   double seconds[MAX_REPEAT];
   ifa_status status = IFA_OK;
   for (int i = -1; i < repeat && status == IFA_OK; i++) {
-    double *o = NULL, start = now();
+    double *o = NULL, start = ifa_now();
     status = ifa_error_baseline(d, name, &o, message);
-    if (i >= 0) seconds[i] = now() - start;
+    if (i >= 0) seconds[i] = ifa_now() - start;
     free(o);
   }
   if (status == IFA_OK) *t = summarize(seconds, repeat);
@@ -94,11 +88,7 @@ static ifa_status time_baseline(const ifa_data *d, const char *name, int repeat,
 
 static double live_pairs(const ifa_data *d) {
   double pairs = 0;
-  for (int64_t r = 0; r < d->row_count; r++) {
-    int64_t first, end;
-    ifa_live_keys(&d->p, (d->rows ? d->rows[r] : r) % d->p.nq, &first, &end);
-    if (end > first) pairs += (double)(end - first);
-  }
+  for (int64_t r = 0; r < d->row_count; r++) pairs += (double)ifa_live_count(&d->p, (d->rows ? d->rows[r] : r) % d->p.nq);
   return pairs;
 }
 

@@ -4,12 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/operand.h"
 #include "common/problem.h"
 #include "validate/bound.h"
 #include "validate/buffers.h"
+#include "validate/clock.h"
 #include "validate/digest.h"
 
 /* Poison differs between the oracle's run and the backend's: what neither wrote differs. The oracle's is a NaN in every float type. */
@@ -28,12 +28,6 @@ const char *ifa_verdict_name(ifa_verdict verdict) {
   return (unsigned)verdict < IFA_VERDICTS ? names[verdict] : "?";
 }
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* ---- running ---- */
 
 static ifa_status run_into(const ifa_data *d, const char *backend, ifa_stage_level level, uint8_t poison, ifa_run_buffers *buffers, double *seconds,
@@ -42,9 +36,9 @@ static ifa_status run_into(const ifa_data *d, const char *backend, ifa_stage_lev
   if (status != IFA_OK) return status;
   ifa_inputs in = ifa_data_inputs(d);
   ifa_outputs out = ifa_run_buffers_outputs(buffers);
-  double start = now();
+  double start = ifa_now();
   status = ifa_run(backend, &d->p, &in, &out, message);
-  *seconds = now() - start;
+  *seconds = ifa_now() - start;
   return status == IFA_OK ? ifa_run_buffers_check(d, buffers, message) : status;
 }
 
