@@ -26,6 +26,7 @@
 extern "C" {
 #include "common/problem.h"
 }
+#include "gpu/device_pointer.h"
 
 #define TINY 0x1p-93f /* as in ref/quantize.c: a group with a smaller absmax is a zero group */
 #define WARPS 8
@@ -425,38 +426,25 @@ static ifa_status check_shape(const ifa_quantize_args *a, ifa_message *message) 
   return check_tensors(a, message);
 }
 
-/* A pointer that kernels will use: present, aligned, and to device (or managed) memory. Queries only; does not synchronize. */
-static ifa_status check_pointer(const char *name, const void *pointer, size_t alignment, ifa_message *message) {
-  if (!pointer) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", name);
-  if ((uintptr_t)pointer % alignment != 0)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is %p; it must be a multiple of %zu bytes", name, pointer, alignment);
-  cudaPointerAttributes attributes;
-  cudaError_t error = cudaPointerGetAttributes(&attributes, pointer);
-  if (error != cudaSuccess && error != cudaErrorInvalidValue) return cuda_failed(error, "asking where a pointer leads", message);
-  if (error == cudaErrorInvalidValue) (void)cudaGetLastError(); /* not CUDA's memory */
-  else if (attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged) return IFA_OK;
-  return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is %p, which is not device memory", name, pointer);
-}
-
 /* For at least one matrix. */
 static ifa_status check_pointers(const ifa_quantize_args *a, ifa_message *message) {
   ifa_status status;
-  if (a->tokens && (status = check_pointer("src", a->src, ifa_type_bytes(a->src_type), message)) != IFA_OK) return status;
-  if (a->tokens && (status = check_pointer("dst", a->dst, 1, message)) != IFA_OK) return status;
+  if (a->tokens && (status = ifa_gpu_check_pointer("src", a->src, ifa_type_bytes(a->src_type), message)) != IFA_OK) return status;
+  if (a->tokens && (status = ifa_gpu_check_pointer("dst", a->dst, 1, message)) != IFA_OK) return status;
   if (ifa_scale_count(a->granularity, 1, 1, a->tokens, a->head_dim, a->block) &&
-      (status = check_pointer("scale", a->scale, sizeof *a->scale, message)) != IFA_OK)
+      (status = ifa_gpu_check_pointer("scale", a->scale, sizeof *a->scale, message)) != IFA_OK)
     return status;
   if (a->granularity == IFA_SCALE_TOKEN_CHANNEL &&
-      (status = check_pointer("channel_scale", a->channel_scale, sizeof *a->channel_scale, message)) != IFA_OK)
+      (status = ifa_gpu_check_pointer("channel_scale", a->channel_scale, sizeof *a->channel_scale, message)) != IFA_OK)
     return status;
-  if (a->subtract_mean && a->mean) return check_pointer("mean", a->mean, sizeof *a->mean, message);
+  if (a->subtract_mean && a->mean) return ifa_gpu_check_pointer("mean", a->mean, sizeof *a->mean, message);
   return IFA_OK;
 }
 
 static ifa_status check_workspace(const void *workspace, size_t bytes, size_t needed, ifa_message *message) {
   if (needed == 0) return IFA_OK;
   if (bytes < needed) return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace_bytes is %zu; %zu are needed", bytes, needed);
-  return check_pointer("workspace", workspace, 256, message);
+  return ifa_gpu_check_pointer("workspace", workspace, 256, message);
 }
 
 /* ------------------------------------------------------------------------------------------------ host: the plan --- */

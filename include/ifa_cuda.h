@@ -37,6 +37,44 @@ ifa_status ifa_cuda_quantize_workspace_bytes(const ifa_quantize_args *args, size
 /* Quantization; the same bits as ifa_quantize for valid floats (finite, at most 2^99). */
 ifa_status ifa_cuda_quantize(const ifa_quantize_args *args, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message);
 
+/* ---- from floats to floats in one call ---- */
+
+/* Q, K and V are quantized into the workspace (ifa_cuda_quantize), then ifa_cuda_attend: the bits of ifa_quantize and ifa_run on the same
+ * choices.
+ *
+ *     ifa_cuda_attention_args a = ifa_cuda_attention_fast(batch, q_heads, kv_heads, nq, nk, head_dim);
+ *     a.q = q, a.k = k, a.v = v, a.o = o;                                      // f16 device tensors [batch, heads, tokens, head_dim]
+ *     a.problem.causal = 1;
+ *     ifa_cuda_attention_workspace_bytes(&a, &bytes, &why);
+ *     cudaMalloc(&workspace, bytes);
+ *     ifa_cuda_attention(&a, workspace, bytes, stream, &why);
+ */
+typedef struct ifa_cuda_attention_args {
+  /* Sizes, formats and scale choices of the quantized operands, sm_scale, masks, tau, out_type, lse: all as in ifa.h, except that q_stride,
+   * k_stride and v_stride are those of the float tensors (all three 0: dense [batch, heads, tokens, head_dim]; ifa_strides_bnhd for
+   * [batch, tokens, heads, head_dim]). */
+  ifa_problem problem;
+  ifa_type type;            /* of q, k and v: IFA_F16, IFA_BF16 or IFA_F32 */
+  int32_t subtract_k_mean;  /* 1: quantize K less each channel's mean over the tokens: exact for the softmax (lse moves by the row's q . mean), finer
+                             * scales where channels have offsets, at two or three more passes over K */
+  const void *q, *k, *v;    /* q [batch, q_heads, nq, head_dim], k and v [batch, kv_heads, nk, head_dim] */
+  void *o;                  /* [batch, q_heads, nq, head_dim] of problem.out_type by problem.o_stride */
+  float *lse;               /* dense [batch][q_heads][nq]; required exactly when problem.lse is 1 */
+} ifa_cuda_attention_args;
+
+/* Settings to start from; pointers NULL, dense strides, no mask, sm_scale 1/sqrt(head_dim), f16 in and out, INT8, Q and K per token, kv_tile 64,
+ * tau 4. Fast: V per channel, K as it is. Accurate: V per token, K less its mean. docs/numerics.md, section 14, has the errors. */
+ifa_cuda_attention_args ifa_cuda_attention_fast(int64_t batch, int64_t q_heads, int64_t kv_heads, int64_t nq, int64_t nk, int32_t head_dim);
+ifa_cuda_attention_args ifa_cuda_attention_accurate(int64_t batch, int64_t q_heads, int64_t kv_heads, int64_t nq, int64_t nk, int32_t head_dim);
+
+/* Bytes of device memory that ifa_cuda_attention needs: the quantized tensors and scales, and what the calls it makes need. Reads no pointer
+ * of args; IFA_BAD_PROBLEM, IFA_UNSUPPORTED or IFA_BAD_ARGUMENT as ifa_cuda_attention would answer. */
+ifa_status ifa_cuda_attention_workspace_bytes(const ifa_cuda_attention_args *args, size_t *bytes, ifa_message *message);
+
+/* The rules of ifa_cuda_attend hold: workspace 256-byte aligned, one for each call in flight; launches on `stream` only, allocates nothing,
+ * synchronizes nothing, may be captured. Every argument is checked before the first launch. Outputs must not overlap inputs. */
+ifa_status ifa_cuda_attention(const ifa_cuda_attention_args *args, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message);
+
 #ifdef __cplusplus
 }
 #endif
