@@ -61,6 +61,8 @@ if(IFA_USE_CUDA)
   find_program(IFA_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
   if(IFA_NVCC)
     set(IFA_HAVE_CUDA ON)
+    set(CUDAToolkit_ROOT ${IFA_NVCC}/../..)
+    find_package(CUDAToolkit REQUIRED) # the CUDA runtime as a static library: an installed libifa needs the driver alone
   endif()
 endif()
 ifa_say("CUDA" "${IFA_HAVE_CUDA}" "built without the cuda-sm80 backend")

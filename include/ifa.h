@@ -36,6 +36,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#ifdef __GNUC__
+#pragma GCC visibility push(default) /* what is declared here is what the shared library exports */
+#endif
 
 #define IFA_VERSION "0.1.0"    /* of this library */
 #define IFA_CONTRACT_VERSION 1 /* of the bits: docs/numerics.md */
@@ -219,6 +222,9 @@ ifa_status ifa_quantize(const ifa_quantize_args *args, ifa_message *message);
 /* Number of scales that a granularity has for [batch, heads, tokens, head_dim]; TOKEN_CHANNEL counts the token factors. */
 int64_t ifa_scale_count(ifa_granularity granularity, int64_t batch, int64_t heads, int64_t tokens, int64_t head_dim, int32_t block);
 
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

@@ -15,6 +15,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#ifdef __GNUC__
+#pragma GCC visibility push(default) /* what is declared here is what the shared library exports */
+#endif
 
 /* Is there a device that can run the kernels (compute capability 8.0 or above)? IFA_OK, or IFA_NOT_AVAILABLE and why. */
 ifa_status ifa_cuda_available(ifa_message *message);
@@ -75,6 +78,9 @@ ifa_status ifa_cuda_attention_workspace_bytes(const ifa_cuda_attention_args *arg
  * synchronizes nothing, may be captured. Every argument is checked before the first launch. Outputs must not overlap inputs. */
 ifa_status ifa_cuda_attention(const ifa_cuda_attention_args *args, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message);
 
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

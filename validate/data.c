@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/operand.h"
 #include "common/problem.h"
@@ -23,10 +24,25 @@ static ifa_status allocate(void *pointer, int64_t count, size_t bytes, const cha
 
 /* ---- input files ---- */
 
+/* The real tensors of an installed program: PREFIX/share/ifa/real for PREFIX/bin/validate. Empty if there are none. */
+static void installed_real_dir(char *folder, size_t length) {
+  ssize_t end = readlink("/proc/self/exe", folder, length - 32);
+  for (int up = 0; end > 0 && up < 2; up++)
+    while (--end > 0 && folder[end] != '/') continue;
+  folder[end > 0 ? end : 0] = 0;
+  if (end > 0) strcat(folder, "/share/ifa/real");
+  if (access(folder, R_OK) != 0) folder[0] = 0;
+}
+
 void ifa_data_path(const char *input, char *path, size_t length) {
+  char installed[1024];
   const char *folder = getenv("IFA_REAL_DIR");
-  if (strpbrk(input, "/.")) snprintf(path, length, "%s", input);
-  else snprintf(path, length, "%s/%s.safetensors", folder ? folder : IFA_REAL_DIR, input);
+  if (strpbrk(input, "/.")) {
+    snprintf(path, length, "%s", input);
+    return;
+  }
+  installed_real_dir(installed, sizeof installed);
+  snprintf(path, length, "%s/%s.safetensors", folder ? folder : installed[0] ? installed : IFA_REAL_DIR, input);
 }
 
 static float tensor_value(const ifa_tensor *t, int64_t i) {

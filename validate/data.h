@@ -24,7 +24,8 @@ ifa_inputs ifa_data_inputs(const ifa_data *data);
 /* Quantizes data->q, k, v anew into the operands that the problem asks for (used by ifa_data_make). */
 ifa_status ifa_data_quantize(ifa_data *data, ifa_message *message);
 
-/* Where `input=NAME` lies: a path if it has a '/' or '.', else data/real/NAME.safetensors of this project. */
+/* Where `input=NAME` lies: a path if it has a '/' or '.', else NAME.safetensors in $IFA_REAL_DIR, or where an installed program has its tensors, or
+ * data/real of this project. */
 void ifa_data_path(const char *input, char *path, size_t length);
 
 /* Reads a float tensor (f32, f16, bf16) of shape [B,H,N,D] from a file: a float copy. *shape gets four sizes. */

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# install.sh CMAKE BUILD_DIR SOURCE_DIR CC CXX - installs a build into a fresh folder, moves that folder (nothing may point back), and builds a small
+# program against it: through the CMake package and through pkg-config, shared and static, C and C++. The shared library exports what the
+# installed headers declare, nothing else. Exit codes: 0 all hold, 1 something does not.
+set -u
+cmake=$1 build=$2 source=$3 cc=$4 cxx=$5
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+failed=0 passed=0
+
+# check NAME COMMAND...: the command succeeds; its output is shown if not.
+check() {
+  local name=$1; shift
+  if "$@" >"$folder/out" 2>&1; then passed=$((passed + 1)); else echo "FAILED $name"; tail -30 "$folder/out" | sed 's/^/  /'; failed=$((failed + 1)); fi
+}
+check "install" "$cmake" --install "$build" --prefix "$folder/first"
+[ $failed = 0 ] || exit 1
+mv "$folder/first" "$folder/moved" || exit 1
+prefix=$folder/moved
+lib=$(dirname "$(find "$prefix" -name libifa.so)")
+pc=$(dirname "$(find "$prefix" -name ifa.pc)")
+export LD_LIBRARY_PATH=$lib
+
+# ---- the files: soname and what is exported
+version=$(sed -n 's/^#define IFA_VERSION "\(.*\)".*/\1/p' "$prefix/include/ifa.h")
+check "version in the name" test -f "$lib/libifa.so.$version"
+check "soname" sh -c "readelf -d '$lib/libifa.so' | grep -q 'SONAME.*\\[libifa.so.${version%%.*}\\]'"
+for header in "$prefix"/include/*.h; do "$cc" -E -P "$header" | grep -oE '\bifa_[a-z0-9_]+ ?\(' | tr -d ' ('; done | sort -u >"$folder/declared"
+nm -D --defined-only "$lib/libifa.so" | awk '{print $3}' | sort -u >"$folder/exported"
+check "exported is what the headers declare" diff "$folder/declared" "$folder/exported"
+check "exported has ifa_run" grep -qx ifa_run "$folder/exported"
+check "nothing but ifa_*" sh -c "! grep -v '^ifa_' '$folder/exported'"
+
+# ---- through CMake
+check "cmake: configure" "$cmake" -S "$source/tests/install" -B "$folder/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$cc" -DCMAKE_CXX_COMPILER="$cxx"
+check "cmake: build" "$cmake" --build "$folder/build"
+for program in c_ifa c_ifa_static cpp_ifa cpp_ifa_static; do check "cmake: $program" "$folder/build/$program"; done
+check "cmake: shared is shared" sh -c "ldd '$folder/build/c_ifa' | grep -q '$lib/libifa.so'"
+check "cmake: static is static" sh -c "! ldd '$folder/build/cpp_ifa_static' | grep libifa"
+
+# ---- through pkg-config, without CMake
+export PKG_CONFIG_PATH=$pc
+define=""; [ ! -f "$prefix/include/ifa_cuda.h" ] || define=-DCONSUMER_CUDA
+check "pkg-config: version" test "$(pkg-config --modversion ifa)" = "$version"
+warnings="-Wall -Wextra -Wpedantic -Werror"
+shared=$(pkg-config --cflags --libs ifa) static=$(pkg-config --cflags --libs --static ifa | sed 's/-lifa/-l:libifa.a/')
+check "pkg-config: C" "$cc" -std=c11 $warnings $define -o "$folder/c" "$source/tests/install/consumer.c" $shared -lm
+check "pkg-config: C, static" "$cc" -std=c11 $warnings $define -o "$folder/c_static" "$source/tests/install/consumer.c" $static
+check "pkg-config: C++" "$cxx" -std=c++17 $warnings $define -o "$folder/cpp" "$source/tests/install/consumer.cpp" $shared
+for program in c c_static cpp; do check "pkg-config: run $program" "$folder/$program"; done
+check "pkg-config: shared is shared" sh -c "ldd '$folder/cpp' | grep -q '$lib/libifa.so'"
+check "pkg-config: static is static" sh -c "! ldd '$folder/c_static' | grep libifa"
+
+# ---- the program; its real tensors are those installed beside it
+if [ -x "$prefix/bin/validate" ]; then
+  unset IFA_REAL_DIR
+  check "validate: a case" "$prefix/bin/validate" run --backend scalar --case "b=1 hq=1 hkv=1 nq=3 nk=70 d=16"
+  check "validate: real tensors" "$prefix/bin/validate" run --backend scalar --case "input=minilm_layer0 rows=2"
+  : >"$prefix/share/ifa/real/minilm_layer0.safetensors"
+  check "validate: the installed tensors" sh -c "'$prefix/bin/validate' run --backend scalar --case 'input=minilm_layer0 rows=2' 2>&1 | grep -q '$prefix/share/ifa/real/minilm_layer0.safetensors'"
+fi
+
+"$folder/c" | tail -1
+echo "install: $passed passed, $failed failed"
+[ $failed = 0 ]
