@@ -91,15 +91,15 @@ IFA_FN uint16_t ifa_weight16(int32_t n) { return ifa_f32_to_f16(ifa_weight_exact
 
 /* ---- 8. V scaled per token ------------------------------------------------------------------------------------- */
 
-/* k_t: the exponent with largest * 2^-k_t in (128, 256]; 0 if the tile's scales are all 0. */
+/* b: the exponent with largest * 2^-b in (128, 256]; 0 if the scales are all 0. */
 IFA_FN int32_t ifa_value_exponent(float largest) {
   int exponent;
   if (largest == 0.0f) return 0;
   return frexpf(largest, &exponent) == 0.5f ? exponent - 9 : exponent - 8;
 }
 
-/* s_j: a token's scale relative to its tile, rounded once to binary16. */
-IFA_FN uint16_t ifa_value_scale16(float v_scale, int32_t k) { return ifa_f64_to_f16(scalbn((double)v_scale, -k)); }
+/* s_j: a token's scale relative to the largest that the row sees in the tile, rounded once to binary16. */
+IFA_FN uint16_t ifa_value_scale16(float v_scale, int32_t b) { return ifa_f64_to_f16(scalbn((double)v_scale, -b)); }
 
 /* y_ij = fl16(W_ij * s_j) <= 65280. */
 IFA_FN uint16_t ifa_value_weight16(uint16_t w16, uint16_t s16) { return ifa_mul16(w16, s16); }

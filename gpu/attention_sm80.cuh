@@ -20,6 +20,8 @@
 #ifndef IFA_GPU_ATTENTION_SM80_CUH
 #define IFA_GPU_ATTENTION_SM80_CUH
 
+#include <cuda_fp16.h>
+
 #include "common/contract.h"
 #include "common/operand.h"
 #include "gpu/params.h"
@@ -273,9 +275,24 @@ struct Tile {
   float scale;                 /* of the tile: a K block's, or 1 */
   bool whole;                  /* every row of the warp sees every key */
   int64_t row;                 /* of this lane: m-tile 0, half 0 */
+  const float *v_scale;        /* V per token: the keys' scales in the caller's array */
   const float *k_scale;        /* + 2t */
   const uint16_t *v_scale16;
 };
+
+/* Section 8 in a tile that a mask or the end of the keys cuts: b of the row from its own live keys. */
+__device__ __forceinline__ int live_value_exponent(const Tile &tile, int first, int end) {
+  float largest = 0.0f;
+  for (int key = max(first, 0) + (threadIdx.x & 3); key < min(end, TILE); key += 4) largest = fmaxf(largest, tile.v_scale[key]);
+  largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
+  return ifa_value_exponent(fmaxf(largest, __shfl_xor_sync(~0u, largest, 2)));
+}
+
+/* and s_j of two keys; 0 for a key that is not live. 2^-b is a normal number, and the product is exact or far below binary16. */
+__device__ __forceinline__ uint32_t live_value_scales(const Tile &tile, int first, int end, int key, float factor) {
+  float a = key >= first && key < end ? __fmul_rn(tile.v_scale[key], factor) : 0.0f, b = key + 1 >= first && key + 1 < end ? __fmul_rn(tile.v_scale[key + 1], factor) : 0.0f;
+  return (uint32_t)__half_as_ushort(__float2half_rn(b)) << 16 | __half_as_ushort(__float2half_rn(a));
+}
 
 /* Sections 4 to 6 and 8 for m-tile m: from S to the A fragments of P, l and the units. */
 template <int D, bool TOKEN>
@@ -339,6 +356,7 @@ __device__ __forceinline__ void weigh(Warp<D, TOKEN> &w, const ifa_problem &p, c
   }
 
   uint32_t y[2][4][2], top[2] = {0, 0};
+  int exponent[2] = {tile.exponent, tile.exponent};
 #pragma unroll
   for (int kk = 0; kk < 2; kk++)
 #pragma unroll
@@ -349,17 +367,29 @@ __device__ __forceinline__ void weigh(Warp<D, TOKEN> &w, const ifa_problem &p, c
       for (int n = 0; n < 2; n++) {
         uint32_t hh = weight_h(u[j + n][2 * h], u[j + n][2 * h + 1], r32[h], c[h]), gg = weight_g(hh);
         p2[n] = product_byte(hh, gg);
-        y[kk][x][n] = mul_half2(mul_half2(hh, gg), *(const uint32_t *)(tile.v_scale16 + (j + n) * 8));
-        top[h] = max_half2(top[h], y[kk][x][n]);
+        y[kk][x][n] = mul_half2(hh, gg);
+        if (tile.whole) y[kk][x][n] = mul_half2(y[kk][x][n], *(const uint32_t *)(tile.v_scale16 + (j + n) * 8));
       }
       w.l[m][h] = (int)__dp4a(__byte_perm(p2[0], p2[1], 0x6420), 0x01010101u, (uint32_t)w.l[m][h]);
     }
+  if (!tile.whole) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const int first = live_first(p, tile.row + m * 16 + 8 * h) - tile.start, end = live_end(p, tile.row + m * 16 + 8 * h) - tile.start;
+      exponent[h] = live_value_exponent(tile, first, end);
+      const float factor = __int_as_float((127 - exponent[h]) << 23);
+#pragma unroll
+      for (int j = 0; j < 8; j++) y[j >> 2][(j >> 1 & 1) * 2 + h][j & 1] = mul_half2(y[j >> 2][(j >> 1 & 1) * 2 + h][j & 1], live_value_scales(tile, first, end, j * 8 + t * 2, factor));
+    }
+  }
 #pragma unroll
   for (int h = 0; h < 2; h++) {
+#pragma unroll
+    for (int j = 0; j < 8; j++) top[h] = max_half2(top[h], y[j >> 2][(j >> 1 & 1) * 2 + h][j & 1]);
     top[h] = max_half2(top[h], top[h] >> 16);
     top[h] = max_half2(top[h], __shfl_xor_sync(~0u, top[h], 1));
     top[h] = max_half2(top[h], __shfl_xor_sync(~0u, top[h], 2)) & 0xffffu;
-    want[h] = w.unit[m][h] + tile.exponent - ifa_value_shift((uint16_t)top[h]);
+    want[h] = w.unit[m][h] + exponent[h] - ifa_value_shift((uint16_t)top[h]);
     moves[h] = top[h] != 0 && unit_moves(w.value_unit[m][h], want[h], p.tau);
   }
   if (__any_sync(~0u, moves[0] || moves[1])) {
@@ -368,7 +398,7 @@ __device__ __forceinline__ void weigh(Warp<D, TOKEN> &w, const ifa_problem &p, c
   }
   uint32_t factor[2];
 #pragma unroll
-  for (int h = 0; h < 2; h++) factor[h] = top[h] ? twice(half_pow2(w.unit[m][h] + tile.exponent - w.value_unit[m][h])) : 0u;
+  for (int h = 0; h < 2; h++) factor[h] = top[h] ? twice(half_pow2(w.unit[m][h] + exponent[h] - w.value_unit[m][h])) : 0u;
 #pragma unroll
   for (int kk = 0; kk < 2; kk++)
 #pragma unroll
@@ -528,12 +558,13 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
     multiply_qk<D>(sc, q_base, k_lane + stage * BYTES);
     Tile tile;
     tile.start = start;
-    tile.growth_keys = (split_end < (int)p.nk ? split_end : (int)p.nk) - start;
+    tile.growth_keys = split_end - start;
     const float *scales = (const float *)(s.tile[stage] + IFA_GPU_AT_SCALES(D));
     tile.k_scale = scales + (lane & 3) * 2;
     tile.v_scale16 = (const uint16_t *)(s.tile[stage] + IFA_GPU_AT_V_SCALE16(D)) + (lane & 3) * 2;
     tile.scale = scales[TILE];
     tile.exponent = TOKEN ? __float_as_int(scales[TILE + 1]) : 0;
+    tile.v_scale = TOKEN ? a.in.v_scale + kv_matrix * p.nk + start : nullptr;
     tile.whole = start >= all_first && start + TILE <= all_end;
     tile.row = warp_row0 + (lane >> 2);
 #pragma unroll

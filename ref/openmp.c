@@ -54,8 +54,8 @@ typedef struct task {
   int16_t q16[TASK_ROWS][IFA_MAX_HEAD_DIM]; /* [row][d] */
   int16_t k16[MAX_TILE][IFA_MAX_HEAD_DIM];  /* [j][d] */
   int16_t v16[IFA_MAX_HEAD_DIM][MAX_TILE];  /* [d][j] */
-  uint16_t s16[MAX_TILE];                   /* V per token: s_j of the tile */
-  int32_t value_exponent;                   /* and k_t */
+  uint16_t s16[MAX_TILE];                   /* V per token: s_j for a row that sees the whole tile */
+  int32_t value_exponent;                   /* and b */
 } task;
 
 static void unpack_row(ifa_type type, const void *data, int64_t offset, int32_t count, int16_t *to) {
@@ -83,6 +83,15 @@ static void load_rows(task *t, int64_t first_number, int32_t count) {
   }
 }
 
+/* Section 8: b, and s_j for the keys from .. to-1, which are those that a row sees. */
+static int32_t scale_values(const float *scale, int32_t from, int32_t to, uint16_t *s16) {
+  float largest = 0.0f;
+  for (int32_t j = from; j < to; j++) largest = scale[j] > largest ? scale[j] : largest;
+  int32_t exponent = ifa_value_exponent(largest);
+  for (int32_t j = from; j < to; j++) s16[j] = ifa_value_scale16(scale[j], exponent);
+  return exponent;
+}
+
 static void load_tile(task *t, int64_t start, int32_t count) {
   const ifa_problem *p = t->p;
   int64_t batch = t->rows[0].at.batch, head = t->rows[0].at.kv_head;
@@ -94,11 +103,7 @@ static void load_tile(task *t, int64_t start, int32_t count) {
     for (int32_t d = 0; d < p->head_dim; d++) t->v16[d][j] = v[d];
   }
   if (!ifa_values_per_token(p)) return;
-  const float *scale = t->in->v_scale + (batch * p->kv_heads + head) * p->nk + start;
-  float largest = 0.0f;
-  for (int32_t j = 0; j < count; j++) largest = scale[j] > largest ? scale[j] : largest;
-  t->value_exponent = ifa_value_exponent(largest);
-  for (int32_t j = 0; j < count; j++) t->s16[j] = ifa_value_scale16(scale[j], t->value_exponent);
+  t->value_exponent = scale_values(t->in->v_scale + (batch * p->kv_heads + head) * p->nk + start, 0, count, t->s16);
 }
 
 /* count is a multiple of DIM_STEP (padding is zero). */
@@ -152,19 +157,20 @@ static void follow_value_unit(const task *t, task_row *row, int32_t want, int32_
   move_value_unit(row, ifa_next_unit(row->split.value_unit, want, t->p->tau, magnitude, IFA_MAX_PRODUCT * growth_keys), t->p->head_dim);
 }
 
-/* Section 8, for keys from .. to-1 of the tile. weight[] goes in as p's indices' W and comes out as P. */
-static void weigh_values(const task *t, task_row *row, const int32_t *n, int32_t from, int32_t to, int32_t growth_keys, int16_t *weight) {
+/* Section 8, for keys from .. to-1 of the tile, s_j and b given: P into weight[]. */
+static void weigh_values(const task *t, task_row *row, const int32_t *n, int32_t from, int32_t to, const uint16_t *s16, int32_t exponent,
+                         int32_t growth_keys, int16_t *weight) {
   uint16_t y[MAX_TILE], largest = 0;
   for (int32_t j = from; j < to; j++) {
-    y[j] = ifa_value_weight16(weight16_table[n[j]], t->s16[j]);
+    y[j] = ifa_value_weight16(weight16_table[n[j]], s16[j]);
     largest = y[j] > largest ? y[j] : largest;
   }
   if (largest == 0) {
     for (int32_t j = from; j < to; j++) weight[j] = 0;
     return;
   }
-  follow_value_unit(t, row, row->split.unit + t->value_exponent - ifa_value_shift(largest), growth_keys);
-  int32_t m = row->split.unit + t->value_exponent - row->split.value_unit;
+  follow_value_unit(t, row, row->split.unit + exponent - ifa_value_shift(largest), growth_keys);
+  int32_t m = row->split.unit + exponent - row->split.value_unit;
   for (int32_t j = from; j < to; j++) weight[j] = (int16_t)ifa_value_weight(y[j], m);
 }
 
@@ -207,7 +213,16 @@ static void attend_tile(const task *t, int32_t index, task_row *row, int64_t sta
       weight[j] = weight_table[n[j]];
       row->split.l += weight[j];
     }
-    if (ifa_values_per_token(p)) weigh_values(t, row, n, from, to, growth_keys, weight);
+    if (ifa_values_per_token(p)) {
+      const uint16_t *s16 = t->s16;
+      uint16_t own[MAX_TILE];
+      int32_t exponent = t->value_exponent;
+      if (from > 0 || to < count) {
+        exponent = scale_values(t->in->v_scale + kv_matrix * p->nk + start, from, to, own);
+        s16 = own;
+      }
+      weigh_values(t, row, n, from, to, s16, exponent, growth_keys, weight);
+    }
     for (int32_t d = 0; d < p->head_dim; d++) row->split.acc[d] += dot16(t->v16[d], weight, p->kv_tile);
   }
   if (t->out->stages) record_tile(t, row, start, from, to, s, n, weight);
@@ -240,7 +255,7 @@ static void run_task(task *t) {
       int32_t count = (int32_t)ifa_min64(p->kv_tile, end - start);
       if (!t->out->stages && !tile_is_live(t, start, count)) continue;
       load_tile(t, start, count);
-      for (int32_t i = 0; i < t->row_count; i++) attend_tile(t, i, &t->rows[i], start, count, (int32_t)(end - start));
+      for (int32_t i = 0; i < t->row_count; i++) attend_tile(t, i, &t->rows[i], start, count, (int32_t)((split + 1) * p->kv_split - start));
     }
     for (int32_t i = 0; i < t->row_count; i++) {
       record_split(t, &t->rows[i], split);

@@ -105,15 +105,14 @@ static void weigh_tile(const row_job *job, tile *t, ifa_split_sums *sums) {
   }
 }
 
-/* Section 8: V per token. The token's scale, relative to the tile's largest, is folded into its weight, and the products get a
+/* Section 8: V per token. The token's scale, relative to the largest of the tile's live keys, is folded into its weight, and the products get a
  * unit of their own, so that they too use their 8 bits. */
 static void weigh_values(const row_job *job, tile *t, ifa_split_sums *sums) {
   const ifa_problem *p = job->p;
   const float *scale = job->in->v_scale + (job->at.batch * p->kv_heads + job->at.kv_head) * p->nk;
-  int64_t end = ifa_min64(t->start + p->kv_tile, p->nk);
   float largest = 0.0f;
-  for (int64_t j = t->start; j < end; j++) /* all keys of the tile, live for this row or not */
-    if (scale[j] > largest) largest = scale[j];
+  for (int32_t j = 0; j < t->count; j++)
+    if (scale[t->first + j] > largest) largest = scale[t->first + j];
   int32_t k = ifa_value_exponent(largest);
 
   uint16_t y[256], largest_y = 0;
@@ -151,13 +150,14 @@ static void record_units(const row_job *job, int64_t start, int32_t unit, int32_
 }
 
 /* One split, from nothing: the tiles between `start` and `end` that hold a live key. */
-static void sum_split(const row_job *job, int64_t start, int64_t end, int64_t live_first, int64_t live_end, ifa_split_sums *sums) {
+static void sum_split(const row_job *job, int64_t start, int64_t live_first, int64_t live_end, ifa_split_sums *sums) {
+  int64_t split_end = start + job->p->kv_split, end = ifa_min64(split_end, job->p->nk);
   tile t;
   *sums = (ifa_split_sums){.unit = IFA_NO_UNIT, .value_unit = IFA_NO_UNIT};
   for (t.start = start; t.start < end; t.start += job->p->kv_tile) {
     t.first = ifa_max64(t.start, live_first);
     t.count = (int32_t)(ifa_min64(ifa_min64(t.start + job->p->kv_tile, end), live_end) - t.first);
-    t.growth_keys = (int32_t)(end - t.start);
+    t.growth_keys = (int32_t)(split_end - t.start);
     if (t.count <= 0) {
       record_units(job, t.start, IFA_NO_UNIT, IFA_NO_UNIT);
       continue;
@@ -199,7 +199,7 @@ static void attend_row(row_job *job, const ifa_outputs *out) {
       ifa_token_scale(p->q_scale, job->in->q_scale, job->at.batch * p->q_heads + job->at.head, p->nq, p->q_block, job->at.row), p->sm_scale);
   for (int64_t start = 0; start < p->nk; start += p->kv_split) {
     ifa_split_sums sums;
-    sum_split(job, start, ifa_min64(start + p->kv_split, p->nk), live_first, live_end, &sums);
+    sum_split(job, start, live_first, live_end, &sums);
     record_split(job, start / p->kv_split, &sums);
     ifa_merge_split(&row, &sums, p->head_dim);
   }

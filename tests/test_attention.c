@@ -738,10 +738,11 @@ static int32_t headroom(int64_t m, int64_t growth) {
   return k;
 }
 
-/* The fall of the unit after a first tile of 32 keys, for `rest` keys more, 25 octaves below: as far as the headroom allows. */
+/* The fall of the unit after a first tile of 32 keys, in a split with room for `rest` keys more, of which 40 come, 25 octaves below: as far
+ * as the headroom allows. */
 static void check_fall(const char *backend, ifa_granularity v_scale, int64_t rest, int64_t *m) {
-  ifa_problem p = small(1, 32 + rest, 1);
-  p.kv_tile = 32, p.tau = 1, p.v_scale = v_scale, p.sm_scale = 1.0f;
+  ifa_problem p = small(1, 32 + (rest < 40 ? rest : 40), 1);
+  p.kv_tile = 32, p.kv_split = 32 + rest, p.tau = 1, p.v_scale = v_scale, p.sm_scale = 1.0f;
   data d = data_new(p);
   ((int8_t *)d.q)[0] = 100;
   d.q_scale[0] = 0.00175f;
@@ -762,24 +763,56 @@ static void check_fall(const char *backend, ifa_granularity v_scale, int64_t res
   data_free(&d);
 }
 
-/* Both sides of the headroom's edge: with `rest` keys to come the sums may take k octaves, with one key more they may not. */
+/* Both sides of the headroom's edge: with `rest` keys to come the sums may take k octaves, with a tile more they may not. */
 static void check_headroom_edge(const char *backend) {
   for (int kind = 0; kind < 2; kind++)
     for (int k = 10, edges = 0; k < 15 || !edges; k++) {
       ifa_granularity v_scale = kind ? IFA_SCALE_TOKEN : IFA_SCALE_CHANNEL;
       int64_t m;
-      check_fall(backend, v_scale, 1, &m);
-      int64_t rest = (INT32_MAX - m * ((int64_t)1 << k)) / 32640;
+      check_fall(backend, v_scale, 32, &m);
+      int64_t rest = (INT32_MAX - m * ((int64_t)1 << k)) / 32640 / 32 * 32;
       assert_true(k < 20);
-      if (rest < 1 || rest >= 32736) continue;
+      if (rest < 32 || rest > 32768 - 64) continue;
       assert_int_equal(headroom(m, 32640 * rest), k);
-      assert_int_equal(headroom(m, 32640 * (rest + 1)), k - 1);
+      assert_int_equal(headroom(m, 32640 * (rest + 32)), k - 1);
       check_fall(backend, v_scale, rest, &m);
-      check_fall(backend, v_scale, rest + 1, &m);
+      check_fall(backend, v_scale, rest + 32, &m);
       edges++;
     }
 }
 
+/* Row i of a causal prefill, and the same token decoded when it was the last: the same bits, whatever follows. Value scales span what a
+ * binary16 cannot hold, scores rise and fall so that the headroom binds. */
+static void check_prefill_and_decode(const char *backend) {
+  static const int64_t rows[] = {0, 31, 32, 33, 70, 127, 128, 149};
+  for (int kind = 0; kind < 4; kind++) {
+    ifa_problem p = small(150, 150, 5);
+    p.kv_tile = 32, p.kv_split = kind & 1 ? 64 : 0, p.tau = kind & 1 ? 2 : 0, p.causal = 1, p.window = kind == 3 ? 40 : 0;
+    p.v_scale = kind < 2 ? IFA_SCALE_TOKEN : IFA_SCALE_TOKEN_CHANNEL, p.lse = 1;
+    data d = data_new(p);
+    data_fill(&d, 900 + (uint64_t)kind);
+    for (int64_t j = 0; j < p.nk; j++) {
+      uint64_t bits = ifa_random_bits(SEED, 500 + (uint64_t)kind, (uint64_t)j);
+      d.q_scale[j] = 0x1p-8f, d.k_scale[j] = ldexpf(0.25f, -(int)(bits % 8));
+      d.v_scale[j] = ldexpf(1.0f + (float)(bits >> 8 & 1023) / 1024.0f, (int)(bits >> 20) % 40 - 20);
+    }
+    result all = run(backend, &d, 1);
+    for (size_t n = 0; n < sizeof rows / sizeof rows[0]; n++) {
+      data one = d;
+      one.p.nq = 1, one.p.nk = rows[n] + 1;
+      one.in.q = (int8_t *)d.q + rows[n] * p.head_dim;
+      one.in.q_scale = d.q_scale + rows[n];
+      result last = run(backend, &one, 1);
+      assert_memory_equal(last.o, (float *)all.o + rows[n] * p.head_dim, (size_t)p.head_dim * sizeof(float));
+      assert_memory_equal(last.lse, all.lse + rows[n], sizeof(float));
+      result_free(&last);
+    }
+    result_free(&all);
+    data_free(&d);
+  }
+}
+
+static void test_prefill_and_decode(void **state) { (void)state; assert_int_equal(for_backends(check_prefill_and_decode), 1 + have_openmp()); }
 static void test_headroom_edge(void **state) { (void)state; assert_int_equal(for_backends(check_headroom_edge), 1 + have_openmp()); }
 static void test_largest_sums(void **state) { (void)state; assert_int_equal(for_backends(check_largest_sums), 1 + have_openmp()); }
 static void test_extreme_sums(void **state) { (void)state; assert_int_equal(for_backends(check_extreme_sums), 1 + have_openmp()); }
@@ -1030,7 +1063,7 @@ int main(void) {
       cmocka_unit_test(test_largest_sums),
       cmocka_unit_test(test_extreme_sums),
       cmocka_unit_test(test_fall_of_nothing),
-      cmocka_unit_test(test_headroom_edge),
+      cmocka_unit_test(test_prefill_and_decode), cmocka_unit_test(test_headroom_edge),
       cmocka_unit_test(test_null_pointers),
       cmocka_unit_test(test_bad_problem),
       cmocka_unit_test(test_bad_rows),

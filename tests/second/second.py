@@ -237,15 +237,15 @@ class SplitSums:
 
 # ---- section 8: V scaled per token -----------------------------------------------------------------------------------------
 
-def tile_v_scales(scale):
-    """k and s_j of a tile."""
-    top = float(scale.max())
-    if top == 0:
-        return 0, np.zeros(len(scale))
+def live_v_scales(scale, live):
+    """b [rows] and s_j [rows, keys] from each row's live keys of a tile."""
+    seen = np.where(live, scale.astype(f64), 0.0)
+    top = seen.max(axis=1)
     mantissa, exponent = np.frexp(top)                         # top = mantissa * 2^exponent, mantissa in [1/2, 1)
-    k = int(exponent) - (9 if mantissa == 0.5 else 8)          # top * 2^-k in (128, 256]
-    assert 128 < np.ldexp(top, -k) <= 256
-    return k, fl16(np.ldexp(scale.astype(f64), -k))
+    b = np.where(top == 0, 0, exponent.astype(i64) - np.where(mantissa == 0.5, 9, 8))  # top * 2^-b in (128, 256]
+    scaled = np.ldexp(top, -b)
+    assert np.all((top == 0) | (128 < scaled) & (scaled <= 256))
+    return b, fl16(np.ldexp(seen, -b[:, None]))
 
 
 def product_exponent(top):
@@ -260,14 +260,14 @@ def product_exponent(top):
 
 def token_products(sums, rows, n, live, v_scale, tau, R):
     """P_ij of section 8 for the given rows, after their U' has followed."""
-    k, s = tile_v_scales(v_scale)
+    b, s = live_v_scales(v_scale, live)
     y = np.where(live, fl16(W_OF_N[n] * s), 0.0)               # 11 bits * 11 bits: exact before rounding
     top = y.max(axis=1)
     some = top > 0
-    e = sums.U[rows][some] + k - product_exponent(top[some])
+    e = sums.U[rows][some] + b[some] - product_exponent(top[some])
     sums.follow_v_unit(rows[some], e, tau, R)
     P = np.zeros(y.shape, i64)
-    power = (sums.U[rows] + k - sums.Uv[rows])[some]
+    power = (sums.U[rows] + b - sums.Uv[rows])[some]
     P[some] = np.rint(np.ldexp(y[some], power[:, None])).astype(i64)
     assert P.max() <= 255
     return P
@@ -275,8 +275,8 @@ def token_products(sums, rows, n, live, v_scale, tau, R):
 
 # ---- sections 4, 7: one head -----------------------------------------------------------------------------------------------
 
-def split_sums(pr, head, r_row, begin, end):
-    """All rows over the keys begin .. end-1."""
+def split_sums(pr, head, r_row, begin, end, nominal_end):
+    """All rows over the keys begin .. end-1; the split would end at nominal_end if there were keys enough."""
     sums = SplitSums(pr.Nq, pr.D)
     for t in range(begin, end, pr.tile):
         j = np.arange(t, min(t + pr.tile, end))
@@ -284,7 +284,7 @@ def split_sums(pr, head, r_row, begin, end):
         rows = np.flatnonzero(live.any(axis=1))
         if len(rows) == 0:
             continue
-        live, R, V = live[rows], end - t, head["v"][j]
+        live, R, V = live[rows], nominal_end - t, head["v"][j]
         S = (head["q"][rows].astype(f64) @ head["k"][j].astype(f64).T).astype(f32)
         if pr.kscale == "token":
             u, r = S * head["k_scale"][j], r_row[rows]
@@ -369,7 +369,7 @@ def attend_head(pr, head):
     r_row = (head["q_scale"] * pr.sm) * LOG2E                  # section 4, one for each row
     L, O = Merged(pr.Nq, 1), Merged(pr.Nq, pr.D)
     for begin in range(0, pr.Nk, pr.split):
-        sums = split_sums(pr, head, r_row, begin, min(begin + pr.split, pr.Nk))
+        sums = split_sums(pr, head, r_row, begin, min(begin + pr.split, pr.Nk), begin + pr.split)
         L.merge(sums.l[:, None], sums.U, sums.has)
         if pr.v_per_token:
             O.merge(sums.acc, sums.Uv, sums.has_v)
@@ -502,7 +502,7 @@ def run_case(path):
     meta, arrays, types = load(path)
     if not {"problem", "smooth"} <= set(meta) <= {"problem", "smooth", "operands", "case", "contract"}:  # "case": how it was made
         raise Bad("metadata keys: %s" % sorted(meta))
-    if meta["smooth"] not in ("0", "1") or meta.get("contract", "1") != "1":
+    if meta["smooth"] not in ("0", "1") or meta.get("contract", "2") != "2":
         raise Bad("smooth=%s contract=%s" % (meta["smooth"], meta.get("contract")))
     pr = Problem(meta["problem"], meta["smooth"])
     layout = expected_layout(pr)
