@@ -1,4 +1,4 @@
-/* broken.c - stands in for ifa_run (linker option --wrap=ifa_run) and spoils what the openmp backend gave. The oracle is left alone. */
+/* broken.c - stands in for ifa_run (linker option --wrap=ifa_run) and spoils what the openmp backend gave. The oracle is left alone, but for the fault `oracle`. */
 #include "tests/broken.h"
 
 #include <math.h>
@@ -9,7 +9,7 @@
 #include "common/operand.h"
 #include "common/problem.h"
 
-const char *const broken_faults[] = {"bit", "nan", "unwritten", "overrun", "other-row", "lse", "S", "unit", "p", "value_unit", "P", "l", "acc", "status", NULL};
+const char *const broken_faults[] = {"bit", "nan", "unwritten", "overrun", "other-row", "lse", "S", "unit", "p", "value_unit", "P", "l", "acc", "status", "oracle", NULL};
 
 static const char *chosen;
 static int chosen_set;
@@ -55,6 +55,10 @@ static void spoil_stages(const ifa_stages *s) {
 ifa_status __wrap_ifa_run(const char *backend, const ifa_problem *problem, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) {
   if (!chosen_set) broken_choose(getenv("IFA_BROKEN"));
   ifa_status status = __real_ifa_run(backend, problem, in, out, message);
+  if (status == IFA_OK && is("oracle") && strcmp(backend, "scalar") == 0) {
+    ifa_problem p = ifa_problem_resolved(problem);
+    last_element(&p, in, out, p.head_dim)[0] ^= 0x10; /* past the end of o */
+  }
   if (status != IFA_OK || strcmp(backend, "openmp") != 0) return status;
   if (is("status")) return ifa_fail(message, IFA_OUT_OF_MEMORY, "an injected failure");
   ifa_problem p = ifa_problem_resolved(problem);

@@ -45,6 +45,7 @@ expect "suite file names its bad line" 2 "suite.txt:3: 'not' is not of the form 
 printf '# mine\n%s # a comment\n\ninclude smoke\n' "$one" >"$folder/suite.txt"
 expect "suite file" 0 "138 passed" -- "$validate" run --backend scalar --suite "$folder/suite.txt"
 printf '' >"$folder/empty.txt"
+expect "nothing to compare is not a pass" 3 "0 passed, 0 failed, 0 unsupported, 0 not available, 1 empty" -- "$validate" run --backend scalar --case "nq=0 nk=9"
 expect "nothing executed" 3 "0 passed, 0 failed" -- "$validate" run --suite "$folder/empty.txt"
 expect "seed" 0 "seed=77" -- "$validate" run -v --seed 77 --backend scalar --case "$one"
 expect "seed too large" 2 "not a number" -- "$validate" run --seed 99999999999999999999
@@ -82,6 +83,7 @@ if [ "$has_openmp" = 1 ]; then
   expect "mismatch outweighs an unwritable report" 1 -- "$broken" run --backend openmp --case "$one" --json "$folder/no/b.json"
   IFA_BROKEN=bit expect "one bit" 1 "o differs in 1 of 288 elements" -- "$broken" run --backend openmp --case "$one"
   IFA_BROKEN=overrun expect "overrun" 1 "guard bytes around o|belongs to no computed row" -- "$broken" run --backend openmp --case "$one"
+  IFA_BROKEN=oracle expect "an oracle that overruns" 1 "the oracle's own run: " -- "$broken" run --backend scalar --case "$one"
   IFA_BROKEN=status expect "backend error" 1 "an injected failure" -- "$broken" run --backend openmp --case "$one"
   expect "scalar is not affected" 0 -- "$broken" run --backend scalar --case "$one"
   IFA_BROKEN=bit expect "bench refuses a wrong backend" 1 "is wrong, so it is not measured" -- "$broken" bench --repeat 1 --case "$one"
@@ -121,6 +123,8 @@ P
 expect "NaN in the input" 2 "is -?nan; elements must be finite" -- "$validate" attend --input "$folder/nan.safetensors" --output "$folder/o3.safetensors"
 expect "run on a file" 0 "16 passed" -- "$validate" run --backend scalar --input "$real"
 expect "run on a file with case keys" 0 "2 passed" -- "$validate" run --backend scalar --input "$real" --case "vscale=channel,token rows=4"
+expect "sizes beside a file" 2 "nq: the input file decides it" -- "$validate" run --backend scalar --case "input=minilm_layer5 nq=3"
+expect "a suite's sizes beside a file" 2 "the input file decides it" -- "$validate" run --backend scalar --input "$real" --suite smoke
 expect "export" 0 -- "$validate" export --case "$one lse=1" --output "$folder/e.safetensors"
 expect "export of nonsense" 2 "rows=3" -- "$validate" export --case "$one rows=3" --output "$folder/e2.safetensors"
 

@@ -53,7 +53,7 @@ static void correct_backend_passes_all_stages(void **state) {
 /* Fault -> the stage that must be named; NULL: caught without a stage (guards, status). */
 static const char *stage_of(const char *fault) {
   if (strcmp(fault, "bit") == 0 || strcmp(fault, "nan") == 0 || strcmp(fault, "unwritten") == 0) return "o";
-  if (strcmp(fault, "overrun") == 0 || strcmp(fault, "other-row") == 0 || strcmp(fault, "status") == 0) return NULL;
+  if (strcmp(fault, "overrun") == 0 || strcmp(fault, "other-row") == 0 || strcmp(fault, "status") == 0 || strcmp(fault, "oracle") == 0) return NULL;
   return fault;
 }
 
@@ -132,6 +132,23 @@ static void oracle_bound_can_fail(void **state) {
   ifa_data_free(&data);
 }
 
+/* No query rows: nothing was compared, so nothing passed. */
+static void nothing_to_compare_is_not_a_pass(void **state) {
+  (void)state;
+  ifa_outcome o = outcome_of("b=1 hq=2 hkv=1 nq=0 nk=9 d=16 lse=1", "scalar", NULL);
+  assert_int_equal(o.verdict, IFA_EMPTY);
+  assert_int_equal(o.compared, 0);
+  if (openmp_is_there()) assert_int_equal(outcome_of("b=1 hq=2 hkv=1 nq=0 nk=9 d=16", "openmp", NULL).verdict, IFA_EMPTY);
+  assert_int_equal(outcome_of("b=1 hq=2 hkv=1 nq=2 nk=0 d=16", "scalar", NULL).verdict, IFA_PASSED);
+}
+
+static void oracle_that_overruns_has_failed(void **state) {
+  (void)state;
+  ifa_outcome o = outcome_of(CASE, "scalar", "oracle");
+  assert_int_equal(o.verdict, IFA_FAILED);
+  assert_non_null(strstr(o.message.text, "the oracle's own run: "));
+}
+
 static void digests_see_data_not_layout(void **state) {
   (void)state;
   char inputs[3][17], outputs[3][33];
@@ -162,6 +179,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(absent_backend_is_not_available), cmocka_unit_test(correct_backend_passes_all_stages),
       cmocka_unit_test(every_fault_is_caught_and_named), cmocka_unit_test(ten_places_and_the_total),
-      cmocka_unit_test(oracle_bound_can_fail), cmocka_unit_test(digests_see_data_not_layout)};
+      cmocka_unit_test(oracle_bound_can_fail), cmocka_unit_test(nothing_to_compare_is_not_a_pass),
+      cmocka_unit_test(oracle_that_overruns_has_failed), cmocka_unit_test(digests_see_data_not_layout)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

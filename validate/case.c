@@ -18,8 +18,7 @@ ifa_case ifa_case_default(void) {
   return (ifa_case){.problem = ifa_problem_default(), .auto_scale = 1, .seed = 1};
 }
 
-/* What follows from other keys, once all are known. */
-static void settle(ifa_case *c) {
+void ifa_case_settle(ifa_case *c) {
   ifa_problem *p = &c->problem;
   if (c->auto_scale) p->sm_scale = p->head_dim > 0 ? 1.0f / sqrtf((float)p->head_dim) : 1.0f;
   if (!c->layout_bnhd) return;
@@ -147,6 +146,15 @@ static ifa_status split_line(const char *line, word_list *list, ifa_message *mes
   return IFA_OK;
 }
 
+/* What an input file decides cannot be said beside it. */
+static ifa_status check_input_words(const word_list *list, ifa_message *message) {
+  static const char *const decided[] = {"b", "hq", "hkv", "nq", "nk", "d", "fill"};
+  for (int w = 0; w < list->count; w++)
+    for (size_t i = 0; i < sizeof decided / sizeof decided[0]; i++)
+      if (strcmp(list->words[w].key, decided[i]) == 0) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s: the input file decides it", decided[i]);
+  return IFA_OK;
+}
+
 ifa_status ifa_case_expand(const char *line, const ifa_case *base, ifa_status (*each)(const ifa_case *c, void *context, ifa_message *message),
                            void *context, ifa_message *message) {
   word_list *list = malloc(sizeof *list);
@@ -157,8 +165,9 @@ ifa_status ifa_case_expand(const char *line, const ifa_case *base, ifa_status (*
     ifa_case c = *base;
     for (int w = 0; w < list->count && status == IFA_OK; w++)
       status = parse_word(&c, list->words[w].key, list->words[w].values[choice[w]], message);
+    if (status == IFA_OK && c.input[0]) status = check_input_words(list, message);
     if (status == IFA_OK) {
-      settle(&c);
+      ifa_case_settle(&c);
       status = each(&c, context, message);
     }
     more = 0;

@@ -53,6 +53,9 @@ void ifa_case_print(const ifa_case *c, char text[IFA_CASE_TEXT]);
 ifa_status ifa_case_expand(const char *line, const ifa_case *base, ifa_status (*each)(const ifa_case *c, void *context, ifa_message *message),
                            void *context, ifa_message *message);
 
+/* What follows from other fields, once all are set: an automatic sm_scale, and the strides of layout=bnhd. Parsing does it. */
+void ifa_case_settle(ifa_case *c);
+
 /* A line without lists. */
 ifa_status ifa_case_parse(const char *line, ifa_case *c, ifa_message *message);
 

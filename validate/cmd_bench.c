@@ -130,7 +130,7 @@ static ifa_status check(const ifa_data *d, int *wrong, ifa_message *message) {
   ifa_status status = ifa_expected_make(d, &expected, message);
   for (int i = 0; i < ifa_backend_count() && status == IFA_OK; i++) {
     ifa_compare(d, expected, ifa_backend_name(i), &outcome);
-    *wrong = outcome.verdict == IFA_FAILED;
+    *wrong = ifa_verdict_is_failure(outcome.verdict);
     if (*wrong)
       status = ifa_fail(message, IFA_BAD_DATA, "%s is wrong, so it is not measured: %.200s", ifa_backend_name(i), outcome.message.text);
   }

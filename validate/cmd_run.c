@@ -111,12 +111,12 @@ static void show_progress(size_t done, size_t total, const ifa_report *report) {
   if (terminal < 0) terminal = isatty(STDERR_FILENO);
   if (!terminal) return;
   if (done == total) fprintf(stderr, "\r\033[K");
-  else fprintf(stderr, "\r\033[K%zu of %zu cases, %lld failed ", done, total, (long long)report->counts[IFA_FAILED]);
+  else fprintf(stderr, "\r\033[K%zu of %zu cases, %lld failed ", done, total, (long long)ifa_report_failures(report));
   fflush(stderr);
 }
 
 static void print_result(const options *o, const ifa_result *r) {
-  if (r->outcome.verdict == IFA_FAILED) ifa_report_print_failure(stdout, r);
+  if (ifa_verdict_is_failure(r->outcome.verdict)) ifa_report_print_failure(stdout, r);
   else if (o->verbose)
     printf("%s  %s  %.3f s  %s%s%s\n", ifa_verdict_name(r->outcome.verdict), r->backend, r->outcome.seconds, r->text,
            r->outcome.verdict == IFA_PASSED ? "" : "  ", r->outcome.verdict == IFA_PASSED ? "" : r->outcome.message.text);
@@ -168,7 +168,7 @@ static ifa_status write_reports(const options *o, const ifa_report *report, ifa_
 }
 
 static int exit_code(const ifa_report *report) {
-  if (report->counts[IFA_FAILED]) return EXIT_MISMATCH;
+  if (ifa_report_failures(report)) return EXIT_MISMATCH;
   if (report->invalid) return EXIT_BAD_USAGE;
   return report->counts[IFA_PASSED] ? EXIT_AGREE : EXIT_NOTHING_RUN;
 }

@@ -9,10 +9,17 @@ typedef enum ifa_verdict {
   IFA_FAILED,        /* a mismatch, or an error where the oracle has none */
   IFA_NOT_SUPPORTED, /* the backend says so */
   IFA_ABSENT,        /* the backend is not available here */
+  IFA_EMPTY,         /* it ran, and there was nothing to compare: no query rows */
+  IFA_CRASHED,       /* a plug-in's process ended before it answered */
+  IFA_TIMED_OUT,     /* a plug-in did not answer within the limit and was ended */
+  IFA_BAD_OUTPUT,    /* a plug-in's answer cannot be read, or an output is missing or of another shape or type */
   IFA_VERDICTS
 } ifa_verdict;
 
-const char *ifa_verdict_name(ifa_verdict verdict); /* "passed", "failed", "unsupported", "not available" */
+const char *ifa_verdict_name(ifa_verdict verdict); /* "passed", "failed", "unsupported", "not available", "empty", ... */
+
+/* Is it the kernel's fault: failed, crashed, timed out, bad output? */
+static inline int ifa_verdict_is_failure(ifa_verdict v) { return v == IFA_FAILED || v == IFA_CRASHED || v == IFA_TIMED_OUT || v == IFA_BAD_OUTPUT; }
 
 enum { IFA_MAX_PLACES = 10 };
 

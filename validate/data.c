@@ -88,7 +88,7 @@ static ifa_status check_shapes(const char *path, const int64_t q[4], const int64
 }
 
 static ifa_status read_input(ifa_data *data, ifa_message *message) {
-  char path[1024], text[IFA_CASE_TEXT];
+  char path[1024];
   int64_t q[4], k[4], v[4];
   ifa_data_path(data->c.input, path, sizeof path);
   ifa_status status = ifa_data_read_floats(path, "q", &data->q, q, message);
@@ -103,13 +103,8 @@ static ifa_status read_input(ifa_data *data, ifa_message *message) {
   p->nq = q[2];
   p->nk = k[2];
   p->head_dim = (int32_t)q[3];
-  ifa_case_print(&data->c, text); /* strides and an automatic sm_scale follow from the sizes: settle them by parsing again */
-  ifa_case settled;
-  char sizes[IFA_CASE_TEXT + 160];
-  snprintf(sizes, sizeof sizes, "%s b=%" PRId64 " hq=%" PRId64 " hkv=%" PRId64 " nq=%" PRId64 " nk=%" PRId64 " d=%d", text, p->batch,
-           p->q_heads, p->kv_heads, p->nq, p->nk, (int)p->head_dim);
-  if ((status = ifa_case_parse(sizes, &settled, message)) == IFA_OK) data->c = settled;
-  return status;
+  ifa_case_settle(&data->c); /* strides and an automatic sm_scale follow from the sizes */
+  return IFA_OK;
 }
 
 static ifa_status make_floats(ifa_data *data, ifa_message *message) {

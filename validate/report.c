@@ -1,5 +1,6 @@
 #include "validate/report.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -26,11 +27,21 @@ ifa_status ifa_report_add(ifa_report *report, const ifa_result *result, ifa_mess
   return IFA_OK;
 }
 
+int64_t ifa_report_failures(const ifa_report *report) {
+  int64_t failures = 0;
+  for (int v = 0; v < IFA_VERDICTS; v++)
+    if (ifa_verdict_is_failure((ifa_verdict)v)) failures += report->counts[v];
+  return failures;
+}
+
 /* ---- console ---- */
 
 void ifa_report_print_failure(FILE *to, const ifa_result *r) {
   const ifa_outcome *o = &r->outcome;
-  fprintf(to, "FAILED  %s  %s\n  %s\n", r->backend, r->text, o->message.text);
+  char name[32];
+  snprintf(name, sizeof name, "%s", ifa_verdict_name(o->verdict));
+  for (char *c = name; *c; c++) *c = (char)toupper((unsigned char)*c);
+  fprintf(to, "%s  %s  %s\n  %s\n", name, r->backend, r->text, o->message.text);
   for (int i = 0; i < o->place_count; i++)
     fprintf(to, "  %-44s expected %0*" PRIx32 "  got %0*" PRIx32 "\n", o->places[i].where, o->places[i].digits, o->places[i].expected,
             o->places[i].digits, o->places[i].got);
@@ -39,8 +50,9 @@ void ifa_report_print_failure(FILE *to, const ifa_result *r) {
 }
 
 void ifa_report_print_counts(FILE *to, const ifa_report *report) {
-  for (int v = 0; v < IFA_VERDICTS; v++)
-    fprintf(to, "%s%" PRId64 " %s", v ? ", " : "", report->counts[v], ifa_verdict_name((ifa_verdict)v));
+  for (int v = 0; v < IFA_VERDICTS; v++) /* the first four always, the rest where there are any */
+    if (v <= IFA_ABSENT || report->counts[v])
+      fprintf(to, "%s%" PRId64 " %s", v ? ", " : "", report->counts[v], ifa_verdict_name((ifa_verdict)v));
   if (report->invalid) fprintf(to, ", %" PRId64 " invalid", report->invalid);
   fprintf(to, "\n");
 }
@@ -58,9 +70,9 @@ static json_t *result_json(const ifa_result *r) {
   const ifa_outcome *o = &r->outcome;
   json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:f, s:I, s:b}", "case", r->text, "backend", r->backend, "verdict", ifa_verdict_name(o->verdict),
                            "digest", r->digest, "seconds", o->seconds, "compared", (json_int_t)o->compared, "stages", o->stages_compared);
-  if (o->verdict == IFA_PASSED) return json;
+  if (o->verdict == IFA_PASSED || o->verdict == IFA_EMPTY) return json;
   json_object_set_new(json, "message", json_string_nocheck(o->message.text));
-  if (o->verdict != IFA_FAILED) return json;
+  if (!ifa_verdict_is_failure(o->verdict)) return json;
   if (o->stage) json_object_set_new(json, "stage", json_string(o->stage));
   json_object_set_new(json, "mismatches", json_integer((json_int_t)o->mismatches));
   json_t *places = json_array();
@@ -124,7 +136,7 @@ static void print_junit_result(FILE *to, const ifa_result *r) {
     fprintf(to, "/>\n");
     return;
   }
-  fprintf(to, ">\n    <%s message=\"", o->verdict == IFA_FAILED ? "failure" : "skipped");
+  fprintf(to, ">\n    <%s message=\"", ifa_verdict_is_failure(o->verdict) ? "failure" : "skipped");
   if (o->verdict != IFA_FAILED) fprintf(to, "%s: ", ifa_verdict_name(o->verdict));
   print_xml(to, o->message.text);
   fprintf(to, "\"/>\n  </testcase>\n");
@@ -132,7 +144,7 @@ static void print_junit_result(FILE *to, const ifa_result *r) {
 
 static void print_junit(FILE *to, const ifa_report *report) {
   fprintf(to, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"validate\" tests=\"%zu\" failures=\"%" PRId64 "\" skipped=\"%" PRId64 "\">\n",
-          report->count, report->counts[IFA_FAILED], report->counts[IFA_NOT_SUPPORTED] + report->counts[IFA_ABSENT]);
+          report->count, ifa_report_failures(report), report->counts[IFA_NOT_SUPPORTED] + report->counts[IFA_ABSENT] + report->counts[IFA_EMPTY]);
   for (size_t i = 0; i < report->count; i++) print_junit_result(to, &report->results[i]);
   fprintf(to, "</testsuite>\n");
 }

@@ -26,6 +26,9 @@ void ifa_report_free(ifa_report *report);
 /* Adds a result (copied). */
 ifa_status ifa_report_add(ifa_report *report, const ifa_result *result, ifa_message *message);
 
+/* Results that are the kernel's fault: ifa_verdict_is_failure. */
+int64_t ifa_report_failures(const ifa_report *report);
+
 /* A failure: the message, the first differing places with both values in hex, and the command that repeats this one case. */
 void ifa_report_print_failure(FILE *to, const ifa_result *result);
 
