@@ -23,7 +23,7 @@ target_link_libraries(ifa INTERFACE "$<INSTALL_INTERFACE:${IFA_STATIC_LIBRARIES}
 
 # Sanitized objects do not make a useful library.
 if(IFA_SHARED AND NOT IFA_SANITIZE AND NOT IFA_FUZZ)
-  add_library(ifa_shared SHARED $<TARGET_OBJECTS:ifa> ${IFA_GPU_OBJECTS})
+  add_library(ifa_shared SHARED $<TARGET_OBJECTS:ifa> $<TARGET_OBJECTS:ifa_cpu> ${IFA_GPU_OBJECTS})
   set_target_properties(ifa_shared PROPERTIES OUTPUT_NAME ifa EXPORT_NAME ifa VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} LINKER_LANGUAGE C)
   target_include_directories(ifa_shared INTERFACE $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   target_link_libraries(ifa_shared PRIVATE m Threads::Threads)
@@ -38,7 +38,7 @@ if(IFA_SHARED AND NOT IFA_SANITIZE AND NOT IFA_FUZZ)
 endif()
 
 install(TARGETS ${installed_targets} EXPORT ifa)
-install(FILES include/ifa.h $<$<BOOL:${IFA_HAVE_CUDA}>:${CMAKE_SOURCE_DIR}/include/ifa_cuda.h> DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES include/ifa.h include/ifa_cpu.h $<$<BOOL:${IFA_HAVE_CUDA}>:${CMAKE_SOURCE_DIR}/include/ifa_cuda.h> DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 
 # find_package(ifa): ifa::ifa (shared) and ifa::ifa_static.
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/ifa)

@@ -179,6 +179,7 @@ static ifa_problem small(int64_t nq, int64_t nk, int32_t head_dim) {
   return p;
 }
 
+/* At least scalar, cpu and cpu-portable. */
 static int for_backends(void (*check)(const char *backend)) {
   int count = 0;
   for (int i = 0; i < ifa_backend_count(); i++)
@@ -344,14 +345,14 @@ static void check_head_groups(const char *backend) {
   data_free(&d);
 }
 
-static void test_one_key(void **state) { (void)state; assert_int_equal(for_backends(check_one_key), 1 + have_openmp()); }
-static void test_equal_scores(void **state) { (void)state; assert_int_equal(for_backends(check_equal_scores), 1 + have_openmp()); }
-static void test_zero_scores(void **state) { (void)state; assert_int_equal(for_backends(check_zero_scores), 1 + have_openmp()); }
-static void test_far_key(void **state) { (void)state; assert_int_equal(for_backends(check_far_key), 1 + have_openmp()); }
-static void test_no_keys(void **state) { (void)state; assert_int_equal(for_backends(check_no_keys), 1 + have_openmp()); }
-static void test_masked_rows(void **state) { (void)state; assert_int_equal(for_backends(check_masked_rows), 1 + have_openmp()); }
-static void test_windows(void **state) { (void)state; assert_int_equal(for_backends(check_windows), 1 + have_openmp()); }
-static void test_head_groups(void **state) { (void)state; assert_int_equal(for_backends(check_head_groups), 1 + have_openmp()); }
+static void test_one_key(void **state) { (void)state; assert_true(for_backends(check_one_key) >= 3 + have_openmp()); }
+static void test_equal_scores(void **state) { (void)state; assert_true(for_backends(check_equal_scores) >= 3 + have_openmp()); }
+static void test_zero_scores(void **state) { (void)state; assert_true(for_backends(check_zero_scores) >= 3 + have_openmp()); }
+static void test_far_key(void **state) { (void)state; assert_true(for_backends(check_far_key) >= 3 + have_openmp()); }
+static void test_no_keys(void **state) { (void)state; assert_true(for_backends(check_no_keys) >= 3 + have_openmp()); }
+static void test_masked_rows(void **state) { (void)state; assert_true(for_backends(check_masked_rows) >= 3 + have_openmp()); }
+static void test_windows(void **state) { (void)state; assert_true(for_backends(check_windows) >= 3 + have_openmp()); }
+static void test_head_groups(void **state) { (void)state; assert_true(for_backends(check_head_groups) >= 3 + have_openmp()); }
 
 /* ---- random problems ---- */
 
@@ -536,7 +537,7 @@ static void check_place(const char *backend) {
   }
 }
 
-static void test_place_in_the_batch(void **state) { (void)state; assert_int_equal(for_backends(check_place), 1 + have_openmp()); }
+static void test_place_in_the_batch(void **state) { (void)state; assert_true(for_backends(check_place) >= 3 + have_openmp()); }
 
 /* A problem whose sums and output pass through subnormals: scales of 2^-70 by token and by channel. */
 static data subnormal_data(void) {
@@ -592,7 +593,7 @@ static void check_environment(const char *backend) {
   }
 }
 
-static void test_environment(void **state) { (void)state; assert_int_equal(for_backends(check_environment), 1 + have_openmp()); }
+static void test_environment(void **state) { (void)state; assert_true(for_backends(check_environment) >= 3 + have_openmp()); }
 
 /* A library elsewhere has set flush-to-zero in the threads that OpenMP will use. */
 static void test_environment_of_threads(void **state) {
@@ -812,11 +813,11 @@ static void check_prefill_and_decode(const char *backend) {
   }
 }
 
-static void test_prefill_and_decode(void **state) { (void)state; assert_int_equal(for_backends(check_prefill_and_decode), 1 + have_openmp()); }
-static void test_headroom_edge(void **state) { (void)state; assert_int_equal(for_backends(check_headroom_edge), 1 + have_openmp()); }
-static void test_largest_sums(void **state) { (void)state; assert_int_equal(for_backends(check_largest_sums), 1 + have_openmp()); }
-static void test_extreme_sums(void **state) { (void)state; assert_int_equal(for_backends(check_extreme_sums), 1 + have_openmp()); }
-static void test_fall_of_nothing(void **state) { (void)state; assert_int_equal(for_backends(check_fall_of_nothing), 1 + have_openmp()); }
+static void test_prefill_and_decode(void **state) { (void)state; assert_true(for_backends(check_prefill_and_decode) >= 3 + have_openmp()); }
+static void test_headroom_edge(void **state) { (void)state; assert_true(for_backends(check_headroom_edge) >= 3 + have_openmp()); }
+static void test_largest_sums(void **state) { (void)state; assert_true(for_backends(check_largest_sums) >= 3 + have_openmp()); }
+static void test_extreme_sums(void **state) { (void)state; assert_true(for_backends(check_extreme_sums) >= 3 + have_openmp()); }
+static void test_fall_of_nothing(void **state) { (void)state; assert_true(for_backends(check_fall_of_nothing) >= 3 + have_openmp()); }
 
 /* ---- refusals ---- */
 

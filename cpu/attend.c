@@ -1,0 +1,442 @@
+/* attend.c - walks blocks of rows over tiles of keys: sections 3 to 11 of docs/numerics.md around the kernels.
+ *
+ * Rows that share a key/value head are cut into blocks of up to IFA_CPU_ROWS, by position first and query head second (so that the heads of a group and
+ * neighbouring positions read the same tiles). Where there are many blocks a thread takes a block with all its splits; where there are few
+ * (decoding) threads take splits of blocks, whose integer sums are then merged in ascending order. Either way every row's arithmetic is the same. */
+#include "cpu/attend.h"
+
+#include <string.h>
+
+#include "common/backend.h"
+#include "common/fpenv.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+enum { ALIGN = 64, SPLIT_ITEMS = 8 /* (block, split) pairs in flight per thread when splits are shared out */ };
+
+/* A row's float sums over the splits so far, without O. */
+typedef struct row_sums {
+  int32_t unit, value_unit;
+  float l;
+} row_sums;
+
+/* One thread's memory. */
+typedef struct scratch {
+  ifa_cpu_block block;
+  int64_t index[IFA_CPU_ROWS];  /* of the row in the output: (batch * q_heads + head) * nq + row */
+  int64_t number[IFA_CPU_ROWS]; /* among the computed rows: first index of the stages */
+  int64_t batch, kv_head, nk;
+  int32_t live_first, live_end; /* keys that any row sees */
+  int32_t all_first, all_end;   /* keys that every row sees */
+  row_sums sums[IFA_CPU_ROWS];
+  float *o;                     /* [row][dim] */
+} scratch;
+
+/* ---- the workspace ---- */
+
+/* What a split of a block leaves when splits are shared out. Then acc [rows][dim]. */
+typedef struct split_sums {
+  int32_t unit[IFA_CPU_ROWS], value_unit[IFA_CPU_ROWS], l[IFA_CPU_ROWS];
+} split_sums;
+
+typedef struct plan {
+  int64_t blocks_per_matrix, blocks; /* upper bounds when rows are chosen */
+  int32_t rows;                      /* of a block, at most */
+  int64_t splits, wave;              /* wave > 0: splits are shared out, so many at a time */
+  size_t scratch_bytes, split_bytes, sums_bytes;
+  size_t at_starts, at_splits, at_sums, bytes;
+} plan;
+
+static size_t aligned(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
+
+static plan plan_for(const ifa_problem *p, int threads) {
+  plan w = {0};
+  int64_t together = p->q_heads / p->kv_heads * p->nq;
+  size_t dim = (size_t)(p->head_dim + 15) / 16 * 16, keys = (size_t)p->kv_tile;
+  w.rows = (int32_t)ifa_min64(IFA_CPU_ROWS, together);
+  w.blocks_per_matrix = ifa_ceil_div(together, IFA_CPU_ROWS);
+  w.blocks = w.blocks_per_matrix * p->batch * p->kv_heads;
+  w.splits = ifa_ceil_div(p->nk, p->kv_split);
+  if (w.splits > 1 && w.blocks < 2 * threads) w.wave = ifa_min64(w.splits, ifa_ceil_div((int64_t)SPLIT_ITEMS * threads, w.blocks));
+  size_t rows = IFA_CPU_ROWS; /* kernels may touch whole groups of rows */
+  w.scratch_bytes = aligned(sizeof(scratch)) + aligned(rows * dim * 2) + aligned(rows * keys * 4) + aligned(rows * keys * 2) + 2 * aligned(rows * dim * 4);
+  w.split_bytes = aligned(sizeof(split_sums)) + aligned((size_t)w.rows * dim * 4);
+  w.sums_bytes = aligned((size_t)w.rows * sizeof(row_sums)) + aligned((size_t)w.rows * dim * 4);
+  w.at_starts = (size_t)threads * w.scratch_bytes;
+  w.at_splits = w.at_starts + aligned((size_t)(w.blocks + 1) * sizeof(int64_t));
+  w.at_sums = w.at_splits + (size_t)(w.wave * w.blocks) * w.split_bytes;
+  w.bytes = w.at_sums + (w.wave ? (size_t)w.blocks * w.sums_bytes : 0);
+  return w;
+}
+
+size_t ifa_cpu_attend_bytes(const ifa_problem *p, int threads) { return plan_for(p, threads).bytes; }
+
+static scratch *scratch_at(const ifa_cpu_job *job, const plan *w, uint8_t *workspace, int thread) {
+  uint8_t *at = workspace + (size_t)thread * w->scratch_bytes;
+  size_t rows = IFA_CPU_ROWS, dim = (size_t)job->layout.dim, keys = (size_t)job->layout.keys;
+  scratch *m = (scratch *)at;
+  memset(m, 0, sizeof *m);
+  at += aligned(sizeof *m);
+  m->block.q = at;
+  at += aligned(rows * dim * 2);
+  m->block.s = (int32_t *)at;
+  at += aligned(rows * keys * 4);
+  m->block.p = at;
+  at += aligned(rows * keys * 2);
+  m->block.acc = (int32_t *)at;
+  at += aligned(rows * dim * 4);
+  m->o = (float *)at;
+  m->block.layout = &job->layout;
+  m->block.values_per_token = job->p->v_scale == IFA_SCALE_TOKEN || job->p->v_scale == IFA_SCALE_TOKEN_CHANNEL;
+  m->block.tau = job->p->tau;
+  return m;
+}
+
+/* ---- blocks of rows ---- */
+
+/* All computed rows of a block: when all rows are computed block n is rows of matrix n / blocks_per_matrix; when rows are chosen it is the computed rows
+ * starts[n] .. starts[n + 1] - 1. */
+static int64_t find_blocks(const ifa_cpu_job *job, const plan *w, int64_t *starts) {
+  const ifa_problem *p = job->p;
+  if (!job->in->rows) return w->blocks;
+  int64_t blocks = 0, per_matrix = p->q_heads / p->kv_heads * p->nq;
+  for (int64_t r = 0; r < job->in->row_count; r++)
+    if (r == 0 || r - starts[blocks - 1] == IFA_CPU_ROWS || job->in->rows[r] / per_matrix != job->in->rows[r - 1] / per_matrix) starts[blocks++] = r;
+  starts[blocks] = job->in->row_count;
+  return blocks;
+}
+
+static void store_q(const ifa_cpu_job *job, scratch *m, int32_t row, int64_t at) {
+  const ifa_problem *p = job->p;
+  int32_t dim = job->layout.dim;
+  int16_t *q16 = (int16_t *)m->block.q + (size_t)row * (size_t)dim;
+  uint8_t *q8 = m->block.q + (size_t)row * (size_t)dim;
+  for (int32_t d = 0; d < dim; d++) {
+    int32_t value = d < p->head_dim ? ifa_operand_get(p->q_type, job->in->q, at + d) : 0;
+    if (job->kernels->q_form == IFA_CPU_INT16) q16[d] = (int16_t)value;
+    else q8[d] = (uint8_t)(job->kernels->q_form == IFA_CPU_OFFSET8 ? value + 128 : value);
+  }
+}
+
+static float q_scale_of(const ifa_problem *p, const ifa_inputs *in, int64_t matrix, int64_t row) {
+  if (p->q_scale == IFA_SCALE_TOKEN) return in->q_scale[matrix * p->nq + row];
+  if (p->q_scale == IFA_SCALE_BLOCK) return in->q_scale[matrix * ifa_ceil_div(p->nq, p->q_block) + row / p->q_block];
+  return in->q_scale[matrix];
+}
+
+/* Section 3: the keys that query row `row` of nq sees among nk. */
+static void live_keys(const ifa_problem *p, int64_t nq, int64_t nk, int64_t row, int32_t *first, int32_t *end) {
+  ifa_problem q = *p;
+  int64_t a, e;
+  q.nq = nq;
+  q.nk = nk;
+  ifa_live_keys(&q, row, &a, &e);
+  if (e < a) e = a = 0;
+  *first = (int32_t)a;
+  *end = (int32_t)e;
+}
+
+/* Returns the number of rows, which may be 0 (a sequence with fewer query tokens). */
+static int32_t load_block(const ifa_cpu_job *job, const plan *w, const int64_t *starts, int64_t n, scratch *m) {
+  const ifa_problem *p = job->p;
+  int64_t group = p->q_heads / p->kv_heads, matrix, nq, first_row, count;
+  ifa_cpu_block *b = &m->block;
+  if (job->in->rows) {
+    matrix = job->in->rows[starts[n]] / (group * p->nq);
+    first_row = starts[n];
+    count = starts[n + 1] - first_row;
+  } else {
+    matrix = n / w->blocks_per_matrix;
+    first_row = n % w->blocks_per_matrix * IFA_CPU_ROWS;
+  }
+  m->batch = matrix / p->kv_heads;
+  m->kv_head = matrix % p->kv_heads;
+  m->nk = job->nk ? job->nk[m->batch] : p->nk;
+  nq = job->nq ? job->nq[m->batch] : p->nq;
+  if (!job->in->rows) count = ifa_min64(IFA_CPU_ROWS, group * nq - first_row);
+  b->rows = 0;
+  m->live_first = m->all_end = INT32_MAX;
+  m->live_end = m->all_first = 0;
+  for (int64_t i = 0; i < count; i++) {
+    int32_t row = b->rows;
+    int64_t index, head, token;
+    if (job->in->rows) {
+      index = job->in->rows[first_row + i];
+      head = index / p->nq % p->q_heads;
+      token = index % p->nq;
+      if (token >= nq) continue;
+      m->number[row] = first_row + i;
+    } else {
+      token = (first_row + i) / group;
+      head = m->kv_head * group + (first_row + i) % group;
+      index = (m->batch * p->q_heads + head) * p->nq + token;
+      m->number[row] = index;
+    }
+    m->index[row] = index;
+    b->factor[row] = ifa_row_factor(q_scale_of(p, job->in, m->batch * p->q_heads + head, token), p->sm_scale);
+    store_q(job, m, row, ifa_offset(p->q_stride, m->batch, head, token));
+    int32_t first, end;
+    live_keys(p, nq, m->nk, token, &first, &end);
+    b->live_first[row] = first;
+    b->live_end[row] = end;
+    if (end > first) {
+      m->live_first = first < m->live_first ? first : m->live_first;
+      m->live_end = end > m->live_end ? end : m->live_end;
+    }
+    m->all_first = first > m->all_first ? first : m->all_first;
+    m->all_end = end < m->all_end ? end : m->all_end;
+    b->rows++;
+  }
+  for (int32_t row = 0; row < b->rows; row++) m->sums[row] = (row_sums){IFA_NO_UNIT, IFA_NO_UNIT, 0.0f};
+  return b->rows;
+}
+
+/* ---- stages ---- */
+
+static void record_scores(const ifa_cpu_job *job, const scratch *m, int64_t t) {
+  const ifa_cpu_block *b = &m->block;
+  for (int32_t row = b->first; row < b->last; row++)
+    for (int32_t j = b->from[row]; j < b->to[row]; j++)
+      if (job->out->stages->s) job->out->stages->s[m->number[row] * m->nk + t * b->layout->keys + j] = b->s[(size_t)row * (size_t)b->layout->keys + (size_t)j];
+}
+
+/* p: what the kernel gave if V is not per token; else it never leaves the kernel but in l, and is computed again from the scores. */
+static void record_weights(const ifa_cpu_job *job, const scratch *m, int64_t t, const uint8_t *tile) {
+  const ifa_stages *stages = job->out->stages;
+  const ifa_cpu_block *b = &m->block;
+  int64_t tiles = ifa_ceil_div(m->nk, b->layout->keys);
+  for (int32_t row = b->first; row < b->last; row++) {
+    if (b->to[row] <= b->from[row]) continue;
+    float r = ifa_mul(b->factor[row], ifa_cpu_head(b->layout, tile)->k_factor);
+    if (stages->unit) stages->unit[m->number[row] * tiles + t] = b->unit[row];
+    if (stages->value_unit && b->values_per_token) stages->value_unit[m->number[row] * tiles + t] = b->value_unit[row];
+    for (int32_t j = b->from[row]; j < b->to[row]; j++) {
+      size_t at = (size_t)row * (size_t)b->layout->keys + (size_t)j;
+      int64_t key = m->number[row] * m->nk + t * b->layout->keys + j;
+      uint8_t p = job->kernels->p_bytes == 1 ? b->p[at] : (uint8_t)((const int16_t *)b->p)[at];
+      if (stages->value_p) stages->value_p[key] = p;
+      if (stages->p && stages->s && b->values_per_token)
+        p = ifa_cpu_weight[ifa_weight_index(ifa_score(stages->s[key], ifa_cpu_k_scale(b->layout, tile)[j]), r, b->unit[row])];
+      if (stages->p) stages->p[key] = p;
+    }
+  }
+}
+
+static void clear_stages(const ifa_cpu_job *job, const scratch *m) {
+  const ifa_stages *stages = job->out->stages;
+  int64_t nk = m->nk, tiles = ifa_ceil_div(nk, job->layout.keys);
+  for (int32_t row = 0; row < m->block.rows; row++) {
+    int64_t number = m->number[row];
+    if (stages->s) memset(stages->s + number * nk, 0, (size_t)nk * 4);
+    if (stages->p) memset(stages->p + number * nk, 0, (size_t)nk);
+    if (stages->value_p) memset(stages->value_p + number * nk, 0, (size_t)nk);
+    for (int64_t t = 0; t < tiles; t++) {
+      if (stages->unit) stages->unit[number * tiles + t] = IFA_NO_UNIT;
+      if (stages->value_unit) stages->value_unit[number * tiles + t] = IFA_NO_UNIT;
+    }
+  }
+}
+
+/* ---- one split of a block ---- */
+
+/* Which rows see which keys of tile t. */
+static void look_at_tile(scratch *m, int64_t t) {
+  ifa_cpu_block *b = &m->block;
+  int32_t keys = b->layout->keys, start = (int32_t)(t * keys);
+  b->first = 0;
+  b->last = b->rows;
+  b->whole = m->all_first <= start && m->all_end >= start + keys;
+  if (b->whole) {
+    for (int32_t row = 0; row < b->rows; row++) b->from[row] = 0, b->to[row] = keys;
+    return;
+  }
+  for (int32_t row = 0; row < b->rows; row++) {
+    int32_t from = b->live_first[row] - start, to = b->live_end[row] - start;
+    b->from[row] = from < 0 ? 0 : from;
+    b->to[row] = to > keys ? keys : to;
+  }
+  while (b->first < b->last && b->to[b->first] <= b->from[b->first]) b->first++;
+  while (b->first < b->last && b->to[b->last - 1] <= b->from[b->last - 1]) b->last--;
+  b->whole = b->first < b->last;
+  for (int32_t row = b->first; row < b->last; row++) b->whole &= b->from[row] == 0 && b->to[row] == keys;
+}
+
+static void attend_split(const ifa_cpu_job *job, scratch *m, int64_t split) {
+  const ifa_problem *p = job->p;
+  ifa_cpu_block *b = &m->block;
+  int64_t start = split * p->kv_split, end = ifa_min64(start + p->kv_split, m->nk);
+  int64_t first = ifa_max64(start, m->live_first) / p->kv_tile, last = ifa_ceil_div(ifa_min64(end, m->live_end), p->kv_tile);
+  for (int32_t row = 0; row < IFA_CPU_ROWS; row++) b->unit[row] = b->value_unit[row] = IFA_NO_UNIT;
+  memset(b->l, 0, sizeof b->l);
+  memset(b->acc, 0, (size_t)b->rows * (size_t)b->layout->dim * sizeof *b->acc);
+  for (int64_t t = first; t < last; t++) {
+    look_at_tile(m, t);
+    if (b->first == b->last) continue;
+    const uint8_t *tile = job->tile(job->context, m->batch, m->kv_head, t);
+    b->growth_keys = (int32_t)(start + p->kv_split - t * p->kv_tile);
+    job->kernels->scores(b, tile);
+    if (job->out->stages) record_scores(job, m, t);
+    job->kernels->weigh(b, tile);
+    if (job->out->stages) record_weights(job, m, t, tile);
+    job->kernels->values(b, tile);
+  }
+}
+
+/* The sums of the block's split, as stages or for a later merge. */
+static int32_t total_l(const ifa_cpu_block *b, int32_t row) {
+  int32_t l = 0;
+  for (int32_t i = 0; i < 16; i++) l += b->l[row][i];
+  return l;
+}
+
+static void record_split(const ifa_cpu_job *job, const scratch *m, int64_t split) {
+  const ifa_stages *stages = job->out->stages;
+  const ifa_cpu_block *b = &m->block;
+  size_t dim = (size_t)job->p->head_dim;
+  for (int32_t row = 0; row < b->rows; row++) {
+    size_t at = (size_t)(m->number[row] * ifa_ceil_div(m->nk, job->p->kv_split) + split);
+    if (stages->l) stages->l[at] = total_l(b, row);
+    if (stages->acc) memcpy(stages->acc + at * dim, b->acc + (size_t)row * (size_t)b->layout->dim, dim * sizeof(int32_t));
+  }
+}
+
+/* ---- sections 9 to 11: merging and output ---- */
+
+/* A split's sums of one row into the row's. */
+static void merge(row_sums *row, float *o, int32_t unit, int32_t value_unit, int32_t l, const int32_t *acc, int32_t dim) {
+  if (unit == IFA_NO_UNIT) return; /* no live key */
+  if (row->unit == IFA_NO_UNIT) {
+    row->l = (float)l;
+    row->unit = unit;
+  } else {
+    int32_t e = unit > row->unit ? unit : row->unit;
+    row->l = ifa_merge(row->l, row->unit, l, unit, e);
+    row->unit = e;
+  }
+  if (value_unit == IFA_NO_UNIT) return; /* every y was 0 */
+  if (row->value_unit == IFA_NO_UNIT) {
+    for (int32_t d = 0; d < dim; d++) o[d] = (float)acc[d];
+    row->value_unit = value_unit;
+  } else {
+    int32_t e = value_unit > row->value_unit ? value_unit : row->value_unit;
+    for (int32_t d = 0; d < dim; d++) o[d] = ifa_merge(o[d], row->value_unit, acc[d], value_unit, e);
+    row->value_unit = e;
+  }
+}
+
+static void write_row(const ifa_cpu_job *job, const scratch *m, int32_t row, const row_sums *sums, const float *o) {
+  const ifa_problem *p = job->p;
+  const ifa_inputs *in = job->in;
+  int64_t index = m->index[row], head = index / p->nq % p->q_heads, matrix = m->batch * p->kv_heads + m->kv_head;
+  int64_t at = ifa_offset(p->o_stride, m->batch, head, index % p->nq);
+  int nothing = sums->unit == IFA_NO_UNIT || sums->value_unit == IFA_NO_UNIT; /* no live key, or all values 0 */
+  float out[IFA_MAX_HEAD_DIM];
+  for (int32_t d = 0; d < p->head_dim; d++) {
+    if (nothing) out[d] = 0.0f;
+    else if (p->v_scale == IFA_SCALE_TENSOR) out[d] = ifa_output(o[d], sums->l, in->v_scale[matrix]);
+    else if (p->v_scale == IFA_SCALE_CHANNEL) out[d] = ifa_output(o[d], sums->l, in->v_scale[matrix * p->head_dim + d]);
+    else out[d] = ifa_output_token(o[d], sums->l, sums->value_unit - sums->unit);
+  }
+  if (p->v_scale == IFA_SCALE_TOKEN_CHANNEL && !nothing)
+    for (int32_t d = 0; d < p->head_dim; d++) out[d] = ifa_mul(out[d], in->v_channel_scale[matrix * p->head_dim + d]);
+  if (p->out_type == IFA_F32) memcpy((float *)job->out->o + at, out, (size_t)p->head_dim * sizeof(float));
+  else
+    for (int32_t d = 0; d < p->head_dim; d++) ifa_float_set(p->out_type, job->out->o, at + d, out[d]);
+  if (p->lse) job->out->lse[index] = sums->unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(sums->l, sums->unit);
+}
+
+/* ---- all of it ---- */
+
+/* A block with all its splits. */
+static void attend_block(const ifa_cpu_job *job, scratch *m) {
+  const ifa_cpu_block *b = &m->block;
+  int32_t dim = job->p->head_dim;
+  size_t pitch = (size_t)job->layout.dim;
+  if (job->out->stages) clear_stages(job, m);
+  for (int64_t split = 0; split * job->p->kv_split < m->nk; split++) {
+    attend_split(job, m, split);
+    if (job->out->stages) record_split(job, m, split);
+    for (int32_t row = 0; row < b->rows; row++)
+      merge(&m->sums[row], m->o + (size_t)row * pitch, b->unit[row], b->value_unit[row], total_l(b, row), b->acc + (size_t)row * pitch, dim);
+  }
+  for (int32_t row = 0; row < b->rows; row++) write_row(job, m, row, &m->sums[row], m->o + (size_t)row * pitch);
+}
+
+static int thread_number(void) {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+static void attend_blocks(const ifa_cpu_job *job, const plan *w, const int64_t *starts, int64_t blocks, uint8_t *workspace) {
+#pragma omp parallel num_threads(job->threads)
+  {
+    ifa_fpenv env;
+    ifa_fpenv_enter(&env); /* each thread has its own */
+    scratch *m = scratch_at(job, w, workspace, thread_number());
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t i = 0; i < blocks; i++) /* causal: the longest first */
+      if (load_block(job, w, starts, blocks - 1 - i, m) > 0) attend_block(job, m);
+    ifa_fpenv_leave(&env);
+  }
+}
+
+static split_sums *split_at(const plan *w, uint8_t *workspace, int64_t blocks, int64_t slot, int64_t block) {
+  return (split_sums *)(workspace + w->at_splits + (size_t)(slot * blocks + block) * w->split_bytes);
+}
+
+/* Splits shared out: a wave of them at a time, then a merge in order. */
+static void attend_splits(const ifa_cpu_job *job, const plan *w, const int64_t *starts, int64_t blocks, uint8_t *workspace) {
+  size_t pitch = (size_t)job->layout.dim;
+#pragma omp parallel num_threads(job->threads)
+  {
+    ifa_fpenv env;
+    ifa_fpenv_enter(&env);
+    scratch *m = scratch_at(job, w, workspace, thread_number());
+    const ifa_cpu_block *b = &m->block;
+    for (int64_t wave = 0; wave < w->splits; wave += w->wave) {
+      int64_t count = ifa_min64(w->wave, w->splits - wave);
+#pragma omp for schedule(dynamic, 1)
+      for (int64_t i = 0; i < count * blocks; i++) {
+        int64_t slot = i / blocks, block = i % blocks;
+        split_sums *to = split_at(w, workspace, blocks, slot, block);
+        if (load_block(job, w, starts, block, m) == 0) continue;
+        attend_split(job, m, wave + slot);
+        memcpy(to->unit, b->unit, sizeof to->unit);
+        memcpy(to->value_unit, b->value_unit, sizeof to->value_unit);
+        for (int32_t row = 0; row < b->rows; row++) to->l[row] = total_l(b, row);
+        memcpy((uint8_t *)to + aligned(sizeof *to), b->acc, (size_t)b->rows * pitch * sizeof(int32_t));
+      }
+#pragma omp for schedule(dynamic, 1)
+      for (int64_t block = 0; block < blocks; block++) {
+        row_sums *sums = (row_sums *)(workspace + w->at_sums + (size_t)block * w->sums_bytes);
+        float *o = (float *)((uint8_t *)sums + aligned((size_t)w->rows * sizeof *sums));
+        if (load_block(job, w, starts, block, m) == 0) continue;
+        if (wave == 0) memcpy(sums, m->sums, (size_t)b->rows * sizeof *sums);
+        for (int64_t slot = 0; slot < count; slot++) {
+          const split_sums *from = split_at(w, workspace, blocks, slot, block);
+          const int32_t *acc = (const int32_t *)((const uint8_t *)from + aligned(sizeof *from));
+          for (int32_t row = 0; row < b->rows; row++)
+            merge(&sums[row], o + (size_t)row * pitch, from->unit[row], from->value_unit[row], from->l[row], acc + (size_t)row * pitch, job->p->head_dim);
+        }
+        if (wave + count == w->splits)
+          for (int32_t row = 0; row < b->rows; row++) write_row(job, m, row, &sums[row], o + (size_t)row * pitch);
+      }
+    }
+    ifa_fpenv_leave(&env);
+  }
+}
+
+void ifa_cpu_attend_tiles(const ifa_cpu_job *job, void *workspace) {
+  plan w = plan_for(job->p, job->threads);
+  int64_t *starts = (int64_t *)((uint8_t *)workspace + w.at_starts);
+  ifa_cpu_fill_tables();
+  int64_t blocks = find_blocks(job, &w, starts);
+  if (blocks == 0) return;
+  if (w.wave && !job->out->stages) attend_splits(job, &w, starts, blocks, workspace);
+  else attend_blocks(job, &w, starts, blocks, workspace);
+}
