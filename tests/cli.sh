@@ -90,6 +90,21 @@ if [ "$has_openmp" = 1 ]; then
   unset IFA_BROKEN
 fi
 
+# ---- accuracy: the tables, and every metric in the files
+expect "accuracy" 0 "^INT8, V token \(accurate\) +[0-9.]+" -- "$validate" accuracy --table fills --tokens 96 --dim 16 --rows 4 --json "$folder/a.json" --csv "$folder/a.csv"
+check "accuracy's files agree" python3 - "$folder/a.json" "$folder/a.csv" <<'P'
+import csv, json, sys
+j = json.load(open(sys.argv[1])); c = list(csv.DictReader(open(sys.argv[2], newline='')))
+assert j['kind'] == 'accuracy' and len(c) == len(j['results']) == 23 * 14
+for a, b in zip(j['results'], c):
+    assert a['algorithm'] == b['algorithm'] and abs(a['relative_l2'] - float(b['relative_l2'])) <= 1e-8 * a['relative_l2']
+cells = {(r['data'], r['algorithm']): r for r in j['results']}
+assert cells['normal', 'flash-fp16']['relative_l2'] < cells['normal', 'INT8, V channel']['relative_l2'] < cells['normal', 'INT4, V channel']['relative_l2'] < 1
+assert all(r['worst_row'] >= r['relative_l2'] * 0.99 and r['cosine'] <= 1.0000001 for r in j['results'])
+P
+expect "the paper's table" 0 "^  published +4.05" -- "$validate" accuracy --table paper --paper-tokens 1024 --paper-rows 4
+expect "accuracy: unknown metric" 2 "is not l2" -- "$validate" accuracy --metric blue
+
 # ---- attend, quantize, export
 real=$source/data/real/minilm_layer5.safetensors
 expect "attend" 0 "relative L2 .* cosine 0.999" -- "$validate" attend --input "$real" --output "$folder/o.safetensors" --backend scalar vscale=token lse=1

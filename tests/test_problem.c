@@ -610,8 +610,8 @@ static void test_case_default(void **state) {
   assert_true(c.auto_scale == 1 && c.layout_bnhd == 0 && c.fill == IFA_FILL_NORMAL && c.seed == 1 && c.rows == 0 && c.smooth == 0);
   assert_string_equal(c.input, "");
   expect_good(&c.problem);
-  static const char *const names[] = {"normal", "uniform", "constant", "extremes", "outlier", "sink", "rising", "falling", "equal", "zeros"};
-  for (int i = 0; i < 10; i++) assert_string_equal(ifa_fill_name((ifa_fill)i), names[i]);
+  static const char *const names[] = {"normal", "uniform", "constant", "extremes", "outlier", "sink", "rising", "falling", "equal", "zeros", "centred"};
+  for (int i = 0; i < IFA_FILL_COUNT; i++) assert_string_equal(ifa_fill_name((ifa_fill)i), names[i]);
   assert_null(ifa_fill_name(IFA_FILL_COUNT));
   assert_null(ifa_fill_name((ifa_fill)-1));
 }

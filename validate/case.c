@@ -10,7 +10,7 @@
 #include "common/problem.h"
 
 static const char *const fill_names[IFA_FILL_COUNT] = {"normal", "uniform", "constant", "extremes", "outlier",
-                                                       "sink", "rising", "falling", "equal", "zeros"};
+                                                       "sink", "rising", "falling", "equal", "zeros", "centred"};
 
 const char *ifa_fill_name(ifa_fill fill) { return (unsigned)fill < IFA_FILL_COUNT ? fill_names[fill] : NULL; }
 

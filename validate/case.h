@@ -7,7 +7,7 @@
 
 typedef enum ifa_fill {
   IFA_FILL_NORMAL = 0, /* standard normal: the paper's first */
-  IFA_FILL_UNIFORM,    /* [0, 1): the paper's second */
+  IFA_FILL_UNIFORM,    /* [0, 1): the paper's second, as its script has it */
   IFA_FILL_CONSTANT,   /* every token of Q, of K and of V the same vector */
   IFA_FILL_EXTREMES,   /* operands drawn from the type's least value, its largest and 0; scales over four octaves */
   IFA_FILL_OUTLIER,    /* normal; one channel of K carries an offset of 30, one of V is 30 times larger */
@@ -16,6 +16,7 @@ typedef enum ifa_fill {
   IFA_FILL_FALLING,    /* the reverse: each asks for a lower unit */
   IFA_FILL_EQUAL,      /* all keys alike: all scores of a row equal */
   IFA_FILL_ZEROS,      /* normal, about a quarter of the tokens of Q, K and V wholly zero, and the first tile of V */
+  IFA_FILL_CENTRED,    /* [-0.5, 0.5): the paper's second, as its text has it */
   IFA_FILL_COUNT
 } ifa_fill;
 

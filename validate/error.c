@@ -10,7 +10,7 @@
 
 ifa_error ifa_error_of(const double *o, const double *ref, int64_t rows, int64_t dim) {
   ifa_error e = {0};
-  double error = 0, norm = 0, product = 0, own = 0, absolute = 0, magnitude = 0;
+  double error = 0, norm = 0, product = 0, own = 0, absolute = 0, magnitude = 0, relative_sum = 0;
   for (int64_t r = 0; r < rows; r++) {
     double row_error = 0, row_norm = 0;
     for (int64_t i = r * dim; i < (r + 1) * dim; i++) {
@@ -21,6 +21,7 @@ ifa_error ifa_error_of(const double *o, const double *ref, int64_t rows, int64_t
       own += o[i] * o[i];
       absolute += fabs(difference);
       magnitude += fabs(ref[i]);
+      relative_sum += fabs(difference) / (fabs(ref[i]) + 1e-5);
       if (!(fabs(difference) <= e.largest)) e.largest = fabs(difference); /* a NaN stays */
     }
     error += row_error;
@@ -33,6 +34,7 @@ ifa_error ifa_error_of(const double *o, const double *ref, int64_t rows, int64_t
   }
   e.relative_l2 = error == 0 ? 0 : sqrt(error / norm);
   e.mean_relative = absolute == 0 ? 0 : absolute / magnitude;
+  e.mre = rows * dim > 0 ? relative_sum / (double)(rows * dim) : 0;
   e.cosine = own > 0 && norm > 0 ? product / sqrt(own) / sqrt(norm) : error == 0 ? 1 : 0;
   return e;
 }

@@ -6,7 +6,8 @@
 
 typedef struct ifa_error {
   double relative_l2;   /* ||o - ref|| / ||ref|| over all elements; NaN if any element is */
-  double mean_relative; /* mean |o - ref| / mean |ref|, as INT-FlashAttention's tables, over all elements */
+  double mean_relative; /* mean |o - ref| / mean |ref| over all elements */
+  double mre;           /* mean of |o - ref| / (|ref| + 1e-5) over all elements: INT-FlashAttention's "MRE" (ref/README.md); elements near 0 dominate it */
   double cosine;
   double worst_row;     /* largest ||o_i - ref_i|| / ||ref_i|| of a row; rows with ref = 0 count 0 or infinity */
   int64_t worst_row_number;

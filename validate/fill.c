@@ -71,6 +71,7 @@ static float zero_tokens(const ifa_case *c, const element *e) {
 static float value_at(const ifa_case *c, const element *e) {
   switch (c->fill) {
     case IFA_FILL_UNIFORM: return ifa_random_uniform(c->seed, STREAM_VALUES + e->operand, (uint64_t)e->number);
+    case IFA_FILL_CENTRED: return ifa_random_uniform(c->seed, STREAM_VALUES + e->operand, (uint64_t)e->number) - 0.5f;
     case IFA_FILL_CONSTANT: return same_tokens(c, e);
     case IFA_FILL_EXTREMES: return extremes(c, e);
     case IFA_FILL_OUTLIER: return outlier(c, e);

@@ -1,0 +1,32 @@
+/* files.h - report files: JSON in and out, and text made safe for CSV, XML, HTML and annotations. Files are written whole or not at all. */
+#ifndef IFA_VALIDATE_FILES_H
+#define IFA_VALIDATE_FILES_H
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "common/message.h"
+
+/* What every JSON report begins with: {"kind", "version", "contract", "machine": {"processor", "compiler", "threads"}}. NULL: no memory. */
+json_t *ifa_json_head(const char *kind);
+
+/* A number, or null for NaN and infinity, which JSON lacks. */
+json_t *ifa_json_number(double x);
+
+/* Reads one JSON object. IFA_IO, IFA_BAD_FILE (not a regular file, over 256 MiB, malformed with line and column, a key twice, not an object). */
+ifa_status ifa_json_read(const char *path, json_t **json, ifa_message *message);
+ifa_status ifa_json_write(const json_t *json, const char *path, ifa_message *message);
+
+/* Writes what `print` prints. */
+ifa_status ifa_print_file(const char *path, void (*print)(FILE *to, const void *context), const void *context, ifa_message *message);
+
+/* RFC 4180: in quotes, quotes doubled. */
+void ifa_print_csv(FILE *to, const char *text);
+
+/* For XML and HTML, text or attribute: the five special characters as entities, '?' for control characters, which XML 1.0 cannot hold. */
+void ifa_print_xml(FILE *to, const char *text);
+
+/* One line of GitHub's workflow commands, "::error title=TITLE::TEXT", both escaped as those want it. */
+void ifa_print_annotation(FILE *to, const char *title, const char *text);
+
+#endif
