@@ -158,10 +158,7 @@ extern "C" ifa_status ifa_cuda_attention(const ifa_cuda_attention_args *args, vo
   out.o = args->o;
   out.lse = args->lse;
   const ifa_quantize_args *tensors[] = {&plan.q, &plan.k, &plan.v};
-  for (const ifa_quantize_args *tensor : tensors) {
-    if (tensor->tokens == 0) continue; /* without keys attend reads neither K nor V */
-    status = ifa_cuda_quantize(tensor, plan.scratch, plan.scratch_bytes, stream, message);
-    if (status != IFA_OK) return status;
-  }
+  for (const ifa_quantize_args *tensor : tensors)
+    if ((status = ifa_cuda_quantize(tensor, plan.scratch, plan.scratch_bytes, stream, message)) != IFA_OK) return status;
   return ifa_cuda_attend(&plan.problem, &in, &out, plan.scratch, plan.scratch_bytes, stream, message);
 }
