@@ -13,7 +13,7 @@
 #if defined(__FAST_MATH__)
 #error "the bit contract does not survive -ffast-math"
 #endif
-#if !defined(__CUDACC__) && FLT_EVAL_METHOD != 0
+#if !defined(__CUDACC__) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 /* 16: with _Float16 kept in binary16 too */
 #error "binary32 expressions must be evaluated in binary32 (x87: compile with -msse2 -mfpmath=sse)"
 #endif
 
