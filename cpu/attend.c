@@ -381,6 +381,7 @@ static void attend_blocks(const ifa_cpu_job *job, const plan *w, const int64_t *
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < blocks; i++) /* causal: the longest first */
       if (load_block(job, w, starts, blocks - 1 - i, m) > 0) attend_block(job, m);
+    if (job->kernels->leave) job->kernels->leave();
     ifa_fpenv_leave(&env);
   }
 }
@@ -427,6 +428,7 @@ static void attend_splits(const ifa_cpu_job *job, const plan *w, const int64_t *
           for (int32_t row = 0; row < b->rows; row++) write_row(job, m, row, &sums[row], o + (size_t)row * pitch);
       }
     }
+    if (job->kernels->leave) job->kernels->leave();
     ifa_fpenv_leave(&env);
   }
 }

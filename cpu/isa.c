@@ -39,6 +39,19 @@ static inline int has_avx512_vnni(void) { /* F, DQ, BW, VL; VNNI */
 static inline int has_avx512_fp16(void) { return has_avx512_vnni() && leaf7(0, 1u << 1, 1u << 23); } /* VBMI; FP16 */
 #endif
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+enum { HWCAP_HALF = 1 << 10 /* ASIMDHP */, HWCAP_DOTPROD = 1 << 20 /* ASIMDDP */, HWCAP2_INT8_MATRIX = 1 << 13 /* I8MM */ };
+
+static inline int has_neon_dotprod(void) {
+  const unsigned long wanted = HWCAP_HALF | HWCAP_DOTPROD;
+  return (getauxval(AT_HWCAP) & wanted) == wanted;
+}
+
+static inline int has_neon_i8mm(void) { return has_neon_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_INT8_MATRIX); }
+#endif
+
 /* What this build has: cpu/CMakeLists.txt. */
 #define ABSENT NULL, NULL
 #ifdef IFA_CPU_HAVE_AVX2
@@ -79,8 +92,8 @@ static const ifa_cpu_isa isas[] = {
     {"avx512_vnni", "AVX-512 VNNI", AVX512_VNNI},
     {"avx512_fp16", "AVX-512 VNNI, weights in binary16", AVX512_FP16},
     {"amx", "AMX-INT8 tiles", AMX},
-    {"neon_dotprod", "NEON with dotprod", NEON_DOTPROD},
-    {"neon_i8mm", "NEON with i8mm", NEON_I8MM},
+    {"neon_dotprod", "NEON with dotprod and fp16", NEON_DOTPROD},
+    {"neon_i8mm", "NEON with dotprod, fp16 and i8mm", NEON_I8MM},
 };
 enum { ISA_COUNT = sizeof isas / sizeof isas[0] };
 

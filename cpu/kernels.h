@@ -53,6 +53,7 @@ typedef struct ifa_cpu_kernels {
   void (*scores)(ifa_cpu_block *b, const uint8_t *tile);
   void (*weigh)(ifa_cpu_block *b, const uint8_t *tile);
   void (*values)(ifa_cpu_block *b, const uint8_t *tile);
+  void (*leave)(void); /* NULL, or called by each thread after its last block: gives back what the thread holds (AMX tiles) */
 } ifa_cpu_kernels;
 
 /* An instruction set: its name for IFA_CPU_ISA, and the kernels if this build has them (NULL: another architecture, or too old a compiler). */
@@ -64,7 +65,9 @@ typedef struct ifa_cpu_isa {
 
 extern const ifa_cpu_kernels ifa_cpu_portable;
 #if defined(__x86_64__)
-extern const ifa_cpu_kernels ifa_cpu_avx2, ifa_cpu_avx512_vnni, ifa_cpu_avx512_fp16;
+extern const ifa_cpu_kernels ifa_cpu_avx2, ifa_cpu_avx512_vnni, ifa_cpu_avx512_fp16, ifa_cpu_amx;
+#elif defined(__aarch64__)
+extern const ifa_cpu_kernels ifa_cpu_neon_dotprod, ifa_cpu_neon_i8mm;
 #endif
 
 /* The instruction sets by name, best last; cpu/isa.c. */
