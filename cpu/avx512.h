@@ -10,7 +10,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "cpu/kernels.h"
+#include "cpu/units.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__clang__)

@@ -77,18 +77,7 @@ const ifa_cpu_isa *ifa_cpu_isa_at(int index);
 /* name NULL: what IFA_CPU_ISA names, or the best that the machine has. IFA_BAD_ARGUMENT for an unknown name, IFA_NOT_AVAILABLE with what lacks. */
 ifa_status ifa_cpu_find_isa(const char *name, const ifa_cpu_isa **isa, ifa_message *message);
 
-/* ---- for weigh: what happens rarely (cpu/block.c) ---- */
-
-/* Sections 5 and 7: row's unit follows `want`, and l (and acc, unless V is per token) move with it. */
-void ifa_cpu_follow_unit(ifa_cpu_block *b, int32_t row, int32_t want);
-
-/* Section 8: the same for U' and acc. */
-void ifa_cpu_follow_value_unit(ifa_cpu_block *b, int32_t row, int32_t want);
-
-/* Does a tile's wish leave the unit alone? */
-static inline int ifa_cpu_unit_stays(int32_t unit, int32_t want, int32_t tau) {
-  return unit != IFA_NO_UNIT && want <= unit && (tau == IFA_TAU_INF || want >= unit - tau);
-}
+/* ---- for weigh (see also cpu/units.h) ---- */
 
 /* Section 8 for a row that sees only keys from .. to-1 of the tile: its own b, and s_j (all of the tile's keys; 0 where not live). */
 int32_t ifa_cpu_partial_values(const ifa_cpu_layout *y, const uint8_t *tile, int32_t from, int32_t to, uint16_t *scale16);

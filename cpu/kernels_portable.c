@@ -1,7 +1,7 @@
 /* kernels_portable.c - the kernels in plain C, for any machine: the shapes of the loops are the vector kernels', and compilers do what they can. */
 #include <string.h>
 
-#include "cpu/kernels.h"
+#include "cpu/units.h"
 
 /* The byte of a nibble, sign extended. */
 static int32_t nibble(int8_t byte, int32_t shift) { return (int8_t)(uint8_t)((uint8_t)byte << (4 - shift)) >> 4; }

@@ -38,17 +38,24 @@ static const int8_t *row_bytes(ifa_type type, const void *data, int64_t at, int3
   return buffer;
 }
 
+/* Into a nibble that is 0. */
+static void put_nibble(int8_t *tile, size_t at, int32_t shift, int32_t value) { tile[at] = (int8_t)(uint8_t)((uint8_t)tile[at] | (value & 15) << shift); }
+
 static void pack_keys(const ifa_cpu_layout *y, const ifa_problem *p, const ifa_inputs *in, int64_t batch, int64_t kv_head, int64_t start, int32_t count, int8_t *tile) {
   int8_t buffer[IFA_MAX_HEAD_DIM];
   int32_t *bias = ifa_cpu_k_bias(y, tile);
   for (int32_t j = 0; j < count; j++) {
     const int8_t *row = row_bytes(p->k_type, in->k, ifa_offset(p->k_stride, batch, kv_head, start + j), p->head_dim, buffer);
     int8_t *to = tile + (size_t)(j / 16) * (size_t)y->dim * 16 + (size_t)(j % 16) * 4;
-    int32_t sum = 0, d = 0;
+    int32_t sum = 0, d = 0, shift;
     for (int32_t i = 0; i < p->head_dim; i++) sum += row[i];
     bias[j] = -128 * sum;
-    for (; d + 4 <= p->head_dim; d += 4) memcpy(to + d * 16, row + d, 4);
-    for (; d < p->head_dim; d++) to[d / 4 * 64 + d % 4] = row[d];
+    for (; y->k_bits == 8 && d + 4 <= p->head_dim; d += 4) memcpy(to + d * 16, row + d, 4);
+    for (; y->k_bits == 8 && d < p->head_dim; d++) to[d / 4 * 64 + d % 4] = row[d];
+    for (; d < p->head_dim; d++) {
+      size_t at = ifa_cpu_k_at(y, j, d, &shift);
+      put_nibble(tile, at, shift, row[d]);
+    }
   }
 }
 
@@ -61,6 +68,14 @@ static void pack_values(const ifa_cpu_layout *y, const ifa_problem *p, const ifa
       int32_t j = group * 4 + i;
       row[i] = j < count ? row_bytes(p->v_type, in->v, ifa_offset(p->v_stride, batch, kv_head, start + j), p->head_dim, buffer[i]) : zeros;
     }
+    if (y->v_bits == 4) {
+      for (int32_t i = 0; i < 4; i++)
+        for (int32_t d = 0, shift; d < p->head_dim; d++) {
+          size_t at = ifa_cpu_v_at(y, group * 4 + i, d, &shift);
+          put_nibble(tile, at, shift, row[i][d]);
+        }
+      continue;
+    }
     int8_t *to = tile + y->at_v + (size_t)group * (size_t)y->dim * 4;
     for (int32_t d = 0; d < p->head_dim; d++)
       for (int32_t i = 0; i < 4; i++) to[d * 4 + i] = row[i][d];
@@ -72,7 +87,7 @@ void ifa_cpu_pack_tile(const ifa_problem *p, const ifa_inputs *in, const ifa_cpu
   int32_t count = (int32_t)ifa_min64(y->keys, p->nk - start);
   int per_token = p->k_scale == IFA_SCALE_TOKEN, values_per_token = p->v_scale == IFA_SCALE_TOKEN || p->v_scale == IFA_SCALE_TOKEN_CHANNEL;
   float *k_scale = ifa_cpu_k_scale(y, tile), *v_scale = ifa_cpu_v_scale(y, tile), factor = 1.0f;
-  if (count < y->keys || y->dim != p->head_dim) memset(tile, 0, (size_t)y->at_k_scale);
+  if (count < y->keys || y->dim != p->head_dim || y->k_bits == 4 || y->v_bits == 4) memset(tile, 0, (size_t)y->at_k_scale);
   memset((uint8_t *)tile + y->at_k_scale, 0, (size_t)(y->bytes - y->at_k_scale));
   pack_keys(y, p, in, batch, kv_head, start, count, tile);
   pack_values(y, p, in, batch, kv_head, start, count, tile);

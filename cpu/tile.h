@@ -67,7 +67,7 @@ static inline ifa_cpu_tile_head *ifa_cpu_head(const ifa_cpu_layout *y, const voi
 /* Section 8: b and s_j of keys 0..count-1 of the tile from their v_scale, into v_scale16 and the head; to be called when the tile is complete. */
 void ifa_cpu_complete_values(const ifa_cpu_layout *y, void *tile);
 
-/* Fills one tile (INT8 layout) of (batch, kv_head) from the caller's operands, INT8 or INT4. p is resolved. */
+/* Fills one tile of (batch, kv_head) from the caller's operands. p is resolved. An INT4 layout only for INT4 operands; an INT8 layout takes both. */
 void ifa_cpu_pack_tile(const ifa_problem *p, const ifa_inputs *in, const ifa_cpu_layout *y, int64_t batch, int64_t kv_head, int64_t t, void *tile);
 
 #endif

@@ -1,0 +1,85 @@
+/* ceiling.c - loops of one instruction with enough independent sums to hide its latency. */
+#include "cpu/ceiling.h"
+
+#include <string.h>
+
+#include "cpu/kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+/* The empty asm keeps a sum in a register and unknown to the compiler. */
+#define KEEP(x) __asm__ volatile("" : "+v"(x))
+#define SUMS 12 /* two ports, latency 5, and some to spare */
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define LOOP(name, isa, type, zero, step, operations)            \
+  __attribute__((target(isa))) static double name(int64_t rounds) { \
+    type sum[SUMS], x = zero;                                    \
+    KEEP(x);                                                     \
+    UNROLL for (int i = 0; i < SUMS; i++) {                      \
+      sum[i] = zero;                                             \
+      KEEP(sum[i]);                                              \
+    }                                                            \
+    for (int64_t r = 0; r < rounds; r++) {                       \
+      UNROLL for (int i = 0; i < SUMS; i++) {                    \
+        sum[i] = step;                                           \
+        KEEP(sum[i]);                                            \
+      }                                                          \
+    }                                                            \
+    return (double)rounds * SUMS * (operations);                 \
+  }
+
+LOOP(fma256, "avx2,fma", __m256, _mm256_setzero_ps(), _mm256_fmadd_ps(x, x, sum[i]), 16)
+LOOP(pmaddwd256, "avx2", __m256i, _mm256_setzero_si256(), _mm256_madd_epi16(x, sum[i]), 32)
+#ifdef IFA_CPU_HAVE_AVX512_VNNI
+LOOP(fma512, "avx512f", __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(x, x, sum[i]), 32)
+LOOP(dpbusd512, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(sum[i], x, x), 128)
+#endif
+#endif
+
+static int is(const char *isa, const char *name) { return strcmp(isa, name) == 0 && ifa_cpu_find_isa(isa, &(const ifa_cpu_isa *){NULL}, NULL) == IFA_OK; }
+
+const ifa_ceiling *ifa_ceiling_integer(const char *isa) {
+#if defined(__x86_64__)
+  static const ifa_ceiling pmaddwd = {"vpmaddwd ymm", pmaddwd256};
+  if (is(isa, "avx2")) return &pmaddwd;
+#ifdef IFA_CPU_HAVE_AVX512_VNNI
+  static const ifa_ceiling dpbusd = {"vpdpbusd zmm", dpbusd512};
+  if (is(isa, "avx512_vnni") || is(isa, "avx512_fp16")) return &dpbusd;
+#endif
+#endif
+  (void)is;
+  (void)isa;
+  return NULL;
+}
+
+const ifa_ceiling *ifa_ceiling_fma(const char *isa) {
+#if defined(__x86_64__)
+  static const ifa_ceiling narrow = {"vfmadd ymm", fma256};
+  if (is(isa, "avx2")) return &narrow;
+#ifdef IFA_CPU_HAVE_AVX512_VNNI
+  static const ifa_ceiling wide = {"vfmadd zmm", fma512};
+  if (is(isa, "avx512_vnni") || is(isa, "avx512_fp16")) return &wide;
+#endif
+#endif
+  (void)isa;
+  return NULL;
+}
+
+/* Several streams of 64-byte lines would gain nothing: the machine's prefetchers follow one. */
+#if defined(__x86_64__)
+__attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
+uint64_t ifa_ceiling_read(const void *memory, size_t bytes) {
+  const uint64_t *at = memory;
+  uint64_t sum[32] = {0}, total = 0;
+  for (size_t i = 0; i < bytes / 8; i += 32)
+    for (int j = 0; j < 32; j++) sum[j] ^= at[i + (size_t)j];
+  for (int j = 0; j < 32; j++) total ^= sum[j];
+  return total;
+}
