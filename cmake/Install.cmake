@@ -38,7 +38,7 @@ if(IFA_SHARED AND NOT IFA_SANITIZE AND NOT IFA_FUZZ)
 endif()
 
 install(TARGETS ${installed_targets} EXPORT ifa)
-install(FILES include/ifa.h include/ifa_cpu.h $<$<BOOL:${IFA_HAVE_CUDA}>:${CMAKE_SOURCE_DIR}/include/ifa_cuda.h> DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES include/ifa.h include/ifa_cache.h include/ifa_cpu.h $<$<BOOL:${IFA_HAVE_CUDA}>:${CMAKE_SOURCE_DIR}/include/ifa_cuda.h> DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 
 # find_package(ifa): ifa::ifa (shared) and ifa::ifa_static.
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/ifa)

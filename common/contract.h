@@ -152,4 +152,19 @@ IFA_FN float ifa_lse(float l, int32_t e) {
   return ifa_fma((float)(e + whole), 0.693147182f, ifa_mul(fraction, 0.693147182f));
 }
 
+/* ---- 12. Quantizers -------------------------------------------------------------------------------------------- */
+
+#define IFA_TINY_GROUP 0x1p-93f /* a group with a smaller absmax is a zero group: its scale would leave [2^-100, 2^100] */
+#define IFA_HUGE_ELEMENT 0x1p99f /* elements beyond are refused; subtracting a mean may double the rest */
+
+/* Scale of a group, and the factor that takes an element to the grid: fl(Qmax / absmax). Both 0 for a zero group. */
+IFA_FN float ifa_group_scale(float absmax, float q_max, float *inverse) {
+  if (absmax < IFA_TINY_GROUP) {
+    *inverse = 0.0f;
+    return 0.0f;
+  }
+  *inverse = ifa_div(q_max, absmax);
+  return ifa_div(absmax, q_max);
+}
+
 #endif

@@ -6,7 +6,7 @@
 #include "common/contract.h"
 
 /* A scale is 0 or in [2^-100, 2^100]. *largest is left at the array's largest. */
-static ifa_status check_scales(const char *name, const float *scales, int64_t count, float *largest, ifa_message *message) {
+ifa_status ifa_check_scales(const char *name, const float *scales, int64_t count, float *largest, ifa_message *message) {
   *largest = 0.0f;
   if (count == 0) return IFA_OK;
   if (!scales) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", name);
@@ -19,24 +19,28 @@ static ifa_status check_scales(const char *name, const float *scales, int64_t co
   return IFA_OK;
 }
 
-static ifa_status check_data(const ifa_problem *p, const ifa_inputs *in, ifa_message *message) {
-  float q_max, k_max, v_max, channel_max;
-  int64_t q_count = ifa_scale_count(p->q_scale, p->batch, p->q_heads, p->nq, p->head_dim, p->q_block);
-  int64_t k_count = ifa_scale_count(p->k_scale, p->batch, p->kv_heads, p->nk, p->head_dim, p->k_block);
-  int64_t v_count = ifa_scale_count(p->v_scale, p->batch, p->kv_heads, p->nk, p->head_dim, 0);
-  ifa_status status = check_scales("q_scale", in->q_scale, q_count, &q_max, message);
-  if (status == IFA_OK) status = check_scales("k_scale", in->k_scale, k_count, &k_max, message);
-  if (status == IFA_OK) status = check_scales("v_scale", in->v_scale, v_count, &v_max, message);
-  if (status == IFA_OK && p->v_scale == IFA_SCALE_TOKEN_CHANNEL)
-    status = check_scales("v_channel_scale", in->v_channel_scale, p->batch * p->kv_heads * p->head_dim, &channel_max, message);
-  if (status != IFA_OK) return status;
-
+ifa_status ifa_check_octaves(const ifa_problem *p, float q_max, float k_max, ifa_message *message) {
   double largest_dot = (double)p->head_dim * (p->q_type == IFA_I4 ? 8 : 128) * (p->k_type == IFA_I4 ? 8 : 128);
   double octaves = (double)q_max * p->sm_scale * (double)IFA_LOG2E * k_max * largest_dot;
   if (!(octaves <= 0x1p22))
     return ifa_fail(message, IFA_BAD_DATA, "q_scale up to %g times k_scale up to %g times sm_scale %g allows scores of %g octaves; the limit is 2^22",
                     (double)q_max, (double)k_max, (double)p->sm_scale, octaves);
   return IFA_OK;
+}
+
+static ifa_status check_data(const ifa_problem *p, const ifa_inputs *in, ifa_message *message) {
+  float q_max, k_max, v_max, channel_max;
+  int64_t q_count = ifa_scale_count(p->q_scale, p->batch, p->q_heads, p->nq, p->head_dim, p->q_block);
+  int64_t k_count = ifa_scale_count(p->k_scale, p->batch, p->kv_heads, p->nk, p->head_dim, p->k_block);
+  int64_t v_count = ifa_scale_count(p->v_scale, p->batch, p->kv_heads, p->nk, p->head_dim, 0);
+  ifa_status status = ifa_check_scales("q_scale", in->q_scale, q_count, &q_max, message);
+  if (status == IFA_OK) status = ifa_check_scales("k_scale", in->k_scale, k_count, &k_max, message);
+  if (status == IFA_OK) status = ifa_check_scales("v_scale", in->v_scale, v_count, &v_max, message);
+  if (status == IFA_OK && p->v_scale == IFA_SCALE_TOKEN_CHANNEL)
+    status = ifa_check_scales("v_channel_scale", in->v_channel_scale, p->batch * p->kv_heads * p->head_dim, &channel_max, message);
+  if (status != IFA_OK) return status;
+
+  return ifa_check_octaves(p, q_max, k_max, message);
 }
 
 static ifa_status check_rows(const ifa_problem *p, const ifa_inputs *in, ifa_message *message) {

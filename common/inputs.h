@@ -8,4 +8,8 @@
  * numbers ascending and in range? The floating-point environment must be the default one (denormals-are-zero would hide a bad scale). */
 ifa_status ifa_inputs_check(const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, ifa_message *message);
 
+/* Two of these checks: every scale of an array, whose largest is left at *largest; scores below 2^22 octaves, given the largest scales. */
+ifa_status ifa_check_scales(const char *name, const float *scales, int64_t count, float *largest, ifa_message *message);
+ifa_status ifa_check_octaves(const ifa_problem *problem, float largest_q, float largest_k, ifa_message *message);
+
 #endif

@@ -29,6 +29,7 @@ const char *ifa_status_name(ifa_status status) {
     case IFA_NOT_AVAILABLE: return "not available";
     case IFA_OUT_OF_MEMORY: return "out of memory";
     case IFA_IO: return "input/output error";
+    case IFA_FULL: return "full";
   }
   return "unknown status";
 }

@@ -25,9 +25,11 @@ typedef struct row_sums {
 /* One thread's memory. */
 typedef struct scratch {
   ifa_cpu_block block;
-  int64_t index[IFA_CPU_ROWS];  /* of the row in the output: (batch * q_heads + head) * nq + row */
+  ifa_cpu_query at;             /* where Q and the output lie; of batch `first_batch` */
+  int64_t first_batch;          /* 0 if `at` is a query's own, else batch */
+  int64_t index[IFA_CPU_ROWS];  /* of the row in the output: (first_batch * q_heads + head) * nq + row */
   int64_t number[IFA_CPU_ROWS]; /* among the computed rows: first index of the stages */
-  int64_t batch, kv_head, nk;
+  int64_t batch, kv_head;
   int32_t live_first, live_end; /* keys that any row sees */
   int32_t all_first, all_end;   /* keys that every row sees */
   row_sums sums[IFA_CPU_ROWS];
@@ -51,27 +53,53 @@ typedef struct plan {
 
 static size_t aligned(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
 
-static plan plan_for(const ifa_problem *p, int threads) {
-  plan w = {0};
-  int64_t together = p->q_heads / p->kv_heads * p->nq;
+/* Bytes and offsets, from threads, rows, blocks, wave; `starts` entries of find_blocks. */
+static void lay_out(plan *w, const ifa_problem *p, int64_t starts, int threads) {
   size_t dim = (size_t)(p->head_dim + 15) / 16 * 16, keys = (size_t)p->kv_tile;
-  w.rows = (int32_t)ifa_min64(IFA_CPU_ROWS, together);
+  size_t rows = IFA_CPU_ROWS; /* kernels may touch whole groups of rows */
+  w->scratch_bytes = aligned(sizeof(scratch)) + aligned(rows * dim * 2) + aligned(rows * keys * 4) + aligned(rows * keys * 2) + 2 * aligned(rows * dim * 4);
+  w->split_bytes = aligned(sizeof(split_sums)) + aligned((size_t)w->rows * dim * 4);
+  w->sums_bytes = aligned((size_t)w->rows * sizeof(row_sums)) + aligned((size_t)w->rows * dim * 4);
+  w->at_starts = (size_t)threads * w->scratch_bytes;
+  w->at_splits = w->at_starts + aligned((size_t)starts * sizeof(int64_t));
+  w->at_sums = w->at_splits + (size_t)(w->wave * w->blocks) * w->split_bytes;
+  w->bytes = w->at_sums + (w->wave ? (size_t)w->blocks * w->sums_bytes : 0);
+}
+
+/* How many splits are shared out at a time, if they are. */
+static int64_t wave_for(int64_t splits, int64_t blocks, int threads) {
+  if (splits <= 1 || blocks == 0 || blocks >= 2 * threads) return 0;
+  return ifa_min64(splits, ifa_ceil_div((int64_t)SPLIT_ITEMS * threads, blocks));
+}
+
+static plan plan_for(const ifa_problem *p, const ifa_cpu_query *queries, int threads) {
+  plan w = {0};
+  int64_t group = p->q_heads / p->kv_heads, together = queries ? 0 : group * p->nq, nk = queries ? 0 : p->nk;
   w.blocks_per_matrix = ifa_ceil_div(together, IFA_CPU_ROWS);
   w.blocks = w.blocks_per_matrix * p->batch * p->kv_heads;
-  w.splits = ifa_ceil_div(p->nk, p->kv_split);
-  if (w.splits > 1 && w.blocks < 2 * threads) w.wave = ifa_min64(w.splits, ifa_ceil_div((int64_t)SPLIT_ITEMS * threads, w.blocks));
-  size_t rows = IFA_CPU_ROWS; /* kernels may touch whole groups of rows */
-  w.scratch_bytes = aligned(sizeof(scratch)) + aligned(rows * dim * 2) + aligned(rows * keys * 4) + aligned(rows * keys * 2) + 2 * aligned(rows * dim * 4);
-  w.split_bytes = aligned(sizeof(split_sums)) + aligned((size_t)w.rows * dim * 4);
-  w.sums_bytes = aligned((size_t)w.rows * sizeof(row_sums)) + aligned((size_t)w.rows * dim * 4);
-  w.at_starts = (size_t)threads * w.scratch_bytes;
-  w.at_splits = w.at_starts + aligned((size_t)(w.blocks + 1) * sizeof(int64_t));
-  w.at_sums = w.at_splits + (size_t)(w.wave * w.blocks) * w.split_bytes;
-  w.bytes = w.at_sums + (w.wave ? (size_t)w.blocks * w.sums_bytes : 0);
+  for (int64_t i = 0; queries && i < p->batch; i++) {
+    together = ifa_max64(together, group * queries[i].nq);
+    nk = ifa_max64(nk, queries[i].nk);
+    w.blocks += ifa_ceil_div(group * queries[i].nq, IFA_CPU_ROWS) * p->kv_heads;
+  }
+  w.rows = (int32_t)ifa_min64(IFA_CPU_ROWS, together);
+  w.splits = ifa_ceil_div(nk, p->kv_split);
+  w.wave = wave_for(w.splits, w.blocks, threads);
+  lay_out(&w, p, queries ? p->batch + 1 : w.blocks + 1, threads);
   return w;
 }
 
-size_t ifa_cpu_attend_bytes(const ifa_problem *p, int threads) { return plan_for(p, threads).bytes; }
+size_t ifa_cpu_attend_bytes(const ifa_problem *p, int threads) { return plan_for(p, NULL, threads).bytes; }
+
+size_t ifa_cpu_attend_queries_bytes(const ifa_problem *p, int64_t rows, int threads) {
+  plan w = {.rows = (int32_t)ifa_min64(IFA_CPU_ROWS, p->q_heads / p->kv_heads * rows)};
+  if (p->nk > p->kv_split) { /* splits may be shared out: fewer than 2 * threads blocks, SPLIT_ITEMS items a thread and one more a block */
+    w.blocks = 2 * threads;
+    w.wave = SPLIT_ITEMS / 2 + 1;
+  }
+  lay_out(&w, p, rows + 1, threads);
+  return w.bytes;
+}
 
 static scratch *scratch_at(const ifa_cpu_job *job, const plan *w, uint8_t *workspace, int thread) {
   uint8_t *at = workspace + (size_t)thread * w->scratch_bytes;
@@ -97,9 +125,15 @@ static scratch *scratch_at(const ifa_cpu_job *job, const plan *w, uint8_t *works
 /* ---- blocks of rows ---- */
 
 /* All computed rows of a block: when all rows are computed block n is rows of matrix n / blocks_per_matrix; when rows are chosen it is the computed rows
- * starts[n] .. starts[n + 1] - 1. */
+ * starts[n] .. starts[n + 1] - 1; when there are queries, starts[i] is query i's first block. */
 static int64_t find_blocks(const ifa_cpu_job *job, const plan *w, int64_t *starts) {
   const ifa_problem *p = job->p;
+  if (job->queries) {
+    starts[0] = 0;
+    for (int64_t i = 0; i < p->batch; i++)
+      starts[i + 1] = starts[i] + ifa_ceil_div(p->q_heads / p->kv_heads * job->queries[i].nq, IFA_CPU_ROWS) * p->kv_heads;
+    return w->blocks;
+  }
   if (!job->in->rows) return w->blocks;
   int64_t blocks = 0, per_matrix = p->q_heads / p->kv_heads * p->nq;
   for (int64_t r = 0; r < job->in->row_count; r++)
@@ -114,16 +148,16 @@ static void store_q(const ifa_cpu_job *job, scratch *m, int32_t row, int64_t at)
   int16_t *q16 = (int16_t *)m->block.q + (size_t)row * (size_t)dim;
   uint8_t *q8 = m->block.q + (size_t)row * (size_t)dim;
   for (int32_t d = 0; d < dim; d++) {
-    int32_t value = d < p->head_dim ? ifa_operand_get(p->q_type, job->in->q, at + d) : 0;
+    int32_t value = d < p->head_dim ? ifa_operand_get(m->at.q_type, m->at.q, at + d) : 0;
     if (job->kernels->q_form == IFA_CPU_INT16) q16[d] = (int16_t)value;
     else q8[d] = (uint8_t)(job->kernels->q_form == IFA_CPU_OFFSET8 ? value + 128 : value);
   }
 }
 
-static float q_scale_of(const ifa_problem *p, const ifa_inputs *in, int64_t matrix, int64_t row) {
-  if (p->q_scale == IFA_SCALE_TOKEN) return in->q_scale[matrix * p->nq + row];
-  if (p->q_scale == IFA_SCALE_BLOCK) return in->q_scale[matrix * ifa_ceil_div(p->nq, p->q_block) + row / p->q_block];
-  return in->q_scale[matrix];
+static float q_scale_of(const ifa_problem *p, const ifa_cpu_query *at, int64_t matrix, int64_t row) {
+  if (p->q_scale == IFA_SCALE_TOKEN) return at->q_scale[matrix * at->nq + row];
+  if (p->q_scale == IFA_SCALE_BLOCK) return at->q_scale[matrix * ifa_ceil_div(at->nq, p->q_block) + row / p->q_block];
+  return at->q_scale[matrix];
 }
 
 /* Section 3: the keys that query row `row` of nq sees among nk. */
@@ -138,47 +172,61 @@ static void live_keys(const ifa_problem *p, int64_t nq, int64_t nk, int64_t row,
   *end = (int32_t)e;
 }
 
-/* Returns the number of rows, which may be 0 (a sequence with fewer query tokens). */
-static int32_t load_block(const ifa_cpu_job *job, const plan *w, const int64_t *starts, int64_t n, scratch *m) {
+/* Where block n lies: matrix (batch * kv_heads + kv_head) and first row of it; and whose Q and output these are. */
+static int64_t find_block(const ifa_cpu_job *job, const plan *w, const int64_t *starts, int64_t n, scratch *m) {
   const ifa_problem *p = job->p;
-  int64_t group = p->q_heads / p->kv_heads, matrix, nq, first_row, count;
-  ifa_cpu_block *b = &m->block;
+  int64_t matrix, first_row = 0;
+  if (job->queries) {
+    int64_t low = 0, high = p->batch; /* starts[low] <= n < starts[high] */
+    while (high - low > 1) {
+      int64_t middle = (low + high) / 2;
+      if (starts[middle] <= n) low = middle;
+      else high = middle;
+    }
+    int64_t each = (starts[low + 1] - starts[low]) / p->kv_heads;
+    m->batch = low;
+    m->kv_head = (n - starts[low]) / each;
+    m->at = job->queries[low];
+    m->first_batch = 0;
+    return (n - starts[low]) % each * IFA_CPU_ROWS;
+  }
   if (job->in->rows) {
-    matrix = job->in->rows[starts[n]] / (group * p->nq);
-    first_row = starts[n];
-    count = starts[n + 1] - first_row;
+    matrix = job->in->rows[starts[n]] / (p->q_heads / p->kv_heads * p->nq);
   } else {
     matrix = n / w->blocks_per_matrix;
     first_row = n % w->blocks_per_matrix * IFA_CPU_ROWS;
   }
-  m->batch = matrix / p->kv_heads;
+  m->batch = m->first_batch = matrix / p->kv_heads;
   m->kv_head = matrix % p->kv_heads;
-  m->nk = job->nk ? job->nk[m->batch] : p->nk;
-  nq = job->nq ? job->nq[m->batch] : p->nq;
-  if (!job->in->rows) count = ifa_min64(IFA_CPU_ROWS, group * nq - first_row);
-  b->rows = 0;
+  m->at = (ifa_cpu_query){.q = job->in->q, .q_scale = job->in->q_scale, .q_type = p->q_type, .q_stride = p->q_stride, .o = job->out->o,
+                          .o_stride = p->o_stride, .lse = job->out->lse, .nq = p->nq, .nk = p->nk};
+  return first_row;
+}
+
+static void load_block(const ifa_cpu_job *job, const plan *w, const int64_t *starts, int64_t n, scratch *m) {
+  const ifa_problem *p = job->p;
+  int64_t group = p->q_heads / p->kv_heads, first_row = find_block(job, w, starts, n, m), nq = m->at.nq;
+  ifa_cpu_block *b = &m->block;
+  b->rows = (int32_t)(job->in->rows ? starts[n + 1] - starts[n] : ifa_min64(IFA_CPU_ROWS, group * nq - first_row));
   m->live_first = m->all_end = INT32_MAX;
   m->live_end = m->all_first = 0;
-  for (int64_t i = 0; i < count; i++) {
-    int32_t row = b->rows;
+  for (int32_t row = 0; row < b->rows; row++) {
     int64_t index, head, token;
     if (job->in->rows) {
-      index = job->in->rows[first_row + i];
-      head = index / p->nq % p->q_heads;
-      token = index % p->nq;
-      if (token >= nq) continue;
-      m->number[row] = first_row + i;
+      m->number[row] = starts[n] + row;
+      index = job->in->rows[starts[n] + row];
+      head = index / nq % p->q_heads;
+      token = index % nq;
     } else {
-      token = (first_row + i) / group;
-      head = m->kv_head * group + (first_row + i) % group;
-      index = (m->batch * p->q_heads + head) * p->nq + token;
-      m->number[row] = index;
+      token = (first_row + row) / group;
+      head = m->kv_head * group + (first_row + row) % group;
+      m->number[row] = index = (m->first_batch * p->q_heads + head) * nq + token;
     }
     m->index[row] = index;
-    b->factor[row] = ifa_row_factor(q_scale_of(p, job->in, m->batch * p->q_heads + head, token), p->sm_scale);
-    store_q(job, m, row, ifa_offset(p->q_stride, m->batch, head, token));
+    b->factor[row] = ifa_row_factor(q_scale_of(p, &m->at, m->first_batch * p->q_heads + head, token), p->sm_scale);
+    store_q(job, m, row, ifa_offset(m->at.q_stride, m->first_batch, head, token));
     int32_t first, end;
-    live_keys(p, nq, m->nk, token, &first, &end);
+    live_keys(p, nq, m->at.nk, token, &first, &end);
     b->live_first[row] = first;
     b->live_end[row] = end;
     if (end > first) {
@@ -187,10 +235,8 @@ static int32_t load_block(const ifa_cpu_job *job, const plan *w, const int64_t *
     }
     m->all_first = first > m->all_first ? first : m->all_first;
     m->all_end = end < m->all_end ? end : m->all_end;
-    b->rows++;
   }
   for (int32_t row = 0; row < b->rows; row++) m->sums[row] = (row_sums){IFA_NO_UNIT, IFA_NO_UNIT, 0.0f};
-  return b->rows;
 }
 
 /* ---- stages ---- */
@@ -199,14 +245,14 @@ static void record_scores(const ifa_cpu_job *job, const scratch *m, int64_t t) {
   const ifa_cpu_block *b = &m->block;
   for (int32_t row = b->first; row < b->last; row++)
     for (int32_t j = b->from[row]; j < b->to[row]; j++)
-      if (job->out->stages->s) job->out->stages->s[m->number[row] * m->nk + t * b->layout->keys + j] = b->s[(size_t)row * (size_t)b->layout->keys + (size_t)j];
+      if (job->out->stages->s) job->out->stages->s[m->number[row] * m->at.nk + t * b->layout->keys + j] = b->s[(size_t)row * (size_t)b->layout->keys + (size_t)j];
 }
 
 /* p: what the kernel gave if V is not per token; else it never leaves the kernel but in l, and is computed again from the scores. */
 static void record_weights(const ifa_cpu_job *job, const scratch *m, int64_t t, const uint8_t *tile) {
   const ifa_stages *stages = job->out->stages;
   const ifa_cpu_block *b = &m->block;
-  int64_t tiles = ifa_ceil_div(m->nk, b->layout->keys);
+  int64_t tiles = ifa_ceil_div(m->at.nk, b->layout->keys);
   for (int32_t row = b->first; row < b->last; row++) {
     if (b->to[row] <= b->from[row]) continue;
     float r = ifa_mul(b->factor[row], ifa_cpu_head(b->layout, tile)->k_factor);
@@ -214,7 +260,7 @@ static void record_weights(const ifa_cpu_job *job, const scratch *m, int64_t t, 
     if (stages->value_unit && b->values_per_token) stages->value_unit[m->number[row] * tiles + t] = b->value_unit[row];
     for (int32_t j = b->from[row]; j < b->to[row]; j++) {
       size_t at = (size_t)row * (size_t)b->layout->keys + (size_t)j;
-      int64_t key = m->number[row] * m->nk + t * b->layout->keys + j;
+      int64_t key = m->number[row] * m->at.nk + t * b->layout->keys + j;
       uint8_t p = job->kernels->p_bytes == 1 ? b->p[at] : (uint8_t)((const int16_t *)b->p)[at];
       if (stages->value_p) stages->value_p[key] = p;
       if (stages->p && stages->s && b->values_per_token)
@@ -226,7 +272,7 @@ static void record_weights(const ifa_cpu_job *job, const scratch *m, int64_t t, 
 
 static void clear_stages(const ifa_cpu_job *job, const scratch *m) {
   const ifa_stages *stages = job->out->stages;
-  int64_t nk = m->nk, tiles = ifa_ceil_div(nk, job->layout.keys);
+  int64_t nk = m->at.nk, tiles = ifa_ceil_div(nk, job->layout.keys);
   for (int32_t row = 0; row < m->block.rows; row++) {
     int64_t number = m->number[row];
     if (stages->s) memset(stages->s + number * nk, 0, (size_t)nk * 4);
@@ -266,7 +312,7 @@ static void look_at_tile(scratch *m, int64_t t) {
 static void attend_split(const ifa_cpu_job *job, scratch *m, int64_t split) {
   const ifa_problem *p = job->p;
   ifa_cpu_block *b = &m->block;
-  int64_t start = split * p->kv_split, end = ifa_min64(start + p->kv_split, m->nk);
+  int64_t start = split * p->kv_split, end = ifa_min64(start + p->kv_split, m->at.nk);
   int64_t first = ifa_max64(start, m->live_first) / p->kv_tile, last = ifa_ceil_div(ifa_min64(end, m->live_end), p->kv_tile);
   for (int32_t row = 0; row < IFA_CPU_ROWS; row++) b->unit[row] = b->value_unit[row] = IFA_NO_UNIT;
   memset(b->l, 0, sizeof b->l);
@@ -296,7 +342,7 @@ static void record_split(const ifa_cpu_job *job, const scratch *m, int64_t split
   const ifa_cpu_block *b = &m->block;
   size_t dim = (size_t)job->p->head_dim;
   for (int32_t row = 0; row < b->rows; row++) {
-    size_t at = (size_t)(m->number[row] * ifa_ceil_div(m->nk, job->p->kv_split) + split);
+    size_t at = (size_t)(m->number[row] * ifa_ceil_div(m->at.nk, job->p->kv_split) + split);
     if (stages->l) stages->l[at] = total_l(b, row);
     if (stages->acc) memcpy(stages->acc + at * dim, b->acc + (size_t)row * (size_t)b->layout->dim, dim * sizeof(int32_t));
   }
@@ -329,8 +375,8 @@ static void merge(row_sums *row, float *o, int32_t unit, int32_t value_unit, int
 static void write_row(const ifa_cpu_job *job, const scratch *m, int32_t row, const row_sums *sums, const float *o) {
   const ifa_problem *p = job->p;
   const ifa_inputs *in = job->in;
-  int64_t index = m->index[row], head = index / p->nq % p->q_heads, matrix = m->batch * p->kv_heads + m->kv_head;
-  int64_t at = ifa_offset(p->o_stride, m->batch, head, index % p->nq);
+  int64_t index = m->index[row], head = index / m->at.nq % p->q_heads, matrix = m->batch * p->kv_heads + m->kv_head;
+  int64_t at = ifa_offset(m->at.o_stride, m->first_batch, head, index % m->at.nq);
   int nothing = sums->unit == IFA_NO_UNIT || sums->value_unit == IFA_NO_UNIT; /* no live key, or all values 0 */
   float out[IFA_MAX_HEAD_DIM];
   for (int32_t d = 0; d < p->head_dim; d++) {
@@ -341,10 +387,10 @@ static void write_row(const ifa_cpu_job *job, const scratch *m, int32_t row, con
   }
   if (p->v_scale == IFA_SCALE_TOKEN_CHANNEL && !nothing)
     for (int32_t d = 0; d < p->head_dim; d++) out[d] = ifa_mul(out[d], in->v_channel_scale[matrix * p->head_dim + d]);
-  if (p->out_type == IFA_F32) memcpy((float *)job->out->o + at, out, (size_t)p->head_dim * sizeof(float));
+  if (p->out_type == IFA_F32) memcpy((float *)m->at.o + at, out, (size_t)p->head_dim * sizeof(float));
   else
-    for (int32_t d = 0; d < p->head_dim; d++) ifa_float_set(p->out_type, job->out->o, at + d, out[d]);
-  if (p->lse) job->out->lse[index] = sums->unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(sums->l, sums->unit);
+    for (int32_t d = 0; d < p->head_dim; d++) ifa_float_set(p->out_type, m->at.o, at + d, out[d]);
+  if (p->lse) m->at.lse[index] = sums->unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(sums->l, sums->unit);
 }
 
 /* ---- all of it ---- */
@@ -355,7 +401,7 @@ static void attend_block(const ifa_cpu_job *job, scratch *m) {
   int32_t dim = job->p->head_dim;
   size_t pitch = (size_t)job->layout.dim;
   if (job->out->stages) clear_stages(job, m);
-  for (int64_t split = 0; split * job->p->kv_split < m->nk; split++) {
+  for (int64_t split = 0; split * job->p->kv_split < m->at.nk; split++) {
     attend_split(job, m, split);
     if (job->out->stages) record_split(job, m, split);
     for (int32_t row = 0; row < b->rows; row++)
@@ -379,8 +425,10 @@ static void attend_blocks(const ifa_cpu_job *job, const plan *w, const int64_t *
     ifa_fpenv_enter(&env); /* each thread has its own */
     scratch *m = scratch_at(job, w, workspace, thread_number());
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t i = 0; i < blocks; i++) /* causal: the longest first */
-      if (load_block(job, w, starts, blocks - 1 - i, m) > 0) attend_block(job, m);
+    for (int64_t i = 0; i < blocks; i++) { /* causal: the longest first */
+      load_block(job, w, starts, blocks - 1 - i, m);
+      attend_block(job, m);
+    }
     if (job->kernels->leave) job->kernels->leave();
     ifa_fpenv_leave(&env);
   }
@@ -405,7 +453,7 @@ static void attend_splits(const ifa_cpu_job *job, const plan *w, const int64_t *
       for (int64_t i = 0; i < count * blocks; i++) {
         int64_t slot = i / blocks, block = i % blocks;
         split_sums *to = split_at(w, workspace, blocks, slot, block);
-        if (load_block(job, w, starts, block, m) == 0) continue;
+        load_block(job, w, starts, block, m);
         attend_split(job, m, wave + slot);
         memcpy(to->unit, b->unit, sizeof to->unit);
         memcpy(to->value_unit, b->value_unit, sizeof to->value_unit);
@@ -416,7 +464,7 @@ static void attend_splits(const ifa_cpu_job *job, const plan *w, const int64_t *
       for (int64_t block = 0; block < blocks; block++) {
         row_sums *sums = (row_sums *)(workspace + w->at_sums + (size_t)block * w->sums_bytes);
         float *o = (float *)((uint8_t *)sums + aligned((size_t)w->rows * sizeof *sums));
-        if (load_block(job, w, starts, block, m) == 0) continue;
+        load_block(job, w, starts, block, m);
         if (wave == 0) memcpy(sums, m->sums, (size_t)b->rows * sizeof *sums);
         for (int64_t slot = 0; slot < count; slot++) {
           const split_sums *from = split_at(w, workspace, blocks, slot, block);
@@ -434,7 +482,7 @@ static void attend_splits(const ifa_cpu_job *job, const plan *w, const int64_t *
 }
 
 void ifa_cpu_attend_tiles(const ifa_cpu_job *job, void *workspace) {
-  plan w = plan_for(job->p, job->threads);
+  plan w = plan_for(job->p, job->queries, job->threads);
   int64_t *starts = (int64_t *)((uint8_t *)workspace + w.at_starts);
   ifa_cpu_fill_tables();
   int64_t blocks = find_blocks(job, &w, starts);

@@ -55,7 +55,8 @@ typedef enum ifa_status {
   IFA_UNSUPPORTED,   /* a valid problem that this backend does not implement */
   IFA_NOT_AVAILABLE, /* a backend that this build or machine does not have */
   IFA_OUT_OF_MEMORY,
-  IFA_IO /* the operating system refused a read or a write */
+  IFA_IO, /* the operating system refused a read or a write */
+  IFA_FULL /* a cache (ifa_cache.h) has no block, sequence or position left */
 } ifa_status;
 
 /* "ok", "bad problem", ... ; never NULL. */

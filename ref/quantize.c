@@ -9,9 +9,6 @@
 #include "common/operand.h"
 #include "common/problem.h"
 
-#define TINY 0x1p-93f   /* a group with a smaller absmax is a zero group: its scale would leave [2^-100, 2^100] */
-#define HUGE_X 0x1p99f  /* elements beyond are refused; subtracting a mean may double the rest */
-
 /* One [tokens, head_dim] matrix being quantized. x: its elements as binary32, with the mean subtracted if asked. */
 typedef struct matrix {
   const ifa_quantize_args *a;
@@ -22,16 +19,6 @@ typedef struct matrix {
 static float largest_of(float largest, float x) {
   float magnitude = fabsf(x);
   return magnitude > largest ? magnitude : largest;
-}
-
-/* Scale of a group, and the factor that takes an element to the grid: fl(Qmax / absmax). Both 0 for a zero group. */
-static float group_scale(float absmax, float q_max, float *inverse) {
-  if (absmax < TINY) {
-    *inverse = 0.0f;
-    return 0.0f;
-  }
-  *inverse = ifa_div(q_max, absmax);
-  return ifa_div(absmax, q_max);
 }
 
 /* q = clamp(rne(fl(x * inverse))). The product is at most q_max + 1 in magnitude. */
@@ -45,7 +32,7 @@ static ifa_status load(matrix *m, ifa_message *message) {
   for (int64_t t = 0; t < a->tokens; t++)
     for (int64_t d = 0; d < a->head_dim; d++) {
       float x = ifa_float_get(a->src_type, a->src, ifa_offset(a->src_stride, m->batch, m->head, t) + d);
-      if (!(fabsf(x) <= HUGE_X))
+      if (!(fabsf(x) <= IFA_HUGE_ELEMENT))
         return ifa_fail(message, IFA_BAD_DATA, "src[%" PRId64 "][%" PRId64 "][%" PRId64 "][%" PRId64 "] is %g; elements must be finite and at most 2^99",
                         m->batch, m->head, t, d, (double)x);
       m->x[t * a->head_dim + d] = x;
@@ -60,10 +47,10 @@ static void subtract_mean(matrix *m) {
   float absmax = 0.0f;
   int e = 0;
   for (int64_t i = 0; i < a->tokens * a->head_dim; i++) absmax = largest_of(absmax, m->x[i]);
-  if (absmax >= TINY) frexpf(absmax, &e);
+  if (absmax >= IFA_TINY_GROUP) frexpf(absmax, &e);
   for (int64_t d = 0; d < a->head_dim; d++) {
     int64_t sum = 0;
-    for (int64_t t = 0; absmax >= TINY && t < a->tokens; t++)
+    for (int64_t t = 0; absmax >= IFA_TINY_GROUP && t < a->tokens; t++)
       sum += (int64_t)rint(scalbn((double)m->x[t * a->head_dim + d], 24 - e));
     float mean = a->tokens ? (float)scalbn((double)sum / (double)a->tokens, e - 24) : 0.0f;
     if (a->mean) a->mean[m->number * a->head_dim + d] = mean;
@@ -93,7 +80,7 @@ static void quantize_by_rows(matrix *m, int64_t rows, float *scale) {
     int64_t end = ifa_min64(start + rows, m->a->tokens);
     float absmax = 0.0f, inverse;
     for (int64_t i = start * dim; i < end * dim; i++) absmax = largest_of(absmax, m->x[i]);
-    scale[group] = group_scale(absmax, q_max_of(m), &inverse);
+    scale[group] = ifa_group_scale(absmax, q_max_of(m), &inverse);
     for (int64_t t = start; t < end; t++)
       for (int64_t d = 0; d < dim; d++) store(m, t, d, inverse);
   }
@@ -108,7 +95,7 @@ static float channel_absmax(const matrix *m, int64_t d) {
 static void quantize_by_channel(matrix *m, float *scale) {
   for (int64_t d = 0; d < m->a->head_dim; d++) {
     float inverse;
-    scale[d] = group_scale(channel_absmax(m, d), q_max_of(m), &inverse);
+    scale[d] = ifa_group_scale(channel_absmax(m, d), q_max_of(m), &inverse);
     for (int64_t t = 0; t < m->a->tokens; t++) store(m, t, d, inverse);
   }
 }
@@ -117,7 +104,7 @@ static void quantize_by_channel(matrix *m, float *scale) {
 static void quantize_by_token_and_channel(matrix *m, float *scale, float *channel_scale) {
   for (int64_t d = 0; d < m->a->head_dim; d++) {
     float inverse;
-    channel_scale[d] = group_scale(channel_absmax(m, d), 1.0f, &inverse);
+    channel_scale[d] = ifa_group_scale(channel_absmax(m, d), 1.0f, &inverse);
     for (int64_t t = 0; t < m->a->tokens; t++) m->x[t * m->a->head_dim + d] = ifa_mul(m->x[t * m->a->head_dim + d], inverse);
   }
   quantize_by_rows(m, 1, scale);
