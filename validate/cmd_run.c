@@ -10,15 +10,15 @@
 #include "validate/report.h"
 #include "validate/suite.h"
 
-enum { MAX_SOURCES = 64, MAX_BACKENDS = 16, OPTION_JUNIT = 256, OPTION_CSV, OPTION_SEED };
+enum { MAX_SOURCES = 64, MAX_BACKENDS = 16, OPTION_JUNIT = 256, OPTION_CSV, OPTION_HTML, OPTION_ANNOTATIONS, OPTION_SEED };
 
 typedef struct options {
   struct { char kind; const char *text; } sources[MAX_SOURCES]; /* kind 's': a suite, 'c': a case */
   int source_count;
-  const char *input, *json, *junit, *csv;
+  const char *input, *json, *html, *junit, *csv;
   char *backends;
   uint64_t seed;
-  int verbose;
+  int verbose, annotate;
 } options;
 
 static const struct argp_option option_list[] = {
@@ -28,8 +28,10 @@ static const struct argp_option option_list[] = {
     {"backend", 'b', "A,B", 0, "backends (default: all; those that this machine lacks are counted as not available)", 0},
     {"seed", OPTION_SEED, "N", 0, "seed of the cases that name none (default 1)", 0},
     {"json", 'j', "FILE", 0, "write a JSON report", 0},
+    {"html", OPTION_HTML, "FILE", 0, "write a report as one page, readable anywhere", 0},
     {"junit", OPTION_JUNIT, "FILE", 0, "write a JUnit XML report", 0},
     {"csv", OPTION_CSV, "FILE", 0, "write a CSV report", 0},
+    {"annotations", OPTION_ANNOTATIONS, "github", 0, "a line of GitHub's workflow commands for every failure", 0},
     {"verbose", 'v', NULL, 0, "a line for every case, not only for those that do not pass", 0},
     {0}};
 
@@ -47,6 +49,11 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case 'b': o->backends = value; return 0;
     case 'j': o->json = value; return 0;
     case 'v': o->verbose = 1; return 0;
+    case OPTION_HTML: o->html = value; return 0;
+    case OPTION_ANNOTATIONS:
+      if (strcmp(value, "github") != 0) argp_error(state, "--annotations %s is not github", value);
+      o->annotate = 1;
+      return 0;
     case OPTION_JUNIT: o->junit = value; return 0;
     case OPTION_CSV: o->csv = value; return 0;
     case OPTION_SEED:
@@ -116,8 +123,10 @@ static void show_progress(size_t done, size_t total, const ifa_report *report) {
 }
 
 static void print_result(const options *o, const ifa_result *r) {
-  if (ifa_verdict_is_failure(r->outcome.verdict)) ifa_report_print_failure(stdout, r);
-  else if (o->verbose)
+  int failed = ifa_verdict_is_failure(r->outcome.verdict);
+  if (failed) ifa_report_print_failure(stdout, r);
+  if (failed && o->annotate) ifa_report_print_annotation(stdout, r);
+  if (!failed && o->verbose)
     printf("%s  %s  %.3f s  %s%s%s\n", ifa_verdict_name(r->outcome.verdict), r->backend, r->outcome.seconds, r->text,
            r->outcome.verdict == IFA_PASSED ? "" : "  ", r->outcome.verdict == IFA_PASSED ? "" : r->outcome.message.text);
 }
@@ -162,6 +171,7 @@ static ifa_status write_reports(const options *o, const ifa_report *report, ifa_
   ifa_message *why = message, later; /* all are tried; the first failure is told */
   ifa_status first = IFA_OK, status;
   if (o->json && (status = ifa_report_write_json(report, o->json, why)) != IFA_OK) first = status, why = &later;
+  if (o->html && (status = ifa_report_write_html(report, o->html, why)) != IFA_OK) first = first ? first : status, why = &later;
   if (o->junit && (status = ifa_report_write_junit(report, o->junit, why)) != IFA_OK) first = first ? first : status, why = &later;
   if (o->csv && (status = ifa_report_write_csv(report, o->csv, why)) != IFA_OK) first = first ? first : status;
   return first;

@@ -15,6 +15,8 @@ int cmd_list(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
 int cmd_accuracy(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+int cmd_report(int argc, char **argv);
+int cmd_diff(int argc, char **argv);
 int cmd_record(int argc, char **argv);
 
 /* Prints "validate COMMAND: message" on stderr; returns EXIT_BAD_USAGE. */

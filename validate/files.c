@@ -59,6 +59,43 @@ ifa_status ifa_json_write(const json_t *json, const char *path, ifa_message *mes
   return status;
 }
 
+/* A report's list, and what each of its objects must have: strings that name it. */
+static const struct kind { const char *name, *list, *names[3]; } kinds[IFA_REPORT_KINDS] = {
+    [IFA_REPORT_RUN] = {"run", "results", {"case", "backend", "verdict"}},
+    [IFA_REPORT_ACCURACY] = {"accuracy", "results", {"table", "algorithm", "data"}},
+    [IFA_REPORT_MUTANTS] = {"mutants", "mutants", {"name", "part", "what"}},
+    [IFA_REPORT_BENCH] = {"bench", "results", {"case", "subject", "subject"}},
+};
+
+const char *ifa_report_kind_name(ifa_report_kind kind) { return kinds[kind].name; }
+const json_t *ifa_report_list(const json_t *json, ifa_report_kind kind) { return json_object_get(json, kinds[kind].list); }
+
+ifa_status ifa_report_kind_of(const json_t *json, const char *path, ifa_report_kind *kind, ifa_message *message) {
+  const char *name = ifa_json_text(json, "kind");
+  int k = 0;
+  while (k < IFA_REPORT_KINDS && strcmp(name, kinds[k].name) != 0) k++;
+  if (k == IFA_REPORT_KINDS) return ifa_fail(message, IFA_BAD_FILE, "%.200s: no report of validate: \"kind\" is not run, accuracy, mutants or bench", path);
+  const json_t *list = ifa_report_list(json, (ifa_report_kind)k), *entry;
+  size_t i;
+  if (!json_is_array(list)) return ifa_fail(message, IFA_BAD_FILE, "%.200s: \"%s\" is not a list", path, kinds[k].list);
+  json_array_foreach(list, i, entry)
+    for (int n = 0; n < 3; n++)
+      if (!json_is_string(json_object_get(entry, kinds[k].names[n])))
+        return ifa_fail(message, IFA_BAD_FILE, "%.200s: %s[%zu] has no \"%s\"", path, kinds[k].list, i, kinds[k].names[n]);
+  *kind = (ifa_report_kind)k;
+  return IFA_OK;
+}
+
+const char *ifa_json_text(const json_t *object, const char *key) {
+  const char *text = json_string_value(json_object_get(object, key));
+  return text ? text : "";
+}
+
+double ifa_json_value(const json_t *object, const char *key) {
+  const json_t *value = json_object_get(object, key);
+  return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
 ifa_status ifa_print_file(const char *path, void (*print)(FILE *to, const void *context), const void *context, ifa_message *message) {
   ifa_output_file out;
   ifa_status status = ifa_output_open(&out, path, message);
@@ -86,6 +123,10 @@ void ifa_print_xml(FILE *to, const char *text) {
     if (name) fprintf(to, "&%s;", name);
     else fputc(c < 32 || c == 127 ? '?' : c, to);
   }
+}
+
+void ifa_print_plain(FILE *to, const char *text) {
+  for (; *text; text++) fputc(*text >= ' ' && *text <= '~' ? *text : '?', to);
 }
 
 /* A property ends at ',' or ':', the command at the line's end. */

@@ -17,6 +17,21 @@ json_t *ifa_json_number(double x);
 ifa_status ifa_json_read(const char *path, json_t **json, ifa_message *message);
 ifa_status ifa_json_write(const json_t *json, const char *path, ifa_message *message);
 
+/* What a report file holds. */
+typedef enum ifa_report_kind { IFA_REPORT_RUN = 0, IFA_REPORT_ACCURACY, IFA_REPORT_MUTANTS, IFA_REPORT_BENCH, IFA_REPORT_KINDS } ifa_report_kind;
+
+const char *ifa_report_kind_name(ifa_report_kind kind); /* "run", "accuracy", "mutants", "bench" */
+
+/* The kind of a report, after looking at it: its list is a list of objects that have their names. IFA_BAD_FILE otherwise; `path` is for the message. */
+ifa_status ifa_report_kind_of(const json_t *json, const char *path, ifa_report_kind *kind, ifa_message *message);
+
+/* The list of a report of that kind: "results", or "mutants". */
+const json_t *ifa_report_list(const json_t *json, ifa_report_kind kind);
+
+/* Members of an object, whatever it really is: "" and NaN where there is none of that type. */
+const char *ifa_json_text(const json_t *object, const char *key);
+double ifa_json_value(const json_t *object, const char *key);
+
 /* Writes what `print` prints. */
 ifa_status ifa_print_file(const char *path, void (*print)(FILE *to, const void *context), const void *context, ifa_message *message);
 
@@ -25,6 +40,9 @@ void ifa_print_csv(FILE *to, const char *text);
 
 /* For XML and HTML, text or attribute: the five special characters as entities, '?' for control characters, which XML 1.0 cannot hold. */
 void ifa_print_xml(FILE *to, const char *text);
+
+/* For a terminal: '?' for what is not printable ASCII. */
+void ifa_print_plain(FILE *to, const char *text);
 
 /* One line of GitHub's workflow commands, "::error title=TITLE::TEXT", both escaped as those want it. */
 void ifa_print_annotation(FILE *to, const char *title, const char *text);

@@ -16,6 +16,8 @@ static const struct command {
     {"quantize", "write the quantized tensors and scales of q, k, v from a file", cmd_quantize},
     {"accuracy", "error of every format, scale choice and baseline against binary64", cmd_accuracy},
     {"bench", "speed of the backends", cmd_bench},
+    {"report", "one page from the JSON reports of run, accuracy, mutants and bench", cmd_report},
+    {"diff", "what changed between two JSON reports", cmd_diff},
     {"export", "write a case and the oracle's answer to a file", cmd_export},
     {"record", "write the digests that a device gives, to be checked elsewhere", cmd_record},
     {"explain", "sizes, tiles, memory and operation counts of a case", cmd_explain},

@@ -2,12 +2,11 @@
 
 #include <ctype.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/tensor_file.h"
-#include "validate/machine.h"
+#include "validate/files.h"
+#include "validate/html.h"
 
 void ifa_report_free(ifa_report *report) {
   free(report->results);
@@ -36,6 +35,11 @@ int64_t ifa_report_failures(const ifa_report *report) {
 
 /* ---- console ---- */
 
+/* The command that repeats one case. */
+static void repeat_command(const ifa_result *r, char *text, size_t length) {
+  snprintf(text, length, "validate run --backend %s --case \"%s\"", r->backend, r->text);
+}
+
 void ifa_report_print_failure(FILE *to, const ifa_result *r) {
   const ifa_outcome *o = &r->outcome;
   char name[32];
@@ -46,7 +50,9 @@ void ifa_report_print_failure(FILE *to, const ifa_result *r) {
     fprintf(to, "  %-44s expected %0*" PRIx32 "  got %0*" PRIx32 "\n", o->places[i].where, o->places[i].digits, o->places[i].expected,
             o->places[i].digits, o->places[i].got);
   if (o->mismatches > o->place_count) fprintf(to, "  ... %" PRId64 " places in all\n", o->mismatches);
-  fprintf(to, "  repeat: validate run --backend %s --case \"%s\"\n", r->backend, r->text);
+  char repeat[2048];
+  repeat_command(r, repeat, sizeof repeat);
+  fprintf(to, "  repeat: %s\n", repeat);
 }
 
 void ifa_report_print_counts(FILE *to, const ifa_report *report) {
@@ -55,6 +61,14 @@ void ifa_report_print_counts(FILE *to, const ifa_report *report) {
       fprintf(to, "%s%" PRId64 " %s", v ? ", " : "", report->counts[v], ifa_verdict_name((ifa_verdict)v));
   if (report->invalid) fprintf(to, ", %" PRId64 " invalid", report->invalid);
   fprintf(to, "\n");
+}
+
+void ifa_report_print_annotation(FILE *to, const ifa_result *r) {
+  char title[128], repeat[2048], text[3072];
+  snprintf(title, sizeof title, "%.60s: %s", r->backend, ifa_verdict_name(r->outcome.verdict));
+  repeat_command(r, repeat, sizeof repeat);
+  snprintf(text, sizeof text, "%.900s\nrepeat: %s", r->outcome.message.text, repeat);
+  ifa_print_annotation(to, title, text);
 }
 
 /* ---- files: through ifa_output_file, which writes them whole or not at all ---- */
@@ -73,6 +87,9 @@ static json_t *result_json(const ifa_result *r) {
   if (o->verdict == IFA_PASSED || o->verdict == IFA_EMPTY) return json;
   json_object_set_new(json, "message", json_string_nocheck(o->message.text));
   if (!ifa_verdict_is_failure(o->verdict)) return json;
+  char repeat[2048];
+  repeat_command(r, repeat, sizeof repeat);
+  json_object_set_new(json, "repeat", json_string_nocheck(repeat));
   if (o->stage) json_object_set_new(json, "stage", json_string(o->stage));
   json_object_set_new(json, "mismatches", json_integer((json_int_t)o->mismatches));
   json_t *places = json_array();
@@ -81,56 +98,36 @@ static json_t *result_json(const ifa_result *r) {
   return json;
 }
 
-static json_t *report_json(const ifa_report *report) {
-  char processor[128];
-  machine_processor(processor, sizeof processor);
-  json_t *results = json_array(), *counts = json_object();
-  for (size_t i = 0; i < report->count; i++)
-    if (json_array_append_new(results, result_json(&report->results[i])) != 0) { /* no memory: no report rather than part of one */
-      json_decref(results);
-      json_decref(counts);
-      return NULL;
-    }
-  for (int v = 0; v < IFA_VERDICTS; v++) json_object_set_new(counts, ifa_verdict_name((ifa_verdict)v), json_integer((json_int_t)report->counts[v]));
-  json_object_set_new(counts, "invalid", json_integer((json_int_t)report->invalid));
-  return json_pack("{s:s, s:i, s:{s:s, s:s, s:i}, s:o, s:o}", "version", IFA_VERSION, "contract", IFA_CONTRACT_VERSION, "machine", "processor", processor,
-                   "compiler", machine_compiler(), "threads", machine_threads(), "counts", counts, "results", results);
+json_t *ifa_report_json(const ifa_report *report) {
+  json_t *json = ifa_json_head("run"), *results = json_array(), *counts = json_object();
+  int failed = 0;
+  for (int v = 0; v < IFA_VERDICTS; v++) failed |= json_object_set_new(counts, ifa_verdict_name((ifa_verdict)v), json_integer((json_int_t)report->counts[v]));
+  failed |= json_object_set_new(counts, "invalid", json_integer((json_int_t)report->invalid));
+  for (size_t i = 0; i < report->count; i++) failed |= json_array_append_new(results, result_json(&report->results[i]));
+  failed |= json_object_set_new(json, "counts", counts) | json_object_set_new(json, "results", results);
+  if (!failed) return json;
+  json_decref(json); /* no memory: no report rather than part of one */
+  return NULL;
 }
 
 ifa_status ifa_report_write_json(const ifa_report *report, const char *path, ifa_message *message) {
-  json_t *json = report_json(report);
-  char *text = json ? json_dumps(json, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
-  ifa_status status = IFA_OUT_OF_MEMORY;
-  if (text) {
-    ifa_output_file out;
-    status = ifa_output_open(&out, path, message);
-    if (status == IFA_OK) {
-      status = ifa_output_bytes(&out, text, strlen(text), message);
-      if (status == IFA_OK) status = ifa_output_bytes(&out, "\n", 1, message);
-      status = ifa_output_close(&out, status, message);
-    }
-  } else {
-    ifa_fail(message, IFA_OUT_OF_MEMORY, "%.100s: no memory for the report", path);
-  }
-  free(text);
+  json_t *json = ifa_report_json(report);
+  ifa_status status = ifa_json_write(json, path, message);
   json_decref(json);
   return status;
 }
 
-/* Text inside XML: the five special characters, and '?' for what XML 1.0 cannot hold. */
-static void print_xml(FILE *to, const char *text) {
-  for (; *text; text++) {
-    unsigned char c = (unsigned char)*text;
-    const char *name = c == '&' ? "amp" : c == '<' ? "lt" : c == '>' ? "gt" : c == '"' ? "quot" : c == '\'' ? "apos" : NULL;
-    if (name) fprintf(to, "&%s;", name);
-    else fputc(c < 32 ? '?' : c, to);
-  }
+ifa_status ifa_report_write_html(const ifa_report *report, const char *path, ifa_message *message) {
+  json_t *json = ifa_report_json(report);
+  ifa_status status = json ? ifa_html_write(path, &json, 1, message) : ifa_fail(message, IFA_OUT_OF_MEMORY, "%.200s: no memory for the report", path);
+  json_decref(json);
+  return status;
 }
 
 static void print_junit_result(FILE *to, const ifa_result *r) {
   const ifa_outcome *o = &r->outcome;
   fprintf(to, "  <testcase classname=\"validate.%s\" name=\"", r->backend);
-  print_xml(to, r->text);
+  ifa_print_xml(to, r->text);
   fprintf(to, "\" time=\"%.6f\"", o->seconds);
   if (o->verdict == IFA_PASSED) {
     fprintf(to, "/>\n");
@@ -138,47 +135,30 @@ static void print_junit_result(FILE *to, const ifa_result *r) {
   }
   fprintf(to, ">\n    <%s message=\"", ifa_verdict_is_failure(o->verdict) ? "failure" : "skipped");
   if (o->verdict != IFA_FAILED) fprintf(to, "%s: ", ifa_verdict_name(o->verdict));
-  print_xml(to, o->message.text);
+  ifa_print_xml(to, o->message.text);
   fprintf(to, "\"/>\n  </testcase>\n");
 }
 
-static void print_junit(FILE *to, const ifa_report *report) {
+static void print_junit(FILE *to, const void *context) {
+  const ifa_report *report = context;
   fprintf(to, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"validate\" tests=\"%zu\" failures=\"%" PRId64 "\" skipped=\"%" PRId64 "\">\n",
           report->count, ifa_report_failures(report), report->counts[IFA_NOT_SUPPORTED] + report->counts[IFA_ABSENT] + report->counts[IFA_EMPTY]);
   for (size_t i = 0; i < report->count; i++) print_junit_result(to, &report->results[i]);
   fprintf(to, "</testsuite>\n");
 }
 
-/* RFC 4180: quotes doubled, every text field quoted. */
-static void print_csv_text(FILE *to, const char *text) {
-  fputc('"', to);
-  for (; *text; text++) {
-    if (*text == '"') fputc('"', to);
-    fputc(*text, to);
-  }
-  fputc('"', to);
-}
-
-static void print_csv(FILE *to, const ifa_report *report) {
+static void print_csv(FILE *to, const void *context) {
+  const ifa_report *report = context;
   fprintf(to, "case,backend,verdict,stage,mismatches,seconds,digest,message\r\n");
   for (size_t i = 0; i < report->count; i++) {
     const ifa_result *r = &report->results[i];
-    print_csv_text(to, r->text);
+    ifa_print_csv(to, r->text);
     fprintf(to, ",%s,%s,%s,%" PRId64 ",%.6f,%s,", r->backend, ifa_verdict_name(r->outcome.verdict), r->outcome.stage ? r->outcome.stage : "",
             r->outcome.mismatches, r->outcome.seconds, r->digest);
-    print_csv_text(to, r->outcome.message.text);
+    ifa_print_csv(to, r->outcome.message.text);
     fprintf(to, "\r\n");
   }
 }
 
-static ifa_status write_with(void (*print)(FILE *, const ifa_report *), const ifa_report *report, const char *path, ifa_message *message) {
-  ifa_output_file out;
-  ifa_status status = ifa_output_open(&out, path, message);
-  if (status != IFA_OK) return status;
-  print(out.stream, report);
-  if (ferror(out.stream)) status = ifa_fail(message, IFA_IO, "%.100s: cannot be written", path);
-  return ifa_output_close(&out, status, message);
-}
-
-ifa_status ifa_report_write_junit(const ifa_report *report, const char *path, ifa_message *message) { return write_with(print_junit, report, path, message); }
-ifa_status ifa_report_write_csv(const ifa_report *report, const char *path, ifa_message *message) { return write_with(print_csv, report, path, message); }
+ifa_status ifa_report_write_junit(const ifa_report *report, const char *path, ifa_message *message) { return ifa_print_file(path, print_junit, report, message); }
+ifa_status ifa_report_write_csv(const ifa_report *report, const char *path, ifa_message *message) { return ifa_print_file(path, print_csv, report, message); }

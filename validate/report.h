@@ -1,7 +1,8 @@
-/* report.h - what a run found: on the console, and as JSON, JUnit and CSV. */
+/* report.h - what a run found: on the console, and as JSON, HTML, JUnit, CSV and annotations. */
 #ifndef IFA_VALIDATE_REPORT_H
 #define IFA_VALIDATE_REPORT_H
 
+#include <jansson.h>
 #include <stdio.h>
 
 #include "validate/compare.h"
@@ -35,7 +36,14 @@ void ifa_report_print_failure(FILE *to, const ifa_result *result);
 /* "12 passed, 0 failed, 3 unsupported, 0 not available". */
 void ifa_report_print_counts(FILE *to, const ifa_report *report);
 
+/* A failure as one line of GitHub's workflow commands, which becomes an annotation of the check. */
+void ifa_report_print_annotation(FILE *to, const ifa_result *result);
+
+/* The report as JSON, to be released; NULL without memory. */
+json_t *ifa_report_json(const ifa_report *report);
+
 /* Files: written whole or not at all. */
+ifa_status ifa_report_write_html(const ifa_report *report, const char *path, ifa_message *message);
 ifa_status ifa_report_write_json(const ifa_report *report, const char *path, ifa_message *message);
 ifa_status ifa_report_write_junit(const ifa_report *report, const char *path, ifa_message *message);
 ifa_status ifa_report_write_csv(const ifa_report *report, const char *path, ifa_message *message);
