@@ -60,7 +60,7 @@ typedef struct ifa_cpu_kernels {
 typedef struct ifa_cpu_isa {
   const char *name, *description;
   const ifa_cpu_kernels *kernels;
-  int (*machine_has)(void); /* NULL if kernels is */
+  const char *(*lacks)(void); /* what this machine lacks, NULL if nothing; the pointer is NULL if kernels is */
 } ifa_cpu_isa;
 
 extern const ifa_cpu_kernels ifa_cpu_portable;

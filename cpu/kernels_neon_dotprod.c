@@ -9,6 +9,7 @@
 #include <arm_neon.h>
 
 #include "cpu/neon.h"
+#include "cpu/units.h"
 
 /* ---- scores ---- */
 
