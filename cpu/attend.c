@@ -143,14 +143,18 @@ static int64_t find_blocks(const ifa_cpu_job *job, const plan *w, int64_t *start
 }
 
 static void store_q(const ifa_cpu_job *job, scratch *m, int32_t row, int64_t at) {
-  const ifa_problem *p = job->p;
-  int32_t dim = job->layout.dim;
-  int16_t *q16 = (int16_t *)m->block.q + (size_t)row * (size_t)dim;
+  const int32_t dim = job->layout.dim, count = job->p->head_dim;
+  int8_t buffer[IFA_MAX_HEAD_DIM];
+  const int8_t *q = ifa_cpu_row_bytes(m->at.q_type, m->at.q, at, count, buffer);
   uint8_t *q8 = m->block.q + (size_t)row * (size_t)dim;
-  for (int32_t d = 0; d < dim; d++) {
-    int32_t value = d < p->head_dim ? ifa_operand_get(m->at.q_type, m->at.q, at + d) : 0;
-    if (job->kernels->q_form == IFA_CPU_INT16) q16[d] = (int16_t)value;
-    else q8[d] = (uint8_t)(job->kernels->q_form == IFA_CPU_OFFSET8 ? value + 128 : value);
+  if (job->kernels->q_form == IFA_CPU_INT16) {
+    int16_t *q16 = (int16_t *)m->block.q + (size_t)row * (size_t)dim;
+    for (int32_t d = 0; d < count; d++) q16[d] = q[d];
+    for (int32_t d = count; d < dim; d++) q16[d] = 0;
+  } else {
+    const uint8_t flip = job->kernels->q_form == IFA_CPU_OFFSET8 ? 0x80 : 0; /* + 128, modulo 256 */
+    for (int32_t d = 0; d < count; d++) q8[d] = (uint8_t)q[d] ^ flip;
+    for (int32_t d = count; d < dim; d++) q8[d] = flip;
   }
 }
 
@@ -317,10 +321,13 @@ static void attend_split(const ifa_cpu_job *job, scratch *m, int64_t split) {
   for (int32_t row = 0; row < IFA_CPU_ROWS; row++) b->unit[row] = b->value_unit[row] = IFA_NO_UNIT;
   memset(b->l, 0, sizeof b->l);
   memset(b->acc, 0, (size_t)b->rows * (size_t)b->layout->dim * sizeof *b->acc);
+  const uint8_t *tile = NULL;
+  b->next = NULL;
   for (int64_t t = first; t < last; t++) {
     look_at_tile(m, t);
+    tile = b->next ? b->next : job->tile(job->context, m->batch, m->kv_head, t);
+    b->next = t + 1 < last ? job->tile(job->context, m->batch, m->kv_head, t + 1) : NULL;
     if (b->first == b->last) continue;
-    const uint8_t *tile = job->tile(job->context, m->batch, m->kv_head, t);
     b->growth_keys = (int32_t)(start + p->kv_split - t * p->kv_tile);
     job->kernels->scores(b, tile);
     if (job->out->stages) record_scores(job, m, t);
@@ -374,22 +381,31 @@ static void merge(row_sums *row, float *o, int32_t unit, int32_t value_unit, int
 
 static void write_row(const ifa_cpu_job *job, const scratch *m, int32_t row, const row_sums *sums, const float *o) {
   const ifa_problem *p = job->p;
-  const ifa_inputs *in = job->in;
+  const int32_t dim = p->head_dim;
   int64_t index = m->index[row], head = index / m->at.nq % p->q_heads, matrix = m->batch * p->kv_heads + m->kv_head;
   int64_t at = ifa_offset(m->at.o_stride, m->first_batch, head, index % m->at.nq);
   int nothing = sums->unit == IFA_NO_UNIT || sums->value_unit == IFA_NO_UNIT; /* no live key, or all values 0 */
   float out[IFA_MAX_HEAD_DIM];
-  for (int32_t d = 0; d < p->head_dim; d++) {
-    if (nothing) out[d] = 0.0f;
-    else if (p->v_scale == IFA_SCALE_TENSOR) out[d] = ifa_output(o[d], sums->l, in->v_scale[matrix]);
-    else if (p->v_scale == IFA_SCALE_CHANNEL) out[d] = ifa_output(o[d], sums->l, in->v_scale[matrix * p->head_dim + d]);
-    else out[d] = ifa_output_token(o[d], sums->l, sums->value_unit - sums->unit);
+  if (nothing) {
+    memset(out, 0, sizeof out);
+  } else if (!m->block.values_per_token) {
+    const int per_channel = p->v_scale == IFA_SCALE_CHANNEL;
+    const float *scale = job->in->v_scale + (per_channel ? matrix * dim : matrix);
+    for (int32_t d = 0; d < dim; d++) out[d] = ifa_output(o[d], sums->l, scale[per_channel ? d : 0]);
+  } else {
+    const int32_t up = sums->value_unit - sums->unit;
+    if (up >= -126 && up <= 127) { /* a product with 2^up rounds as scalbnf does */
+      const float factor = ifa_f32_of_bits((uint32_t)(up + 127) << 23);
+      for (int32_t d = 0; d < dim; d++) out[d] = ifa_mul(ifa_div(o[d], sums->l), factor);
+    } else {
+      for (int32_t d = 0; d < dim; d++) out[d] = ifa_output_token(o[d], sums->l, up);
+    }
+    if (p->v_scale == IFA_SCALE_TOKEN_CHANNEL)
+      for (int32_t d = 0; d < dim; d++) out[d] = ifa_mul(out[d], job->in->v_channel_scale[matrix * dim + d]);
   }
-  if (p->v_scale == IFA_SCALE_TOKEN_CHANNEL && !nothing)
-    for (int32_t d = 0; d < p->head_dim; d++) out[d] = ifa_mul(out[d], in->v_channel_scale[matrix * p->head_dim + d]);
-  if (p->out_type == IFA_F32) memcpy((float *)m->at.o + at, out, (size_t)p->head_dim * sizeof(float));
+  if (p->out_type == IFA_F32) memcpy((float *)m->at.o + at, out, (size_t)dim * sizeof(float));
   else
-    for (int32_t d = 0; d < p->head_dim; d++) ifa_float_set(p->out_type, m->at.o, at + d, out[d]);
+    for (int32_t d = 0; d < dim; d++) ifa_float_set(p->out_type, m->at.o, at + d, out[d]);
   if (p->lse) m->at.lse[index] = sums->unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(sums->l, sums->unit);
 }
 

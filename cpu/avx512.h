@@ -33,10 +33,16 @@ INLINE __m512i nibbles(const uint8_t *at, int high) {
   return _mm512_and_si512(high ? x : _mm512_slli_epi16(x, 4), _mm512_set1_epi8((char)0xf0));
 }
 
+/* Prefetches `ahead` bytes past the line at `at`; 0: nothing. The last group of rows of a product does so with what is read next: V after K, the next tile's
+ * K after V. */
+INLINE void prefetch(const uint8_t *at, ptrdiff_t ahead) {
+  if (ahead) _mm_prefetch((const char *)((uintptr_t)at + (uintptr_t)ahead), _MM_HINT_T0);
+}
+
 /* ---- scores ---- */
 
 /* `rows` rows by 16 * `vectors` keys; both constants, so that the sums stay in registers. */
-INLINE void score_group(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t *k, const int32_t *bias, int32_t *s, int rows, int vectors, int packed) {
+INLINE void score_group(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t *k, const int32_t *bias, int32_t *s, int rows, int vectors, int packed, ptrdiff_t ahead) {
   const size_t dim = (size_t)y->dim, pitch = packed ? dim * 8 : dim * 16; /* bytes from one 16 keys to the next */
   __m512i sum[GROUP_ROWS][GROUP_VECTORS], b[GROUP_VECTORS];
   UNROLL for (int v = 0; v < vectors; v++) {
@@ -48,6 +54,7 @@ INLINE void score_group(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t
     const uint8_t *at = k + (packed ? d / 8 * 64 : d * 16);
     UNROLL for (int v = 0; v < vectors; v++)
       b[v] = packed ? nibbles(at + (size_t)v * pitch, (d & 4) != 0) : _mm512_loadu_si512(at + (size_t)v * pitch);
+    UNROLL for (int v = 0; v < vectors; v++) prefetch(at + (size_t)v * pitch, ahead);
     UNROLL for (int r = 0; r < rows; r++) {
       __m512i four = broadcast4(q + (size_t)r * dim + d);
       UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], four, b[v]);
@@ -58,14 +65,14 @@ INLINE void score_group(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t
       _mm512_storeu_si512(s + (size_t)r * (size_t)y->keys + 16 * v, packed ? _mm512_srai_epi32(sum[r][v], 4) : sum[r][v]);
 }
 
-INLINE void score_rows(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t *k, const int32_t *bias, int32_t *s, int rows, int vectors, int packed) {
+INLINE void score_rows(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t *k, const int32_t *bias, int32_t *s, int rows, int vectors, int packed, ptrdiff_t ahead) {
   switch (rows) {
-    case 1: score_group(y, q, k, bias, s, 1, vectors, packed); break;
-    case 2: score_group(y, q, k, bias, s, 2, vectors, packed); break;
-    case 3: score_group(y, q, k, bias, s, 3, vectors, packed); break;
-    case 4: score_group(y, q, k, bias, s, 4, vectors, packed); break;
-    case 5: score_group(y, q, k, bias, s, 5, vectors, packed); break;
-    default: score_group(y, q, k, bias, s, 6, vectors, packed);
+    case 1: score_group(y, q, k, bias, s, 1, vectors, packed, ahead); break;
+    case 2: score_group(y, q, k, bias, s, 2, vectors, packed, ahead); break;
+    case 3: score_group(y, q, k, bias, s, 3, vectors, packed, ahead); break;
+    case 4: score_group(y, q, k, bias, s, 4, vectors, packed, ahead); break;
+    case 5: score_group(y, q, k, bias, s, 5, vectors, packed, ahead); break;
+    default: score_group(y, q, k, bias, s, 6, vectors, packed, ahead);
   }
 }
 
@@ -78,8 +85,9 @@ INLINE void score_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
       const uint8_t *q = b->q + (size_t)row * (size_t)y->dim, *k = tile + (size_t)(base / 16) * keys_bytes;
       int32_t *s = b->s + (size_t)row * (size_t)y->keys + base;
       rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
-      if (y->keys == 32) score_rows(y, q, k, bias + base, s, rows, 2, packed);
-      else score_rows(y, q, k, bias + base, s, rows, 4, packed);
+      const ptrdiff_t ahead = row + rows == b->last ? y->at_v : 0;
+      if (y->keys == 32) score_rows(y, q, k, bias + base, s, rows, 2, packed, ahead);
+      else score_rows(y, q, k, bias + base, s, rows, 4, packed, ahead);
     }
   }
 }
@@ -92,7 +100,7 @@ static void scores(ifa_cpu_block *b, const uint8_t *tile) {
 /* ---- values ---- */
 
 /* `rows` rows by 16 * `vectors` channels. */
-INLINE void value_group(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t *v, int32_t *acc, int rows, int vectors, int packed) {
+INLINE void value_group(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t *v, int32_t *acc, int rows, int vectors, int packed, ptrdiff_t ahead) {
   const size_t dim = (size_t)y->dim, keys = (size_t)y->keys;
   __m512i sum[GROUP_ROWS][GROUP_VECTORS], b[GROUP_VECTORS];
   UNROLL for (int r = 0; r < rows; r++)
@@ -100,6 +108,7 @@ INLINE void value_group(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t
   for (size_t j = 0; j < keys; j += 4) {
     const uint8_t *at = v + (packed ? j / 8 : j / 4) * dim * 4;
     UNROLL for (int c = 0; c < vectors; c++) b[c] = packed ? nibbles(at + 64 * c, (j & 4) != 0) : _mm512_loadu_si512(at + 64 * c);
+    UNROLL for (int c = 0; c < vectors; c++) prefetch(at + 64 * c, ahead);
     UNROLL for (int r = 0; r < rows; r++) {
       __m512i four = broadcast4(p + (size_t)r * keys + j);
       UNROLL for (int c = 0; c < vectors; c++) sum[r][c] = _mm512_dpbusd_epi32(sum[r][c], four, b[c]);
@@ -113,14 +122,14 @@ INLINE void value_group(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t
     }
 }
 
-INLINE void value_rows(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t *v, int32_t *acc, int rows, int vectors, int packed) {
+INLINE void value_rows(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t *v, int32_t *acc, int rows, int vectors, int packed, ptrdiff_t ahead) {
   switch (rows) {
-    case 1: value_group(y, p, v, acc, 1, vectors, packed); break;
-    case 2: value_group(y, p, v, acc, 2, vectors, packed); break;
-    case 3: value_group(y, p, v, acc, 3, vectors, packed); break;
-    case 4: value_group(y, p, v, acc, 4, vectors, packed); break;
-    case 5: value_group(y, p, v, acc, 5, vectors, packed); break;
-    default: value_group(y, p, v, acc, 6, vectors, packed);
+    case 1: value_group(y, p, v, acc, 1, vectors, packed, ahead); break;
+    case 2: value_group(y, p, v, acc, 2, vectors, packed, ahead); break;
+    case 3: value_group(y, p, v, acc, 3, vectors, packed, ahead); break;
+    case 4: value_group(y, p, v, acc, 4, vectors, packed, ahead); break;
+    case 5: value_group(y, p, v, acc, 5, vectors, packed, ahead); break;
+    default: value_group(y, p, v, acc, 6, vectors, packed, ahead);
   }
 }
 
@@ -132,11 +141,12 @@ INLINE void value_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
       const uint8_t *p = b->p + (size_t)row * (size_t)y->keys;
       int32_t *acc = b->acc + (size_t)row * (size_t)y->dim + d;
       rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
+      const ptrdiff_t ahead = b->next && row + rows == b->last ? (ptrdiff_t)((uintptr_t)b->next - (uintptr_t)(tile + y->at_v)) : 0;
       switch (y->dim - d) {
-        case 16: value_rows(y, p, v, acc, rows, 1, packed); break;
-        case 32: value_rows(y, p, v, acc, rows, 2, packed); break;
-        case 48: value_rows(y, p, v, acc, rows, 3, packed); break;
-        default: value_rows(y, p, v, acc, rows, 4, packed);
+        case 16: value_rows(y, p, v, acc, rows, 1, packed, ahead); break;
+        case 32: value_rows(y, p, v, acc, rows, 2, packed, ahead); break;
+        case 48: value_rows(y, p, v, acc, rows, 3, packed, ahead); break;
+        default: value_rows(y, p, v, acc, rows, 4, packed, ahead);
       }
     }
   }

@@ -28,6 +28,7 @@ typedef struct ifa_cpu_block {
   int32_t values_per_token;     /* section 8 applies */
   int32_t growth_keys;          /* R of section 7 */
   int32_t tau;
+  const uint8_t *next;          /* the tile that comes next, or NULL: for prefetching */
 
   /* Rows of the block, in the workspace, 64-byte aligned. */
   uint8_t *q;                   /* [row][dim] in the kernels' form, 1 or 2 bytes each */

@@ -27,17 +27,6 @@ void ifa_cpu_complete_values(const ifa_cpu_layout *y, void *tile) {
   ifa_cpu_head(y, tile)->value_exponent = b;
 }
 
-/* A row of head_dim elements as bytes; what is beyond is left alone. */
-static const int8_t *row_bytes(ifa_type type, const void *data, int64_t at, int32_t count, int8_t *buffer) {
-  if (type == IFA_I8) return (const int8_t *)data + at;
-  const uint8_t *packed = (const uint8_t *)data + at / 2; /* INT4 rows begin at a whole byte */
-  for (int32_t d = 0; d < count; d += 2) {
-    buffer[d] = (int8_t)((int8_t)(uint8_t)(packed[d / 2] << 4) >> 4);
-    if (d + 1 < count) buffer[d + 1] = (int8_t)((int8_t)packed[d / 2] >> 4);
-  }
-  return buffer;
-}
-
 /* Into a nibble that is 0. */
 static void put_nibble(int8_t *tile, size_t at, int32_t shift, int32_t value) { tile[at] = (int8_t)(uint8_t)((uint8_t)tile[at] | (value & 15) << shift); }
 
@@ -45,7 +34,7 @@ static void pack_keys(const ifa_cpu_layout *y, const ifa_problem *p, const ifa_i
   int8_t buffer[IFA_MAX_HEAD_DIM];
   int32_t *bias = ifa_cpu_k_bias(y, tile);
   for (int32_t j = 0; j < count; j++) {
-    const int8_t *row = row_bytes(p->k_type, in->k, ifa_offset(p->k_stride, batch, kv_head, start + j), p->head_dim, buffer);
+    const int8_t *row = ifa_cpu_row_bytes(p->k_type, in->k, ifa_offset(p->k_stride, batch, kv_head, start + j), p->head_dim, buffer);
     int8_t *to = tile + (size_t)(j / 16) * (size_t)y->dim * 16 + (size_t)(j % 16) * 4;
     int32_t sum = 0, d = 0, shift;
     for (int32_t i = 0; i < p->head_dim; i++) sum += row[i];
@@ -66,7 +55,7 @@ static void pack_values(const ifa_cpu_layout *y, const ifa_problem *p, const ifa
     const int8_t *row[4];
     for (int32_t i = 0; i < 4; i++) {
       int32_t j = group * 4 + i;
-      row[i] = j < count ? row_bytes(p->v_type, in->v, ifa_offset(p->v_stride, batch, kv_head, start + j), p->head_dim, buffer[i]) : zeros;
+      row[i] = j < count ? ifa_cpu_row_bytes(p->v_type, in->v, ifa_offset(p->v_stride, batch, kv_head, start + j), p->head_dim, buffer[i]) : zeros;
     }
     if (y->v_bits == 4) {
       for (int32_t i = 0; i < 4; i++)

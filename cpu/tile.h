@@ -64,6 +64,17 @@ static inline float *ifa_cpu_v_scale(const ifa_cpu_layout *y, const void *tile) 
 static inline uint16_t *ifa_cpu_v_scale16(const ifa_cpu_layout *y, const void *tile) { return (uint16_t *)((uintptr_t)tile + (uintptr_t)y->at_v_scale16); }
 static inline ifa_cpu_tile_head *ifa_cpu_head(const ifa_cpu_layout *y, const void *tile) { return (ifa_cpu_tile_head *)((uintptr_t)tile + (uintptr_t)y->at_head); }
 
+/* A row of `count` elements from element `at` on as bytes: where it lies, or (INT4) unpacked into `buffer`. */
+static inline const int8_t *ifa_cpu_row_bytes(ifa_type type, const void *data, int64_t at, int32_t count, int8_t *buffer) {
+  if (type == IFA_I8) return (const int8_t *)data + at;
+  const uint8_t *packed = (const uint8_t *)data + at / 2; /* INT4 rows begin at a whole byte */
+  for (int32_t d = 0; d < count; d += 2) {
+    buffer[d] = (int8_t)((int8_t)(uint8_t)(packed[d / 2] << 4) >> 4);
+    if (d + 1 < count) buffer[d + 1] = (int8_t)((int8_t)packed[d / 2] >> 4);
+  }
+  return buffer;
+}
+
 /* Section 8: b and s_j of keys 0..count-1 of the tile from their v_scale, into v_scale16 and the head; to be called when the tile is complete. */
 void ifa_cpu_complete_values(const ifa_cpu_layout *y, void *tile);
 
