@@ -1,4 +1,4 @@
-/* bench.h - what the parts of the GPU benchmark share: failing, timing, and the ceilings. */
+/* bench.h - what the parts of the GPU benchmark share: failing and timing. */
 #ifndef IFA_GPU_BENCH_H
 #define IFA_GPU_BENCH_H
 
@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <vector>
+
+#include "gpu/ceiling.h"
 
 static inline void must(cudaError_t error, const char *what) {
   if (error == cudaSuccess) return;
@@ -35,10 +37,5 @@ template <typename F> static inline float median_ms(int warm, int count, F work)
   std::sort(times.begin(), times.end());
   return times[times.size() / 2];
 }
-
-/* gpu/ceiling.cu. Of the current device: what mma.sync m16n8k32 u8 x s8 reaches on random registers, in 10^12 operations a second; what a copy
- * within its memory moves, read and written, in 10^9 bytes a second. */
-double measure_mma_tops();
-double measure_copy_gb_per_s();
 
 #endif

@@ -84,6 +84,17 @@ if 'openmp' in run(validate, 'run', '-v', '--backend', 'openmp', '--case', one)[
     run(validate, 'run', '--backend', 'openmp', '--case', one, '--json', good)
     check('a failure is found by diff', run(validate, 'diff', good, js)[0] == 1 and run(validate, 'diff', js, good)[0] == 0)
 
+# ---- bench writes what report and diff read
+js = os.path.join(folder, 'measured.json')
+code, text, error = run(validate, 'bench', '--repeat', '3', '--backend', 'scalar,openmp', '--case', one + ' vscale=token', '--json', js)
+check('bench', code == 0 and 'scalar' in text, error)
+measured = json.load(open(js))
+check('a line for each subject, in order', measured['results'][0]['subject'] == 'scalar, 1 thread' and all(0 < r['least'] <= r['median'] <= r['most'] and r['rate'] > 0 for r in measured['results']))
+check('ceilings of this run', any(c['name'] == 'reading memory' and c['median'] > 0 for c in measured['ceilings']))
+check('bench against itself', run(validate, 'diff', js, js)[0] == 0)
+check('its page', 'Speed' in words(page_of(measured)[0]))
+check('bench of nothing', run(validate, 'bench', '--backend', 'nothing')[0] == 2)
+
 # ---- pages of hostile names
 failure = result(HOSTILE, 'failed', HOSTILE, message=HOSTILE, repeat='validate run --case "%s"' % HOSTILE, stage=HOSTILE,
                  places=[{'where': HOSTILE, 'expected': HOSTILE, 'got': HOSTILE}])
