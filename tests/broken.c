@@ -2,8 +2,10 @@
 #include "tests/broken.h"
 
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/backend.h"
 #include "common/operand.h"
@@ -33,6 +35,7 @@ static uint8_t *last_element(const ifa_problem *p, const ifa_inputs *in, const i
 static void spoil_output(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out) {
   size_t width = ifa_type_bytes(p->out_type);
   if (ifa_computed_rows(p, in) == 0) return;
+  if (is("causal-100") && p->causal && p->nk >= 100) last_element(p, in, out, p->head_dim - 1)[0] ^= 1; /* for `validate fuzz` to shrink */
   if (is("bit")) last_element(p, in, out, p->head_dim - 1)[0] ^= 1;
   if (is("nan")) ifa_float_set(p->out_type, last_element(p, in, out, 0), 0, (float)NAN);
   if (is("unwritten")) memset(last_element(p, in, out, 0), 0x7f, width * (size_t)p->head_dim);
@@ -59,7 +62,12 @@ ifa_status __wrap_ifa_run(const char *backend, const ifa_problem *problem, const
     ifa_problem p = ifa_problem_resolved(problem);
     last_element(&p, in, out, p.head_dim)[0] ^= 0x10; /* past the end of o */
   }
-  if (status != IFA_OK || strcmp(backend, "openmp") != 0) return status;
+  if (strcmp(backend, "openmp") != 0) return status;
+  if (status == IFA_BAD_DATA && is("scribbles") && out && out->o) *(uint8_t *)out->o ^= 1;
+  if (status == IFA_BAD_DATA && is("accepts")) return ifa_succeed(message);
+  if (status != IFA_OK) return status;
+  if (is("crash") && problem->nk >= 40) raise(SIGSEGV);
+  if (is("hang") && problem->nk >= 40) for (;;) pause();
   if (is("status")) return ifa_fail(message, IFA_OUT_OF_MEMORY, "an injected failure");
   ifa_problem p = ifa_problem_resolved(problem);
   spoil_output(&p, in, out);

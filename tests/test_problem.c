@@ -610,7 +610,7 @@ static void test_case_default(void **state) {
   assert_true(c.auto_scale == 1 && c.layout_bnhd == 0 && c.fill == IFA_FILL_NORMAL && c.seed == 1 && c.rows == 0 && c.smooth == 0);
   assert_string_equal(c.input, "");
   expect_good(&c.problem);
-  static const char *const names[] = {"normal", "uniform", "constant", "extremes", "outlier", "sink", "rising", "falling", "equal", "zeros", "centred"};
+  static const char *const names[] = {"normal", "uniform", "constant", "extremes", "outlier", "sink", "rising", "falling", "equal", "zeros", "centred", "wide"};
   for (int i = 0; i < IFA_FILL_COUNT; i++) assert_string_equal(ifa_fill_name((ifa_fill)i), names[i]);
   assert_null(ifa_fill_name(IFA_FILL_COUNT));
   assert_null(ifa_fill_name((ifa_fill)-1));
@@ -786,6 +786,7 @@ static void test_case_text_of_widest(void **state) {
   c.problem.q_stride = c.problem.k_stride = c.problem.v_stride = c.problem.o_stride = (ifa_strides){INT64_MAX - 1, INT64_MAX - 1, INT64_MAX - 1};
   expect_good(&c.problem);
   c.smooth = 1, c.rows = 2147483647, c.fill = IFA_FILL_EXTREMES, c.seed = 9999999999999999999u;
+  c.exponent[0] = -120, c.exponent[1] = 120, c.exponent[2] = 7;
   check_case_text(&c);
 }
 

@@ -10,7 +10,7 @@
 #include "common/problem.h"
 
 static const char *const fill_names[IFA_FILL_COUNT] = {"normal", "uniform", "constant", "extremes", "outlier",
-                                                       "sink", "rising", "falling", "equal", "zeros", "centred"};
+                                                       "sink", "rising", "falling", "equal", "zeros", "centred", "wide"};
 
 const char *ifa_fill_name(ifa_fill fill) { return (unsigned)fill < IFA_FILL_COUNT ? fill_names[fill] : NULL; }
 
@@ -47,6 +47,16 @@ static ifa_status parse_switch(const char *key, const char *value, int *at, ifa_
   return IFA_OK;
 }
 
+static const char *const exponent_keys[3] = {"qexp", "kexp", "vexp"};
+
+static ifa_status parse_exponent(const char *key, const char *value, int *at, ifa_message *message) {
+  uint64_t magnitude;
+  int negative = value[0] == '-';
+  if (!parse_unsigned(value + negative, &magnitude) || magnitude > IFA_MAX_EXPONENT) return bad_value(key, value, "in -120 .. 120", message);
+  *at = negative ? -(int)magnitude : (int)magnitude;
+  return IFA_OK;
+}
+
 ifa_status ifa_case_set_input(ifa_case *c, const char *path, ifa_message *message) {
   if (strlen(path) >= sizeof c->input) return ifa_fail(message, IFA_BAD_ARGUMENT, "input %.60s... is too long", path);
   for (const char *at = path; *at; at++)
@@ -72,6 +82,8 @@ static ifa_status parse_word(ifa_case *c, const char *key, const char *value, if
   if (strcmp(key, "fill") == 0) return parse_fill(c, value, message);
   if (strcmp(key, "input") == 0) return ifa_case_set_input(c, value, message);
   if (strcmp(key, "smooth") == 0) return parse_switch(key, value, &c->smooth, message);
+  for (int i = 0; i < 3; i++)
+    if (strcmp(key, exponent_keys[i]) == 0) return parse_exponent(key, value, &c->exponent[i], message);
   if (strcmp(key, "seed") == 0) return parse_unsigned(value, &c->seed) ? IFA_OK : bad_value(key, value, "a number", message);
   if (strcmp(key, "rows") == 0) {
     if (!parse_unsigned(value, &number) || number > INT32_MAX) return bad_value(key, value, "a number of rows", message);
@@ -246,6 +258,11 @@ void ifa_case_print(const ifa_case *c, char text[IFA_CASE_TEXT]) {
   if (c->auto_scale == 0 && c->problem.sm_scale == ifa_problem_default().sm_scale) append(text, "sm=0.125");
   if (c->layout_bnhd) append(text, "layout=bnhd");
   if (c->smooth) append(text, "smooth=1");
+  for (int i = 0; i < 3; i++)
+    if (c->exponent[i]) {
+      snprintf(word, sizeof word, "%s=%d", exponent_keys[i], c->exponent[i]);
+      append(text, word);
+    }
   if (c->rows) append_number(text, "rows", (uint64_t)c->rows);
   if (!c->input[0]) {
     snprintf(word, sizeof word, "fill=%s", fill_names[c->fill]);

@@ -17,10 +17,17 @@ typedef enum ifa_fill {
   IFA_FILL_EQUAL,      /* all keys alike: all scores of a row equal */
   IFA_FILL_ZEROS,      /* normal, about a quarter of the tokens of Q, K and V wholly zero, and the first tile of V */
   IFA_FILL_CENTRED,    /* [-0.5, 0.5): the paper's second, as its text has it */
+  IFA_FILL_WIDE,       /* operands drawn from all of the type's values; scales 0, powers of two, and others over many octaves */
   IFA_FILL_COUNT
 } ifa_fill;
 
 const char *ifa_fill_name(ifa_fill fill); /* NULL outside the enum */
+
+/* Does the fill draw operands and scales, rather than floats that are then quantized? */
+static inline int ifa_fill_draws_operands(ifa_fill fill) { return fill == IFA_FILL_EXTREMES || fill == IFA_FILL_WIDE; }
+
+/* Largest |qexp|, |kexp|, |vexp|. */
+#define IFA_MAX_EXPONENT 120
 
 /* Longest path of an input file, with its NUL. */
 #define IFA_INPUT_PATH 256
@@ -33,7 +40,8 @@ typedef struct ifa_case {
   uint64_t seed;
   int64_t rows;       /* 0: all rows; else how many are computed, spread over the problem by the seed */
   int smooth;         /* 1: K less its per-channel mean */
-  int plain;          /* not in the text: 1 keeps what the quantizers make of the floats also for IFA_FILL_EXTREMES */
+  int exponent[3];    /* qexp, kexp, vexp: the floats of Q, K, V (or the drawn scales) are multiplied by 2^exponent */
+  int plain;          /* not in the text: 1 keeps what the quantizers make of the floats also where the fill draws operands */
   char input[IFA_INPUT_PATH];     /* "" or a safetensors file with q, k, v: sizes come from it, and fill is not used */
 } ifa_case;
 

@@ -165,6 +165,7 @@ static int make_columns(const options *o, column *columns) {
   char name[24], keys[160];
   int count = 0;
   for (int f = 0; o->tables & 1 && f < IFA_FILL_COUNT; f++) {
+    if (f == IFA_FILL_WIDE) continue; /* made for its operands, not for its floats */
     snprintf(keys, sizeof keys, "b=1 hq=1 hkv=1 nq=%d nk=%d d=%d fill=%s rows=%d seed=1", (int)o->tokens, (int)o->tokens, (int)o->dim,
              ifa_fill_name((ifa_fill)f), (int)o->sampled);
     add_column(columns, &count, 0, ifa_fill_name((ifa_fill)f), keys);

@@ -51,7 +51,7 @@ static ifa_status write_case(const ifa_case *c, const char *path, ifa_message *m
     tensor_set_add_output(&set, &d.p, o, lse);
     ifa_case_print(&d.c, text);
     snprintf(contract, sizeof contract, "%d", IFA_CONTRACT_VERSION);
-    int drawn = d.c.fill == IFA_FILL_EXTREMES && !d.c.input[0];
+    int drawn = ifa_fill_draws_operands(d.c.fill) && !d.c.input[0];
     const ifa_metadata metadata[] = {{"problem", problem}, {"smooth", d.c.smooth ? "1" : "0"}, {"operands", drawn ? "given" : "quantized"},
                                      {"case", text}, {"contract", contract}};
     if (status == IFA_OK) status = ifa_safetensors_write(path, set.list, set.count, metadata, 5, message);

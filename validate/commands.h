@@ -18,6 +18,8 @@ int cmd_bench(int argc, char **argv);
 int cmd_report(int argc, char **argv);
 int cmd_diff(int argc, char **argv);
 int cmd_record(int argc, char **argv);
+int cmd_fuzz(int argc, char **argv);
+int cmd_mutants(int argc, char **argv);
 
 /* Prints "validate COMMAND: message" on stderr; returns EXIT_BAD_USAGE. */
 int complain(const char *command, const char *format, ...) IFA_PRINTF(2, 3);

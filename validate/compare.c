@@ -12,9 +12,6 @@
 #include "validate/clock.h"
 #include "validate/digest.h"
 
-/* Poison differs between the oracle's run and the backend's: what neither wrote differs. The oracle's is a NaN in every float type. */
-enum { ORACLE_POISON = 0xff, BACKEND_POISON = 0x7f };
-
 /* Stages are recorded for cases of at most this many scores, and for larger ones (up to the second number) after a mismatch. */
 enum { STAGE_SCORES = 1 << 22, STAGE_SCORES_ON_FAILURE = 1 << 27 };
 
@@ -56,7 +53,7 @@ ifa_status ifa_expected_make(const ifa_data *d, ifa_expected **expected, ifa_mes
   if (!*expected) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the oracle's result");
   ifa_expected *e = *expected;
   ifa_stage_level level = scores(d) <= STAGE_SCORES ? IFA_STAGES_ALL : IFA_STAGES_UNITS;
-  ifa_status status = run_unchecked(d, "scalar", level, ORACLE_POISON, &e->buffers, &e->seconds, message);
+  ifa_status status = run_unchecked(d, "scalar", level, IFA_ORACLE_POISON, &e->buffers, &e->seconds, message);
   if (status == IFA_OK) ifa_run_buffers_check(d, &e->buffers, &e->overrun); /* a defect of the oracle, not of the case */
   return status;
 }
@@ -108,7 +105,7 @@ void ifa_expected_digest(const ifa_data *d, const ifa_expected *expected, char h
 ifa_status ifa_backend_digest(const ifa_data *d, const char *backend, char hex[33], ifa_message *message) {
   ifa_run_buffers buffers;
   double seconds;
-  ifa_status status = run_into(d, backend, IFA_STAGES_NONE, BACKEND_POISON, &buffers, &seconds, message);
+  ifa_status status = run_into(d, backend, IFA_STAGES_NONE, IFA_BACKEND_POISON, &buffers, &seconds, message);
   if (status == IFA_OK) status = digest_outputs(d, &buffers, hex, message);
   ifa_run_buffers_free(&buffers);
   return status;
@@ -191,7 +188,7 @@ static int64_t compare_stage(const ifa_data *d, const stage *s, ifa_outcome *o) 
 }
 
 /* All arrays that both runs have, in the order of the computation; stops at the first that differs. */
-static void compare_buffers(const ifa_data *d, const ifa_run_buffers *e, const ifa_run_buffers *g, ifa_outcome *o) {
+void ifa_compare_buffers(const ifa_data *d, const ifa_run_buffers *e, const ifa_run_buffers *g, ifa_outcome *o) {
   const ifa_problem *p = &d->p;
   int64_t tiles = ifa_ceil_div(p->nk, p->kv_tile), splits = ifa_ceil_div(p->nk, p->kv_split);
   int width = (int)ifa_type_bytes(p->out_type);
@@ -230,16 +227,16 @@ static void compare_with_stages(const ifa_data *d, const ifa_expected *expected,
   double seconds;
   ifa_message ignored;
   if (reference->level != IFA_STAGES_ALL) {
-    if (run_into(d, "scalar", IFA_STAGES_ALL, ORACLE_POISON, &oracle, &seconds, &ignored) != IFA_OK) goto done;
+    if (run_into(d, "scalar", IFA_STAGES_ALL, IFA_ORACLE_POISON, &oracle, &seconds, &ignored) != IFA_OK) goto done;
     reference = &oracle;
   }
-  ifa_status status = run_into(d, backend, IFA_STAGES_ALL, BACKEND_POISON, &got, &seconds, &o->message);
+  ifa_status status = run_into(d, backend, IFA_STAGES_ALL, IFA_BACKEND_POISON, &got, &seconds, &o->message);
   if (status == IFA_UNSUPPORTED) { /* the backend cannot show its stages */
     ifa_succeed(&o->message);
     goto done;
   }
   judge_status(status, o);
-  if (status == IFA_OK) compare_buffers(d, reference, &got, o);
+  if (status == IFA_OK) ifa_compare_buffers(d, reference, &got, o);
 done:
   ifa_run_buffers_free(&oracle);
   ifa_run_buffers_free(&got);
@@ -248,9 +245,9 @@ done:
 /* The run that counts is the one without stages; a second run with them names the first stage to differ. */
 static void compare_backend(const ifa_data *d, const ifa_expected *expected, const char *backend, ifa_outcome *o) {
   ifa_run_buffers got;
-  ifa_status status = run_into(d, backend, IFA_STAGES_NONE, BACKEND_POISON, &got, &o->seconds, &o->message);
+  ifa_status status = run_into(d, backend, IFA_STAGES_NONE, IFA_BACKEND_POISON, &got, &o->seconds, &o->message);
   judge_status(status, o);
-  if (status == IFA_OK) compare_buffers(d, &expected->buffers, &got, o);
+  if (status == IFA_OK) ifa_compare_buffers(d, &expected->buffers, &got, o);
   ifa_run_buffers_free(&got);
   if (status != IFA_OK) return;
 

@@ -2,6 +2,7 @@
 #ifndef IFA_VALIDATE_COMPARE_H
 #define IFA_VALIDATE_COMPARE_H
 
+#include "validate/buffers.h"
 #include "validate/data.h"
 
 typedef enum ifa_verdict {
@@ -65,5 +66,11 @@ float *ifa_expected_floats(const ifa_data *data, const ifa_expected *expected);
 /* Runs `backend` and compares. The backend "scalar" is the oracle itself: it is compared with binary64 within the bound of
  * docs/validate.md instead. */
 void ifa_compare(const ifa_data *data, const ifa_expected *expected, const char *backend, ifa_outcome *outcome);
+
+/* Poison differs between the oracle's run and the backend's: what neither wrote differs. The oracle's is a NaN in every float type. */
+enum { IFA_ORACLE_POISON = 0xff, IFA_BACKEND_POISON = 0x7f };
+
+/* All arrays that both runs have, in the order of the computation; stops at the first that differs. The outcome was {0}. */
+void ifa_compare_buffers(const ifa_data *data, const ifa_run_buffers *expected, const ifa_run_buffers *got, ifa_outcome *outcome);
 
 #endif

@@ -164,10 +164,10 @@ static ifa_status quantize_operand(ifa_data *data, operand_slot s, ifa_message *
   status = ifa_quantize(&args, message);
   if (status == IFA_OK) scatter(&s, p, dense, dense_strides);
   free(dense);
-  if (status == IFA_OK && data->c.fill == IFA_FILL_EXTREMES && !data->c.input[0] && !data->c.plain) {
+  if (status == IFA_OK && ifa_fill_draws_operands(data->c.fill) && !data->c.input[0] && !data->c.plain) {
     ifa_case resolved = data->c;
     resolved.problem = data->p;
-    ifa_fill_extremes(&resolved, s.operand, *s.integers, *s.scale, scales, s.channel_scale ? *s.channel_scale : NULL);
+    ifa_fill_operands(&resolved, s.operand, *s.integers, *s.scale, scales, s.channel_scale ? *s.channel_scale : NULL);
   }
   return status;
 }

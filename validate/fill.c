@@ -68,6 +68,13 @@ static float zero_tokens(const ifa_case *c, const element *e) {
   return zero ? 0.0f : normal(c, e);
 }
 
+/* Each token at a scale of its own, an eighth of them zero. (`wide` draws the operands; these floats are for what needs some.) */
+static float wide(const ifa_case *c, const element *e) {
+  uint64_t token = (uint64_t)(e->matrix * tokens_of(&c->problem, e->operand) + e->token);
+  uint32_t octave = ifa_random_below(c->seed, STREAM_TOKENS + e->operand, token, 32);
+  return octave < 4 ? 0.0f : ldexpf(normal(c, e), -(int)octave);
+}
+
 static float value_at(const ifa_case *c, const element *e) {
   switch (c->fill) {
     case IFA_FILL_UNIFORM: return ifa_random_uniform(c->seed, STREAM_VALUES + e->operand, (uint64_t)e->number);
@@ -80,6 +87,7 @@ static float value_at(const ifa_case *c, const element *e) {
     case IFA_FILL_FALLING: return staircase(c, e, (c->problem.nk - 1 - e->token) / 64);
     case IFA_FILL_EQUAL: return equal_keys(c, e);
     case IFA_FILL_ZEROS: return zero_tokens(c, e);
+    case IFA_FILL_WIDE: return wide(c, e);
     default: return normal(c, e);
   }
 }
@@ -91,7 +99,7 @@ void ifa_fill_floats(const ifa_case *c, ifa_operand operand, float *values) {
   for (int64_t row = 0; row < matrices * tokens; row++)
     for (int64_t d = 0; d < p->head_dim; d++) {
       element e = {operand, row / tokens, row % tokens, d, row * p->head_dim + d};
-      values[e.number] = value_at(c, &e);
+      values[e.number] = ldexpf(value_at(c, &e), c->exponent[operand]);
     }
 }
 
@@ -101,7 +109,32 @@ static float random_scale(const ifa_case *c, uint64_t stream, int64_t index, flo
   return largest * ldexpf(0.5f + 0.5f * ifa_random_uniform(c->seed, stream + 4, (uint64_t)index), -(int)octave);
 }
 
-void ifa_fill_extremes(const ifa_case *c, ifa_operand operand, void *integers, float *scale, int64_t scale_count, float *channel_scale) {
+/* One in eight is 0, one in eight a power of two; the rest log-uniform over `octaves` below `largest`. */
+static float wide_scale(const ifa_case *c, uint64_t stream, int64_t index, float largest, uint32_t octaves) {
+  uint32_t kind = ifa_random_below(c->seed, stream, (uint64_t)index, 8), octave = ifa_random_below(c->seed, stream + 40, (uint64_t)index, octaves);
+  if (kind == 0) return 0.0f;
+  if (kind == 1) return ldexpf(1.0f, ilogbf(largest) - (int)octave);
+  return largest * ldexpf(0.5f + 0.5f * ifa_random_uniform(c->seed, stream + 4, (uint64_t)index), -(int)octave);
+}
+
+/* Times 2^exponent, and still a valid scale. */
+static float moved_scale(float scale, int exponent) {
+  if (scale == 0.0f) return 0.0f;
+  return fminf(fmaxf(ldexpf(scale, exponent), 0x1p-100f), 0x1p100f);
+}
+
+static int32_t drawn_value(const ifa_case *c, ifa_operand operand, int64_t number, int32_t top) {
+  uint32_t draw = ifa_random_below(c->seed, STREAM_INTEGERS + operand, (uint64_t)number, c->fill == IFA_FILL_WIDE ? (uint32_t)(2 * top + 2) : 8);
+  if (c->fill == IFA_FILL_WIDE) return (int32_t)draw - top - 1;
+  return draw == 0 ? 0 : draw < 5 ? -top - 1 : top;
+}
+
+static float drawn_scale(const ifa_case *c, ifa_operand operand, uint64_t stream, int64_t index, float largest) {
+  float scale = c->fill == IFA_FILL_WIDE ? wide_scale(c, stream, index, largest, operand == IFA_OPERAND_V ? 28 : 6) : random_scale(c, stream, index, largest);
+  return moved_scale(scale, c->exponent[operand]);
+}
+
+void ifa_fill_operands(const ifa_case *c, ifa_operand operand, void *integers, float *scale, int64_t scale_count, float *channel_scale) {
   const ifa_problem *p = &c->problem;
   const ifa_type types[3] = {p->q_type, p->k_type, p->v_type};
   const ifa_strides strides[3] = {p->q_stride, p->k_stride, p->v_stride};
@@ -110,12 +143,8 @@ void ifa_fill_extremes(const ifa_case *c, ifa_operand operand, void *integers, f
   for (int64_t b = 0; b < p->batch; b++)
     for (int64_t h = 0; h < heads; h++)
       for (int64_t t = 0; t < tokens; t++)
-        for (int64_t d = 0; d < p->head_dim; d++, number++) {
-          uint32_t draw = ifa_random_below(c->seed, STREAM_INTEGERS + operand, (uint64_t)number, 8);
-          int32_t value = draw == 0 ? 0 : draw < 5 ? -top - 1 : top;
-          ifa_operand_set(types[operand], integers, ifa_offset(strides[operand], b, h, t) + d, value);
-        }
-  for (int64_t i = 0; i < scale_count; i++) scale[i] = random_scale(c, STREAM_SCALES + (uint64_t)operand, i, 1.0f / (float)top);
-  for (int64_t i = 0; channel_scale && i < p->batch * heads * p->head_dim; i++)
-    channel_scale[i] = random_scale(c, STREAM_CHANNELS, i, 1.0f);
+        for (int64_t d = 0; d < p->head_dim; d++, number++)
+          ifa_operand_set(types[operand], integers, ifa_offset(strides[operand], b, h, t) + d, drawn_value(c, operand, number, top));
+  for (int64_t i = 0; i < scale_count; i++) scale[i] = drawn_scale(c, operand, STREAM_SCALES + (uint64_t)operand, i, 1.0f / (float)top);
+  for (int64_t i = 0; channel_scale && i < p->batch * heads * p->head_dim; i++) channel_scale[i] = drawn_scale(c, operand, STREAM_CHANNELS, i, 1.0f);
 }

@@ -20,6 +20,8 @@ static const struct command {
     {"diff", "what changed between two JSON reports", cmd_diff},
     {"export", "write a case and the oracle's answer to a file", cmd_export},
     {"record", "write the digests that a device gives, to be checked elsewhere", cmd_record},
+    {"fuzz", "random problems through every backend; failures made small", cmd_fuzz},
+    {"mutants", "which suite notices which mistake in a kernel", cmd_mutants},
     {"explain", "sizes, tiles, memory and operation counts of a case", cmd_explain},
     {"list", "backends (available or why not), baselines, suites, fills", cmd_list},
 };
