@@ -62,7 +62,7 @@ static ifa_problem problem_of(const Shape &s, bool per_token) {
 
 /* ---- results ---- */
 
-/* One line of the table. problem: `key=value` words, as ifa_problem_parse reads them. */
+/* One line of the table. problem: `key=value` words, as ifa_problem_parse reads them (PyTorch's have only the shape). */
 struct Result {
   std::string what, problem;
   double ms, tops, gb_per_s;
@@ -79,8 +79,8 @@ struct Run {
 
 static std::string problem_text(const Shape &s, const char *v_scale) {
   char text[160];
-  snprintf(text, sizeof text, "b=%d hq=%d hkv=%d nq=%d nk=%d d=%d%s%s%s tau=4 out=f16", s.b, s.h, s.h, s.n, s.n, s.d, v_scale ? " vscale=" : "", v_scale ? v_scale : "",
-           s.causal ? " causal=1" : "");
+  snprintf(text, sizeof text, "b=%d hq=%d hkv=%d nq=%d nk=%d d=%d%s%s%s%s out=f16", s.b, s.h, s.h, s.n, s.n, s.d, v_scale ? " vscale=" : "", v_scale ? v_scale : "",
+           s.causal ? " causal=1" : "", v_scale ? " tau=4" : "");
   return text;
 }
 

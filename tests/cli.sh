@@ -194,5 +194,59 @@ expect "a golden file without one of its cases" 2 "is not the suite's" -- "$gold
 expect "golden with no such backend" 2 "no backend" -- "$golden" check nosuch "$source/data/golden/smoke.txt"
 expect "golden usage" 2 "usage" -- "$golden"
 
+# ---- records
+if [ "$has_openmp" = 1 ]; then
+  printf '%s\n%s\n' "$one" "$one vscale=token" >"$folder/two.txt"
+  expect "record without a benchmark" 0 "2 written" -- "$validate" record --backend openmp --suite "$folder/two.txt" --commit abc --output "$folder/plain.rec"
+  expect "it is checked, and says what it lacks" 0 "no benchmark table" -- "$golden" check scalar "$folder/plain.rec"
+  source_digest=$(sed -n 's/^# gpu source: //p' "$folder/plain.rec")
+  contract=$(sed -n '1s/.*contract \([0-9]*\):.*/\1/p' "$folder/plain.rec")
+  python3 - "$folder" "$source_digest" "$contract" <<'P'
+import json, sys
+folder, source, contract = sys.argv[1], sys.argv[2], int(sys.argv[3])
+def result(what, problem, operations, ms, **more):
+    tops = operations / ms * 1e-9
+    return dict(what=what, problem=problem, ms=ms, tops=tops, of_ceiling=tops / 1289.4, gb_per_s=44.25, **more)
+good = dict(program="bench_gpu", contract=contract, gpu_source=source, device="NVIDIA H200", driver="580.159.04", toolkit="CUDA 13.0.88", settings="median of 9",
+            ceiling_tops=1289.4, copy_gb_per_s=4300, pytorch=None,
+            results=[result("kernel", "b=1 hq=16 hkv=16 nq=16384 nk=16384 d=128 vscale=channel tau=4 out=f16", 4 * 16 * 16384**2 * 128, 3.14159),
+                     result("kernel", "b=1 hq=16 hkv=16 nq=16384 nk=16384 d=128 vscale=channel causal=1 tau=4 out=f16", 2 * 16 * 16384**2 * 128, 1.64159),
+                     result("from f16", "b=4 hq=16 hkv=16 nq=4096 nk=4096 d=128 vscale=channel tau=4 out=f16", 4 * 64 * 4096**2 * 128, 0.91, of_kernel=0.871)])
+def write(name, **change):
+    json.dump({**good, **change}, open(f"{folder}/{name}.json", "w"))
+first = good["results"][0]
+write("bench"), write("bench_old", gpu_source="0" * 16), write("bench_contract", contract=contract + 1), write("bench_none", results=[])
+write("bench_fast", results=[{**first, "tops": 2 * first["tops"]}]), write("bench_problem", results=[{**first, "problem": "d=300"}])
+write("bench_line", results=[{**first, "what": "kernel\n# cases: 0"}]), write("bench_negative", results=[{**first, "ms": -1.0}])
+write("bench_other", program="another"), write("bench_text", results="none")
+P
+  record() { expect "$1" "$2" "$3" -- "$validate" record --backend openmp --suite "$folder/two.txt" --bench "$folder/$4.json" --output "$folder/$5"; }
+  record "record with a benchmark" 0 "2 written" bench bench.rec
+  expect "a benchmark table is read and checked" 0 "2 agree, 0 differ" -- "$golden" check scalar "$folder/bench.rec"
+  check "its lines" test "$(grep -c '^# bench: ' "$folder/bench.rec")" = 3
+  check "its card" grep -q '^# device: NVIDIA H200, driver 580.159.04, CUDA 13.0.88$' "$folder/bench.rec"
+  check "and nothing more is said" test "$("$golden" check scalar "$folder/bench.rec" | wc -l)" = 1
+  record "a benchmark of other kernels" 2 "measured with gpu source 0000000000000000" bench_old no.rec
+  record "a benchmark of another contract" 2 "measured with contract" bench_contract no.rec
+  record "a benchmark without results" 2 "has 0 lines" bench_none no.rec
+  record "a rate that the time does not make" 2 "do not make" bench_fast no.rec
+  record "a problem that is none" 2 "head_dim is 300" bench_problem no.rec
+  record "a name that would make a line" 2 "cannot be a line" bench_line no.rec
+  record "a time that is none" 2 "malformed" bench_negative no.rec
+  record "another program's file" 2 "not written by bench_gpu" bench_other no.rec
+  record "results that are no list" 2 "not written by bench_gpu" bench_text no.rec
+  record "no such file" 2 "nowhere" nowhere no.rec
+  check "no record half written" test ! -e "$folder/no.rec"
+  spoil() { sed "$2" "$folder/bench.rec" >"$folder/spoiled.rec"; expect "$1" 2 "$3" -- "$golden" check scalar "$folder/spoiled.rec"; }
+  spoil "a table without one of its lines" '/from f16/d' "has 2 lines; its last one says 3"
+  spoil "a table without its count" '/^# bench lines/d' "its last one says 0"
+  spoil "a table without its ceiling" '/^# bench ceiling/d' "no ceiling before"
+  spoil "a figure changed" '/^# bench: kernel/s/ms | [0-9]/ms | 9/' "do not make"
+  spoil "a share of the ceiling changed" '/^# bench: kernel/s/TOPS | [0-9]/TOPS | 9/' "are not"
+  spoil "a figure cut off" '/^# bench: from/s/ GB.*//' "malformed"
+  sed "s/^# gpu source: .*/# gpu source: 0123456789abcdef/" "$folder/bench.rec" >"$folder/older.rec"
+  expect "a record older than the kernels" 0 "older.rec is older than gpu/: recorded from source 0123456789abcdef" -- "$golden" check scalar "$folder/older.rec"
+fi
+
 echo "cli: $passed passed, $failed failed"
 [ $failed = 0 ]

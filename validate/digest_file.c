@@ -1,9 +1,11 @@
 #include "validate/digest_file.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/tensor_file.h"
+#include "validate/bench_table.h"
 #include "validate/compare.h"
 
 #define FIRST_LINE "# ifa golden digests, contract %d: inputs, outputs, case"
@@ -104,24 +106,29 @@ static ifa_status check_line(const char *path, const char *line, int number, con
   return IFA_OK;
 }
 
-/* Says it where a record was made from other kernels than these. */
-static void check_source(const char *path, const char *line) {
-  if (strncmp(line, SOURCE_LINE, strlen(SOURCE_LINE)) != 0) return;
+/* Says it where a record was made from other kernels than these. Is it the line that tells? */
+static bool check_source(const char *path, const char *line) {
+  if (strncmp(line, SOURCE_LINE, strlen(SOURCE_LINE)) != 0) return false;
   if (strcmp(line + strlen(SOURCE_LINE), IFA_GPU_SOURCE) != 0)
     printf("%s is older than gpu/: recorded from source %s, now %s\n", path, line + strlen(SOURCE_LINE), IFA_GPU_SOURCE);
+  return true;
 }
 
 static ifa_status check_lines(FILE *file, const char *path, const char *backend, const ifa_case_list *suite, ifa_digest_counts *counts, ifa_message *message) {
   char line[IFA_CASE_TEXT + 64];
   int version = 0, cases = 0, announced = -1;
+  bool record = false;
+  ifa_bench_table table = {0};
+  ifa_message why = {""};
   ifa_status status = IFA_OK;
   if (!fgets(line, sizeof line, file) || sscanf(line, FIRST_LINE, &version) != 1 || version != IFA_CONTRACT_VERSION)
     return ifa_fail(message, IFA_BAD_FILE, "%.100s is not of contract %d", path, IFA_CONTRACT_VERSION);
   for (int number = 2; status == IFA_OK && fgets(line, sizeof line, file); number++) {
     line[strcspn(line, "\n")] = '\0';
     if (line[0] == '#') {
-      check_source(path, line);
+      record |= check_source(path, line);
       sscanf(line, LAST_LINE, &announced);
+      if (ifa_bench_table_line(&table, line, &why) != IFA_OK) return ifa_fail(message, IFA_BAD_FILE, "%.100s:%d: %.200s", path, number, why.text);
       continue;
     }
     status = check_line(path, line, number, backend, counts, message);
@@ -129,6 +136,8 @@ static ifa_status check_lines(FILE *file, const char *path, const char *backend,
   }
   if (status == IFA_OK && (ferror(file) || cases != announced || (suite->cases && (size_t)cases != suite->count)))
     return ifa_fail(message, IFA_BAD_FILE, "%.100s has %d cases; its last line says %d, the suite has %zu", path, cases, announced, suite->count);
+  if (status == IFA_OK && ifa_bench_table_end(&table, &why) != IFA_OK) return ifa_fail(message, IFA_BAD_FILE, "%.100s: %.200s", path, why.text);
+  if (status == IFA_OK && record && table.lines == 0) printf("%s has no benchmark table\n", path);
   return status;
 }
 

@@ -1,6 +1,6 @@
 /* digest_file.h - files of digests: the goldens (what the oracle gives) and records (what a device gave). Text: '#' lines, then a line a case:
  * 16 hexadecimal digits of the quantized inputs, 32 of output and log-sum-exp, the case. The first line names the contract's version, the
- * last one the number of cases. */
+ * last one the number of cases. A record may have a benchmark table in its head: validate/bench_table.h. */
 #ifndef IFA_VALIDATE_DIGEST_FILE_H
 #define IFA_VALIDATE_DIGEST_FILE_H
 
