@@ -220,26 +220,45 @@ static void judge_status(ifa_status status, ifa_outcome *o) {
   o->verdict = status == IFA_UNSUPPORTED ? IFA_NOT_SUPPORTED : status == IFA_NOT_AVAILABLE ? IFA_ABSENT : IFA_FAILED;
 }
 
-/* With the stages of both sides. The oracle's are made here if `expected` has none. */
-static void compare_with_stages(const ifa_data *d, const ifa_expected *expected, const char *backend, ifa_outcome *o) {
-  ifa_run_buffers oracle = {0}, got = {0};
+int ifa_stages_affordable(const ifa_data *d) { return scores(d) <= STAGE_SCORES_ON_FAILURE; }
+
+/* The oracle's stages are made here if `expected` has none. */
+void ifa_compare_stages(const ifa_data *d, const ifa_expected *expected, const ifa_run_buffers *got, ifa_outcome *o) {
+  ifa_run_buffers oracle = {0};
   const ifa_run_buffers *reference = &expected->buffers;
   double seconds;
-  ifa_message ignored;
+  ifa_status status = IFA_OK;
   if (reference->level != IFA_STAGES_ALL) {
-    if (run_into(d, "scalar", IFA_STAGES_ALL, IFA_ORACLE_POISON, &oracle, &seconds, &ignored) != IFA_OK) goto done;
+    status = run_into(d, "scalar", IFA_STAGES_ALL, IFA_ORACLE_POISON, &oracle, &seconds, NULL);
     reference = &oracle;
   }
-  ifa_status status = run_into(d, backend, IFA_STAGES_ALL, IFA_BACKEND_POISON, &got, &seconds, &o->message);
-  if (status == IFA_UNSUPPORTED) { /* the backend cannot show its stages */
-    ifa_succeed(&o->message);
-    goto done;
-  }
-  judge_status(status, o);
-  if (status == IFA_OK) ifa_compare_buffers(d, reference, &got, o);
-done:
+  if (status == IFA_OK) ifa_compare_buffers(d, reference, got, o);
   ifa_run_buffers_free(&oracle);
+}
+
+static void compare_with_stages(const ifa_data *d, const ifa_expected *expected, const char *backend, ifa_outcome *o) {
+  ifa_run_buffers got = {0};
+  double seconds;
+  ifa_status status = run_into(d, backend, IFA_STAGES_ALL, IFA_BACKEND_POISON, &got, &seconds, &o->message);
+  if (status == IFA_UNSUPPORTED) ifa_succeed(&o->message); /* the backend cannot show its stages */
+  else judge_status(status, o);
+  if (status == IFA_OK) ifa_compare_stages(d, expected, &got, o);
   ifa_run_buffers_free(&got);
+}
+
+void ifa_compare_outputs(const ifa_data *d, const ifa_expected *expected, const ifa_run_buffers *got, ifa_outcome *o) {
+  ifa_distance_sums sums = {0};
+  double right[IFA_MAX_HEAD_DIM], values[IFA_MAX_HEAD_DIM];
+  ifa_compare_buffers(d, &expected->buffers, got, o);
+  for (int64_t r = 0; r < d->row_count; r++) {
+    for (int32_t i = 0; i < d->p.head_dim; i++) {
+      right[i] = (double)ifa_float_get(d->p.out_type, expected->buffers.o.data, ifa_output_index(d, r, i));
+      values[i] = (double)ifa_float_get(d->p.out_type, got->o.data, ifa_output_index(d, r, i));
+    }
+    ifa_distance_add(&sums, &d->p, row_index(d, r), right, values);
+  }
+  o->distance = ifa_distance_finish(&sums);
+  if (o->verdict == IFA_PASSED && o->compared == 0) o->verdict = IFA_EMPTY;
 }
 
 /* The run that counts is the one without stages; a second run with them names the first stage to differ. */
@@ -252,7 +271,7 @@ static void compare_backend(const ifa_data *d, const ifa_expected *expected, con
   if (status != IFA_OK) return;
 
   ifa_outcome staged = {0};
-  if (o->verdict == IFA_PASSED ? expected->buffers.level == IFA_STAGES_ALL : scores(d) <= STAGE_SCORES_ON_FAILURE)
+  if (o->verdict == IFA_PASSED ? expected->buffers.level == IFA_STAGES_ALL : ifa_stages_affordable(d))
     compare_with_stages(d, expected, backend, &staged);
   if (staged.verdict == IFA_FAILED || (staged.stages_compared && o->verdict == IFA_PASSED)) {
     staged.seconds = o->seconds;

@@ -4,6 +4,7 @@
 
 #include "validate/buffers.h"
 #include "validate/data.h"
+#include "validate/distance.h"
 
 typedef enum ifa_verdict {
   IFA_PASSED = 0,
@@ -41,6 +42,7 @@ typedef struct ifa_outcome {
   int place_count;
   ifa_place places[IFA_MAX_PLACES];
   double seconds;        /* of the backend's run */
+  ifa_distance distance; /* of a plug-in's output from the oracle's (exact) or from binary64 (close) */
 } ifa_outcome;
 
 /* What the oracle gives for a case, kept to compare several backends with it. */
@@ -62,6 +64,13 @@ void ifa_data_digest(const ifa_data *data, char hex[17]);
 
 /* Output (as floats) and log-sum-exp of the computed rows: [row][head_dim], [row]. */
 float *ifa_expected_floats(const ifa_data *data, const ifa_expected *expected);
+
+/* Compares outputs that were made elsewhere (a plug-in's), bit by bit; sets the distance too. */
+void ifa_compare_outputs(const ifa_data *data, const ifa_expected *expected, const ifa_run_buffers *got, ifa_outcome *outcome);
+
+/* The same with all stages, in the order of the computation. `got` has them (IFA_STAGES_ALL). Is the case small enough for that? */
+void ifa_compare_stages(const ifa_data *data, const ifa_expected *expected, const ifa_run_buffers *got, ifa_outcome *outcome);
+int ifa_stages_affordable(const ifa_data *data);
 
 /* Runs `backend` and compares. The backend "scalar" is the oracle itself: it is compared with binary64 within the bound of
  * docs/validate.md instead. */

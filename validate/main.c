@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "validate/commands.h"
+#include "validate/plugin.h"
 
 static const struct command {
   const char *name, *summary;
@@ -50,6 +51,7 @@ int main(int argc, char **argv) {
     usage(stdout);
     return EXIT_AGREE;
   }
+  if (argc == 3 && strcmp(argv[1], "plugin-host") == 0) return ifa_plugin_host(argv[2]); /* plugin_library.c */
   for (int i = 0; argc > 1 && i < COMMAND_COUNT; i++)
     if (strcmp(argv[1], commands[i].name) == 0) {
       static char name[32];

@@ -37,7 +37,8 @@ int64_t ifa_report_failures(const ifa_report *report) {
 
 /* The command that repeats one case. */
 static void repeat_command(const ifa_result *r, char *text, size_t length) {
-  snprintf(text, length, "validate run --backend %s --case \"%s\"", r->backend, r->text);
+  if (r->selector) snprintf(text, length, "validate run %s --case \"%s\"", r->selector, r->text);
+  else snprintf(text, length, "validate run --backend %s --case \"%s\"", r->backend, r->text);
 }
 
 void ifa_report_print_failure(FILE *to, const ifa_result *r) {
@@ -50,9 +51,23 @@ void ifa_report_print_failure(FILE *to, const ifa_result *r) {
     fprintf(to, "  %-44s expected %0*" PRIx32 "  got %0*" PRIx32 "\n", o->places[i].where, o->places[i].digits, o->places[i].expected,
             o->places[i].digits, o->places[i].got);
   if (o->mismatches > o->place_count) fprintf(to, "  ... %" PRId64 " places in all\n", o->mismatches);
-  char repeat[2048];
+  char repeat[2304];
   repeat_command(r, repeat, sizeof repeat);
+  ifa_report_print_distance(to, r);
   fprintf(to, "  repeat: %s\n", repeat);
+}
+
+void ifa_report_print_distance(FILE *to, const ifa_result *r) {
+  const ifa_distance *d = &r->outcome.distance;
+  if (!d->known) return;
+  fprintf(to, "  relative L2 %.3e  cosine %.7f  worst row %.3e at %s  ", d->relative_l2, d->cosine, d->worst_row, d->worst_row_at);
+  if (d->max_ulp == INT64_MAX) fprintf(to, "NaN at %s\n", d->max_ulp_at);
+  else fprintf(to, "largest %" PRId64 " ulp at %s\n", d->max_ulp, d->max_ulp_at);
+  if (r->claim && strcmp(r->claim, "exact") != 0) {
+    fprintf(to, "  error / bound at most %.3g at %s", d->worst_bound, d->worst_bound_at);
+    if (d->unbounded_rows) fprintf(to, "; %" PRId64 " rows have no bound", d->unbounded_rows);
+    fprintf(to, "\n");
+  }
 }
 
 void ifa_report_print_counts(FILE *to, const ifa_report *report) {
@@ -80,14 +95,31 @@ static json_t *place_json(const ifa_place *p) {
   return json_pack("{s:s, s:s, s:s}", "where", p->where, "expected", expected, "got", got);
 }
 
+static json_t *distance_json(const ifa_distance *d, int close) {
+  json_t *json = json_object();
+  json_object_set_new(json, "relative_l2", ifa_json_number(d->relative_l2));
+  json_object_set_new(json, "cosine", ifa_json_number(d->cosine));
+  json_object_set_new(json, "worst_row", ifa_json_number(d->worst_row));
+  json_object_set_new(json, "worst_row_at", json_string(d->worst_row_at));
+  json_object_set_new(json, "max_ulp", d->max_ulp == INT64_MAX ? json_null() : json_integer((json_int_t)d->max_ulp));
+  json_object_set_new(json, "max_ulp_at", json_string(d->max_ulp_at));
+  if (!close) return json;
+  json_object_set_new(json, "worst_bound", ifa_json_number(d->worst_bound));
+  json_object_set_new(json, "worst_bound_at", json_string(d->worst_bound_at));
+  json_object_set_new(json, "unbounded_rows", json_integer((json_int_t)d->unbounded_rows));
+  return json;
+}
+
 static json_t *result_json(const ifa_result *r) {
   const ifa_outcome *o = &r->outcome;
   json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:f, s:I, s:b}", "case", r->text, "backend", r->backend, "verdict", ifa_verdict_name(o->verdict),
                            "digest", r->digest, "seconds", o->seconds, "compared", (json_int_t)o->compared, "stages", o->stages_compared);
+  if (r->claim) json_object_set_new(json, "claim", json_string(r->claim));
+  if (o->distance.known) json_object_set_new(json, "distance", distance_json(&o->distance, r->claim && strcmp(r->claim, "exact") != 0));
   if (o->verdict == IFA_PASSED || o->verdict == IFA_EMPTY) return json;
   json_object_set_new(json, "message", json_string_nocheck(o->message.text));
   if (!ifa_verdict_is_failure(o->verdict)) return json;
-  char repeat[2048];
+  char repeat[2304];
   repeat_command(r, repeat, sizeof repeat);
   json_object_set_new(json, "repeat", json_string_nocheck(repeat));
   if (o->stage) json_object_set_new(json, "stage", json_string(o->stage));

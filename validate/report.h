@@ -10,7 +10,9 @@
 /* One executed (case, backend). */
 typedef struct ifa_result {
   char text[IFA_CASE_TEXT];
-  const char *backend;
+  const char *backend;   /* or a plug-in's name */
+  const char *claim;     /* of a plug-in: "exact" or "close ..."; NULL for a backend */
+  const char *selector;  /* of a plug-in: what chooses it on the command line, "--plugin ./libmine.so"; NULL for a backend */
   char digest[33]; /* of the oracle's output */
   ifa_outcome outcome;
 } ifa_result;
@@ -32,6 +34,9 @@ int64_t ifa_report_failures(const ifa_report *report);
 
 /* A failure: the message, the first differing places with both values in hex, and the command that repeats this one case. */
 void ifa_report_print_failure(FILE *to, const ifa_result *result);
+
+/* How far a plug-in's output is from the right one; nothing if that was not measured. */
+void ifa_report_print_distance(FILE *to, const ifa_result *result);
 
 /* "12 passed, 0 failed, 3 unsupported, 0 not available". */
 void ifa_report_print_counts(FILE *to, const ifa_report *report);
