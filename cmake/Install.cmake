@@ -56,11 +56,15 @@ install(FILES ${CMAKE_BINARY_DIR}/ifa.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkg
 
 # Documents, manual pages, and the real tensors that validate's suite `real` reads.
 file(GLOB documents CONFIGURE_DEPENDS docs/*.md docs/*.png)
-file(GLOB manual_pages CONFIGURE_DEPENDS docs/*.1)
 install(FILES README.md CHANGELOG.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES ${documents} DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs)
-install(FILES ${manual_pages} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 if(IFA_HAVE_XXHASH AND IFA_HAVE_JANSSON)
   install(TARGETS validate)
+  if(NOT CMAKE_CROSSCOMPILING)
+    install(FILES ${CMAKE_BINARY_DIR}/validate/validate.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+  endif()
+  install(FILES tools/completion/validate.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME validate)
+  install(FILES tools/completion/validate.zsh DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions RENAME _validate)
+  install(FILES tools/completion/validate.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
   install(DIRECTORY data/real DESTINATION ${CMAKE_INSTALL_DATADIR}/ifa FILES_MATCHING PATTERN *.safetensors PATTERN README.md)
 endif()

@@ -319,7 +319,7 @@ static json_t *print_ceilings(int repeat) {
   ifa_message why;
   json_t *list = json_array();
   int threads = machine_threads();
-  printf("ceilings, %d threads:\n", threads);
+  printf("ceilings, %d thread%s:\n", threads, threads == 1 ? "" : "s");
   for (int k = 0; k < 2; k++) {
     if (!instructions[k]) continue;
     for (int i = 0; i < repeat; i++) values[i] = 1e-9 * ifa_roof_instruction(instructions[k], threads);
@@ -375,8 +375,8 @@ int cmd_bench(int argc, char **argv) {
     status = ifa_case_list_add_line(&o.list, standard[i], &base, &why);
   if (status != IFA_OK) return complain("bench", "%s", why.text);
   machine_processor(processor, sizeof processor);
-  printf("%s, %d threads, %s; median of %d runs after one warm-up (least .. most); outputs checked first\n", processor, machine_threads(), machine_compiler(),
-         o.repeat);
+  printf("%s, %d thread%s, %s; median of %d runs after one warm-up (least .. most); outputs checked first\n", processor, machine_threads(),
+         machine_threads() == 1 ? "" : "s", machine_compiler(), o.repeat);
   for (int i = 0; i < ifa_backend_count(); i++)
     if (is_chosen(&o, ifa_backend_name(i)) && ifa_backend_supports(ifa_backend_name(i), NULL, &why) == IFA_NOT_AVAILABLE) printf("not available: %s\n", why.text);
   bench b = {.o = &o, .results = json_array(), .threads = machine_threads()};

@@ -1,4 +1,5 @@
 /* cmd_explain.c - `validate explain`: what a case amounts to. */
+#include <argp.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,8 @@
 #include "validate/commands.h"
 #include "validate/data.h"
 #include "validate/suite.h"
+
+enum { LINE_LENGTH = 2048 };
 
 /* Pairs (query, key) of one head that are computed. */
 static double live_pairs(const ifa_problem *p) {
@@ -65,19 +68,26 @@ static ifa_status explain(const ifa_case *given, void *context, ifa_message *mes
   return IFA_OK;
 }
 
+/* The words of the case, as one argument or as several. */
+static error_t parse(int key, char *value, struct argp_state *state) {
+  char *line = state->input;
+  if (key != 'c' && key != ARGP_KEY_ARG) return ARGP_ERR_UNKNOWN;
+  if (strlen(line) + strlen(value) + 2 > LINE_LENGTH) argp_error(state, "the case is too long");
+  strcat(strcat(line, value), " ");
+  return 0;
+}
+
+static const struct argp_option option_list[] = {{"case", 'c', "\"K=V ...\"", 0, "the case; its words may also follow without the option", 0}, {0}};
+
+static const struct argp parser = {option_list, parse, "[K=V ...]",
+                                   "Prints what a case amounts to, without running it: its rows, tiles, live pairs, memory and operation counts, and which backends support it. "
+                                   "Lists multiply.", NULL, NULL, NULL};
+
 int cmd_explain(int argc, char **argv) {
-  char line[2048] = "";
+  char line[LINE_LENGTH] = "";
   ifa_case base = ifa_case_default();
   ifa_message why;
-  for (int i = 1; i < argc; i++) {
-    if (strcmp(argv[i], "--help") == 0) {
-      printf("usage: validate explain [--case] \"K=V ...\"\n\nPrints a case's sizes, tiles, memory and operation counts. Lists multiply.\n");
-      return EXIT_AGREE;
-    }
-    if (strcmp(argv[i], "--case") == 0) continue;
-    if (strlen(line) + strlen(argv[i]) + 2 > sizeof line) return complain("explain", "the case is too long");
-    strcat(strcat(line, argv[i]), " ");
-  }
+  if (argp_parse(&parser, argc, argv, 0, NULL, line) != 0) return EXIT_BAD_USAGE;
   if (line[0] == '\0') return complain("explain", "a case is needed: validate explain \"nq=128 nk=1000 d=128\"");
   if (ifa_case_expand(line, &base, explain, NULL, &why) != IFA_OK) return complain("explain", "%s", why.text);
   return EXIT_AGREE;

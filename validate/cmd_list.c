@@ -1,4 +1,5 @@
 /* cmd_list.c - `validate list`: what there is to run. */
+#include <argp.h>
 #include <stdio.h>
 
 #include "ref/baselines.h"
@@ -39,9 +40,16 @@ static void list_suites(void) {
   printf("\n");
 }
 
+static error_t parse(int key, char *value, struct argp_state *state) {
+  if (key == ARGP_KEY_ARG) argp_error(state, "unexpected argument '%s'", value);
+  return ARGP_ERR_UNKNOWN;
+}
+
+static const struct argp parser = {NULL, parse, "", "Prints the backends (available, or why not), the float references and baselines, the suites with their number of cases, and the fills.",
+                                   NULL, NULL, NULL};
+
 int cmd_list(int argc, char **argv) {
-  (void)argv;
-  if (argc > 1) return complain("list", "takes no options");
+  if (argp_parse(&parser, argc, argv, 0, NULL, NULL) != 0) return EXIT_BAD_USAGE;
   printf("ifa %s, contract %d\n\n", IFA_VERSION, IFA_CONTRACT_VERSION);
   list_backends();
   list_suites();
