@@ -122,8 +122,8 @@ run --once --plugin "$plugins/plugin_timer.so" --case "$small nk=70" --json "$fo
 check "cheat: timer" python3 -c "import json; assert json.load(open('$folder/t.json'))['results'][0]['seconds'] >= 0.3"
 
 # ---- the examples
-expect "example in C" 0 "129 passed, 0 failed, 8 unsupported" -- run --plugin "$plugins/plugin_example.so" --suite smoke
-expect "example with numpy" 0 "137 passed, 0 failed, 0 unsupported" -- run --once --exec "$python $source/examples/plugin_numpy/attention.py" --suite smoke
+expect "example in C" 0 "^[1-9][0-9]+ passed, 0 failed, [0-9]+ unsupported, 0 not available" -- run --plugin "$plugins/plugin_example.so" --suite smoke
+expect "example with numpy" 0 "^[1-9][0-9]+ passed, 0 failed, 0 unsupported, 0 not available$" -- run --once --exec "$python $source/examples/plugin_numpy/attention.py" --suite smoke
 expect "example with numpy, started for each case" 0 "4 passed" -- run --once --exec-once "$python $source/examples/plugin_numpy/attention.py" --claim "close q=f32 k=f32 v=f32" --case "$mixed out=f32,bf16"
 if "$python" -c 'import torch, triton; assert torch.cuda.is_available()' 2>/dev/null; then
   expect "example with Triton" 0 " passed, 0 failed" -- run --once --exec "$python $source/examples/plugin_triton/attention.py" --suite smoke
@@ -133,7 +133,7 @@ fi
 expect "published INT-FlashAttention without a mask" 0 "3 passed, 0 failed" -- run --exec "$python $source/examples/int_flash_numpy/int_flash.py" --case "b=1 hq=2 hkv=2 nq=256 nk=256 d=64 fill=normal,uniform,sink"
 expect "published INT-FlashAttention: its causal defect" 1 "o\[b 0\]\[h 0\]\[i 64\]\[d 0\] is" -- run --exec "$python $source/examples/int_flash_numpy/int_flash.py" --case "nq=65 nk=65 causal=1"
 expect "its causal defect needs a second block" 0 "1 passed" -- run --exec "$python $source/examples/int_flash_numpy/int_flash.py" --case "nq=64 nk=64 causal=1"
-expect "its causal defect is found by smoke" 1 "115 passed, 6 failed, 16 unsupported" -- run --once --exec "$python $source/examples/int_flash_numpy/int_flash.py" --suite smoke
+expect "its causal defect is found by smoke" 1 "^[1-9][0-9]+ passed, [1-9][0-9]* failed, [0-9]+ unsupported, 0 not available$" -- run --once --exec "$python $source/examples/int_flash_numpy/int_flash.py" --suite smoke
 expect "Algorithm 1 as the paper has it" 0 "2 passed, 0 failed" -- env INT_FLASH_CAUSAL=paper "$validate" run --exec "$python $source/examples/int_flash_numpy/int_flash.py" --case "nq=65 nk=65 causal=1 lse=0,1"
 
 echo "plugins: $passed passed, $failed failed"
