@@ -588,6 +588,13 @@ static __global__ void busy(uint32_t *memory, uint32_t words, int rounds) {
 
 enum { BUSY_WORDS = 1 << 24 };
 
+static Block busy_memory() {
+  Block memory((size_t)BUSY_WORDS * 4);
+  must(cudaMemset(memory.data, 0, memory.bytes), "memset");
+  must(cudaDeviceSynchronize(), "memset"); /* the streams here do not wait for the default one */
+  return memory;
+}
+
 static void launch_busy(const Block &memory, int blocks, int rounds, cudaStream_t stream) {
   busy<<<blocks, 256, 0, stream>>>((uint32_t *)memory.data, BUSY_WORDS, rounds);
   must(cudaGetLastError(), "busy");
@@ -596,7 +603,7 @@ static void launch_busy(const Block &memory, int blocks, int rounds, cudaStream_
 /* Attention while a second stream runs other work and a third another attention. */
 static void beside_other_streams(cudaStream_t stream) {
   cudaStream_t second = new_stream(), third = new_stream();
-  Block memory((size_t)BUSY_WORDS * 4);
+  Block memory = busy_memory();
   ifa_problem other = problem_of("b=1 hq=8 hkv=2 nq=500 nk=1500 d=64 vscale=token tau=4 out=f16");
   Tensors other_tensors = draw_tensors(other, 41);
   Output other_expected = expected_of(other, other_tensors.inputs());
@@ -625,7 +632,7 @@ static void beside_other_streams(cudaStream_t stream) {
 
 /* The operands come late, by work queued on the same stream: a call that ran anywhere else would find other ones. */
 static void in_stream_order(cudaStream_t stream) {
-  Block memory((size_t)BUSY_WORDS * 4);
+  Block memory = busy_memory();
   for (const char *text : problems) {
     ifa_problem p = problem_of(text);
     Tensors t = draw_tensors(p, 43), before = draw_tensors(p, 44);
