@@ -98,7 +98,8 @@ check('bench of nothing', run(validate, 'bench', '--backend', 'nothing')[0] == 2
 # ---- pages of hostile names
 failure = result(HOSTILE, 'failed', HOSTILE, message=HOSTILE, repeat='validate run --case "%s"' % HOSTILE, stage=HOSTILE,
                  places=[{'where': HOSTILE, 'expected': HOSTILE, 'got': HOSTILE}])
-run_json = head('run', counts={'invalid': 0}, results=[result('a'), failure, result('b', 'not available')])
+near = result('near', 'passed', HOSTILE, distance={'relative_l2': 1e-3, 'cosine': 0.9999, 'worst_row': 0.1, 'worst_row_at': HOSTILE, 'max_ulp': 3, 'max_ulp_at': HOSTILE})
+run_json = head('run', counts={'invalid': 0}, results=[result('a'), failure, near, result('b', 'not available'), result('b', 'not available', 'gpu', message=HOSTILE)])
 accuracy = head('accuracy', results=[{'table': t, 'algorithm': a, 'data': d, 'case': HOSTILE, 'keys': '', 'relative_l2': e, 'mean_relative': e, 'mre': e, 'cosine': 1,
                                       'worst_row': e} for t in ('fills', 'paper') for d in ('normal 1k', HOSTILE) for a in (HOSTILE, 'fp8-e5m2') for e in (0.1,)],
                 published=[{'algorithm': 'fp8-e5m2', 'fill': 'normal', 'tokens': 1024, 'mre': 0.07}])
@@ -111,7 +112,8 @@ documents = [run_json, accuracy, mutants, bench]
 tree, text = page_of(*documents)
 check('one script, ours', len(list(tree.iter('script'))) == 1 and 'alert("x")' in words(tree) and '<script>alert' not in text)
 check('nothing from outside, again', not re.search(r'https?:|\bsrc=|@import|url\(', text))
-check('plots', len(list(tree.iter('svg'))) >= 3 and len(list(tree.iter('circle'))) == 4)
+check('plots', len(list(tree.iter('svg'))) >= 3 and len(list(tree.iter('circle'))) == 5)
+check('an absent backend is a line, not rows', 'Not available here, and counted as not run (1 comparisons)' in words(tree))
 check('verdict of all', tree.find('.//h1').text == 'Failed' and '1 mutants survive' in words(tree))
 tree, _ = page_of(head('run', counts={}, results=[result('a', 'not available')]))
 check('nothing executed is no pass', tree.find('.//h1').text == 'Nothing was executed')

@@ -69,6 +69,23 @@ static void print_filter(FILE *to, size_t number, const char *class, const char 
           chosen ? " checked=\"\"" : "", number, class, label, count);
 }
 
+/* ---- plots: errors as dots on a scale of decades ---- */
+
+enum { LEFT = 230, WIDTH = 900, LINE = 20, TOP = 24 };
+
+static double decade_x(double error, double low, double high) {
+  double x = (log10(error) - low) / (high - low);
+  return LEFT + (WIDTH - LEFT - 10) * fmin(fmax(x, 0), 1);
+}
+
+static void print_scale(FILE *to, int low, int high, int height) {
+  for (int decade = low; decade <= high; decade++) {
+    double x = decade_x(pow(10, decade), low, high);
+    fprintf(to, "<line class=\"grid\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\"/><text x=\"%.1f\" y=\"14\" text-anchor=\"%s\">1e%d</text>\n", x, TOP - 6, x, height,
+            x, decade == high ? "end" : "middle", decade);
+  }
+}
+
 /* ---- run ---- */
 
 static int is_failure(const char *verdict) {
@@ -122,8 +139,70 @@ static void print_failure(FILE *to, const json_t *r) {
   fprintf(to, "</pre></section>\n");
 }
 
+/* A backend that was available for none of its cases: name -> one of its results. Said in a line, not in a row for each case. Released by the caller. */
+static json_t *absent_backends(const json_t *list) {
+  json_t *absent = json_object(), *r;
+  size_t i;
+  json_array_foreach(list, i, r)
+    if (strcmp(ifa_json_text(r, "verdict"), "not available") == 0) json_object_set_nocheck(absent, ifa_json_text(r, "backend"), r);
+  json_array_foreach(list, i, r)
+    if (strcmp(ifa_json_text(r, "verdict"), "not available") != 0) json_object_del(absent, ifa_json_text(r, "backend"));
+  return absent;
+}
+
+/* Plug-ins' results hold how far they are from what is right: a dot for each case, a line for each plug-in. */
+static void print_distances(FILE *to, const json_t *list) {
+  json_t *lines = json_object();
+  const json_t *r;
+  size_t i;
+  json_array_foreach(list, i, r)
+    if (ifa_json_value(json_object_get(r, "distance"), "relative_l2") > 0 && !json_object_get(lines, ifa_json_text(r, "backend")) && json_object_size(lines) < 50)
+      json_object_set_new_nocheck(lines, ifa_json_text(r, "backend"), json_integer((json_int_t)json_object_size(lines)));
+  const int height = TOP + (int)json_object_size(lines) * LINE + 10;
+  if (json_object_size(lines) > 0) {
+    const char *name;
+    json_t *line;
+    fprintf(to, "<p>Relative L2 distance of plug-ins, a dot for each case:</p><div class=\"scroll\"><svg viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"distance of each "
+                "plug-in, a dot for each case\">\n", WIDTH, height, WIDTH, height);
+    print_scale(to, -8, 0, height);
+    json_object_foreach(lines, name, line) {
+      fprintf(to, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">", LEFT - 8, TOP + LINE * (int)json_integer_value(line) + 14);
+      put(to, name);
+      fprintf(to, "</text>\n");
+    }
+    json_array_foreach(list, i, r) {
+      double distance = ifa_json_value(json_object_get(r, "distance"), "relative_l2");
+      const json_t *at = json_object_get(lines, ifa_json_text(r, "backend"));
+      if (!(distance > 0) || !at) continue;
+      fprintf(to, "<circle class=\"dot\" cx=\"%.1f\" cy=\"%d\" r=\"4\"><title>", decade_x(distance, -8, 0), TOP + LINE * (int)json_integer_value(at) + 10);
+      put_member(to, r, "case");
+      fprintf(to, ": %.3g</title></circle>\n", distance);
+    }
+    fprintf(to, "</svg></div>\n");
+  }
+  json_decref(lines);
+}
+
+/* The message of a row and, of a plug-in, its distance. */
+static void print_message(FILE *to, const json_t *r) {
+  const json_t *d = json_object_get(r, "distance");
+  fprintf(to, "<td>");
+  put_member(to, r, "message");
+  if (d && !isnan(ifa_json_value(d, "relative_l2"))) {
+    fprintf(to, "%srelative L2 %.3g, cosine %.7g, worst row %.3g ", *ifa_json_text(r, "message") ? "<br/>" : "", ifa_json_value(d, "relative_l2"), ifa_json_value(d, "cosine"),
+            ifa_json_value(d, "worst_row"));
+    put_member(to, d, "worst_row_at");
+    if (!isnan(ifa_json_value(d, "max_ulp"))) fprintf(to, ", %.0f ulp ", ifa_json_value(d, "max_ulp")), put_member(to, d, "max_ulp_at");
+    if (!isnan(ifa_json_value(d, "worst_bound"))) fprintf(to, ", %.3g of the bound ", ifa_json_value(d, "worst_bound")), put_member(to, d, "worst_bound_at");
+  }
+  fprintf(to, "</td>");
+}
+
 static void print_run(FILE *to, const json_t *json, size_t number) {
   const json_t *r, *list = ifa_report_list(json, IFA_REPORT_RUN);
+  json_t *absent = absent_backends(list), *example;
+  const char *name;
+  size_t hidden = 0;
   tally t = count_run(json);
   size_t i;
   long shown = 0;
@@ -136,15 +215,27 @@ static void print_run(FILE *to, const json_t *json, size_t number) {
   if (shown > OPEN_FAILURES) fprintf(to, "</details>\n");
   fprintf(to, "<h2>Cases</h2>\n");
   print_machine(to, json);
+  json_array_foreach(list, i, r) hidden += json_object_get(absent, ifa_json_text(r, "backend")) != NULL;
+  if (hidden) fprintf(to, "<p>Not available here, and counted as not run (%zu comparisons):</p><ul>\n", hidden);
+  json_object_foreach(absent, name, example) {
+    fprintf(to, "<li>");
+    put(to, name);
+    fprintf(to, " <span class=\"dim\">");
+    put_member(to, example, "message");
+    fprintf(to, "</span></li>\n");
+  }
+  if (hidden) fprintf(to, "</ul>\n");
+  print_distances(to, list);
   fprintf(to, "<div>");
-  print_filter(to, number, "all", "all", json_array_size(list), 1);
+  print_filter(to, number, "all", "all", json_array_size(list) - hidden, 1);
   print_filter(to, number, "failure", "failures", (size_t)t.failures, 0);
   print_filter(to, number, "passed", "passed", (size_t)t.passed, 0);
-  print_filter(to, number, "other", "not run", (size_t)t.others, 0);
+  print_filter(to, number, "other", "not run", (size_t)t.others - hidden, 0);
   fprintf(to, "<input type=\"search\" placeholder=\"words: token causal\" aria-label=\"cases that hold these words\" hidden=\"\"/>\n"
               "<table class=\"stack\"><thead><tr><th>verdict</th><th>backend</th><th>case</th><th>seconds</th><th>message</th></tr></thead><tbody>\n");
   json_array_foreach(list, i, r) {
     const char *verdict = ifa_json_text(r, "verdict"), *class = class_of(verdict);
+    if (json_object_get(absent, ifa_json_text(r, "backend"))) continue;
     fprintf(to, "<tr class=\"r-%s\"><td class=\"%s\">", class, class);
     put(to, verdict);
     fprintf(to, "</td>");
@@ -153,20 +244,14 @@ static void print_run(FILE *to, const json_t *json, size_t number) {
     put_member(to, r, "case");
     fprintf(to, "</td>");
     number_cell(to, "seconds", ifa_json_value(r, "seconds"), "%.3f");
-    cell(to, "message", ifa_json_text(r, "message"));
+    print_message(to, r);
     fprintf(to, "</tr>\n");
   }
   fprintf(to, "</tbody></table></div>\n");
+  json_decref(absent);
 }
 
 /* ---- accuracy: a dot for each (algorithm, data), on a scale of decades ---- */
-
-enum { LEFT = 230, WIDTH = 900, LINE = 20, TOP = 24 };
-
-static double decade_x(double error, double low, double high) {
-  double x = (log10(error) - low) / (high - low);
-  return LEFT + (WIDTH - LEFT - 10) * fmin(fmax(x, 0), 1);
-}
 
 static int in_table(const json_t *r, const char *table) { return strcmp(ifa_json_text(r, "table"), table) == 0; }
 
@@ -190,11 +275,7 @@ static void print_error_plot(FILE *to, const json_t *list) {
   const int height = TOP + (int)lines * LINE + 10;
   fprintf(to, "<div class=\"scroll\"><svg viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"relative L2 error of each algorithm, a dot for each data set\">\n",
           WIDTH, height, WIDTH, height);
-  for (int decade = -5; decade <= 0; decade++) {
-    double x = decade_x(pow(10, decade), -5, 0);
-    fprintf(to, "<line class=\"grid\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\"/><text x=\"%.1f\" y=\"14\" text-anchor=\"%s\">1e%d</text>\n", x, TOP - 6, x, height,
-            x, decade == 0 ? "end" : "middle", decade);
-  }
+  print_scale(to, -5, 0, height);
   json_array_foreach(list, i, r) {
     if (!in_table(r, "fills")) continue;
     double error = ifa_json_value(r, "relative_l2"), y = TOP + LINE * (double)(line % lines) + 10;
