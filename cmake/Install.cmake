@@ -60,6 +60,8 @@ install(FILES README.md CHANGELOG.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR}
 install(FILES ${documents} DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs)
 if(IFA_HAVE_XXHASH AND IFA_HAVE_JANSSON)
   install(TARGETS validate)
+  install(FILES include/ifa_plugin.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}) # a kernel plugged into validate needs it and ifa.h
+  install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DATADIR}/ifa PATTERN __pycache__ EXCLUDE)
   if(NOT CMAKE_CROSSCOMPILING)
     install(FILES ${CMAKE_BINARY_DIR}/validate/validate.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
   endif()

@@ -8,7 +8,7 @@
 
     serve("my-kernel", "close q=f32 k=f32 v=f32", attention)
 
-The protocol itself is in docs/validate.md, section 6: a line of JSON each way for a case, tensors as safetensors files in a folder.
+The protocol itself is in docs/validate.md, section 11: a line of JSON each way for a case, tensors as safetensors files in a folder.
 """
 import json
 import os

@@ -40,7 +40,7 @@ typedef struct ifa_plugin {
   /* What the kernel promises. "exact": the contract's bits, compared with memcmp. "close" and what it rounds, e.g.
    *   "close q=f16 k=f16 v=f16 p=f16 o=f16"            FlashAttention in fp16
    *   "close q=int8/token k=int8/token v=int8/head p=int8"   INT-FlashAttention
-   * compared with binary64 attention on the operands so rounded, within a bound for each row. The words: docs/validate.md, section 6. */
+   * compared with binary64 attention on the operands so rounded, within a bound for each row. The words: docs/validate.md, section 11. */
   const char *claim;
 
   /* Can it do this problem? IFA_OK; IFA_UNSUPPORTED, and the message says which field; IFA_NOT_AVAILABLE (no such device).

@@ -1,4 +1,4 @@
-/* claim.h - what a plug-in promises: the contract's bits, or attention with such and such roundings. docs/validate.md, section 6. */
+/* claim.h - what a plug-in promises: the contract's bits, or attention with such and such roundings. docs/validate.md, section 11. */
 #ifndef IFA_VALIDATE_CLAIM_H
 #define IFA_VALIDATE_CLAIM_H
 

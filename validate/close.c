@@ -39,6 +39,7 @@ typedef struct close_context {
   const ifa_claim *claim;
   matrix q, k, v;
   int64_t q_loaded, kv_loaded; /* numbers of the matrices; -1: none */
+  char overflow;               /* 'q', 'k' or 'v': an operand that its claimed format cannot hold; 0: none */
   double k_mean[IFA_MAX_HEAD_DIM];
   double *group;               /* scales of a matrix being loaded */
   double *s, *e, *delta;       /* [nk] of a row */
@@ -123,6 +124,8 @@ static void load_operand(close_context *c, char which, int64_t b, int64_t h, int
   }
   if (f.format == IFA_FORMAT_GIVEN) take_given(c, which, b, h, tokens, m);
   else round_matrix(c, f, source, which == 'k' && c->claim->k_mean ? c->k_mean : NULL, tokens, m);
+  for (int64_t i = 0; i < tokens * dim; i++)
+    if (!isfinite(m->x[i])) c->overflow = which;
   finish_matrix(m, tokens, dim);
 }
 
@@ -211,7 +214,7 @@ static int by_score(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* Keys of the same score have the same weight and the same rounding error: they count as one. Sorted so that they are neighbours. */
+/* Keys of the same score have the same weight and, in one tile, the same rounding error: they count as one. Sorted so that they are neighbours. */
 static void order_keys(close_context *c, const close_row *row) {
   for (int64_t j = row->first; j < row->end; j++) c->order[j] = j;
   if (c->claim->p == IFA_FORMAT_F32) return;
@@ -230,7 +233,7 @@ static void add_weight_errors(close_context *c, close_row *row) {
     for (int32_t i = 0; i < dim; i++) sum[i] = 0;
     for (next = at; next < row->end && c->s[c->order[next]] - s <= 1e-12 * fabs(s); next++) {
       const double *v = c->v.x + c->order[next] * dim;
-      for (int32_t i = 0; i < dim; i++) sum[i] += v[i];
+      for (int32_t i = 0; i < dim; i++) sum[i] += fmax(fabs(v[i]), fabs(v[i] - row->o[i]));
       if (c->claim->p == IFA_FORMAT_F32) { next++; break; } /* not sorted, and summed up as they come */
     }
     double n = (double)(next - at);
@@ -238,10 +241,9 @@ static void add_weight_errors(close_context *c, close_row *row) {
     l_line += h * n;
     l_square += h * n * h * n;
     for (int32_t i = 0; i < dim; i++) {
-      double reach = fmax(fabs(sum[i]), fabs(sum[i] - n * row->o[i]));
-      fixed[i] += z * reach;
-      line[i] += h * reach;
-      square[i] += h * reach * h * reach;
+      fixed[i] += z * sum[i];
+      line[i] += h * sum[i];
+      square[i] += h * sum[i] * h * sum[i];
     }
   }
   row->l_error += (l_fixed + fmin(l_line, LAMBDA * sqrt(l_square))) / row->l;
@@ -256,7 +258,10 @@ static void find_bound(close_context *c, close_row *row) {
   for (int64_t j = row->first; j < row->end; j++) {
     const double *v = c->v.x + j * dim, *slack = c->v.slack + j * dim;
     double w = c->e[j] / row->l, score = w * expm1(c->delta[j]) * grown;
-    for (int32_t i = 0; i < dim; i++) row->bound[i] += score * fabs(v[i] - row->o[i]) + w * (sums * fabs(v[i]) + slack[i]);
+    for (int32_t i = 0; i < dim; i++) row->bound[i] += score * fabs(v[i] - row->o[i]) + w * sums * fabs(v[i]);
+    if (!c->v.uncertain[j]) continue;
+    double most = (c->e[j] + fmin(half_step(c->claim->p, c->e[j]), 1.0)) * grown / row->l; /* a weight that vanishes here may not do so there */
+    for (int32_t i = 0; i < dim; i++) row->bound[i] += most * slack[i];
   }
   row->l_error = sums + 0x1p-20;
   add_weight_errors(c, row);
@@ -311,6 +316,7 @@ static void check_row(close_context *c, int64_t r, const ifa_run_buffers *got, i
   ifa_live_keys(p, at.row, &row.first, &row.end);
   int empty = row.end <= row.first;
   if (!empty) compute_row(c, &at, &row);
+  if (c->overflow) return;
   for (int32_t d = 0; d < p->head_dim; d++) {
     values[d] = (double)ifa_float_get(p->out_type, got->o.data, ifa_output_index(c->d, r, d));
     double rounding = empty ? 0 : output_rounding(c->claim->o, p->out_type, row.o[d]), bound = row.bound[d] + rounding;
@@ -346,9 +352,12 @@ void ifa_close_check(const ifa_data *d, const ifa_claim *claim, const ifa_run_bu
     o->verdict = IFA_FAILED;
     ifa_fail(&o->message, IFA_OUT_OF_MEMORY, "no memory to compute the case in binary64");
   } else {
-    for (int64_t r = 0; r < d->row_count; r++) check_row(&c, r, got, &sums, o);
-    o->distance = ifa_distance_finish(&sums);
-    if (o->verdict == IFA_PASSED && o->compared == 0) {
+    for (int64_t r = 0; r < d->row_count && !c.overflow; r++) check_row(&c, r, got, &sums, o);
+    if (d->row_count) o->distance = ifa_distance_finish(&sums);
+    if (c.overflow) { /* what the right answer would be, nobody can say */
+      *o = (ifa_outcome){.verdict = IFA_NOT_SUPPORTED, .seconds = o->seconds};
+      ifa_fail(&o->message, IFA_UNSUPPORTED, "%c has values that its claimed format cannot hold", c.overflow);
+    } else if (o->verdict == IFA_PASSED && o->compared == 0) {
       o->verdict = IFA_EMPTY;
       if (d->row_count) ifa_fail(&o->message, IFA_BAD_DATA, "the formats imply no bound for any row");
     }

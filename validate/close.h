@@ -1,5 +1,5 @@
 /* close.h - a kernel that does not give the contract's bits, against binary64 attention, within a bound for each element that follows from its
- * number formats and the row's own weights. docs/validate.md, section 6. */
+ * number formats and the row's own weights. docs/validate.md, section 11. */
 #ifndef IFA_VALIDATE_CLOSE_H
 #define IFA_VALIDATE_CLOSE_H
 

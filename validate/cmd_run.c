@@ -38,7 +38,7 @@ static const struct argp_option option_list[] = {
     {"junit", OPTION_JUNIT, "FILE", 0, "write a JUnit XML report", 0},
     {"csv", OPTION_CSV, "FILE", 0, "write a CSV report", 0},
     {"annotations", OPTION_ANNOTATIONS, "github", 0, "a line of GitHub's workflow commands for every failure", 0},
-    {NULL, 0, NULL, 0, "Kernels that are not part of this build (docs/validate.md, section 6):", 1},
+    {NULL, 0, NULL, 0, "Kernels that are not part of this build (docs/validate.md, section 11):", 1},
     {"plugin", OPTION_PLUGIN, "FILE", 0, "a shared library (include/ifa_plugin.h); without --backend only plug-ins are run; may be repeated", 1},
     {"exec", OPTION_EXEC, "COMMAND", 0, "a program that answers a line of JSON for each case", 1},
     {"exec-once", OPTION_EXEC_ONCE, "COMMAND", 0, "a program that is started for each case, with the case's folder as its last argument", 1},

@@ -1,5 +1,5 @@
 /* plugin.h - kernels that are not part of this build: a shared library (include/ifa_plugin.h) or a program, each in a process of its own.
- * What it does wrong is a verdict about the case at hand, never an end of the run. docs/validate.md, section 6. */
+ * What it does wrong is a verdict about the case at hand, never an end of the run. docs/validate.md, section 11. */
 #ifndef IFA_VALIDATE_PLUGIN_H
 #define IFA_VALIDATE_PLUGIN_H
 

@@ -1,5 +1,5 @@
 /* plugin_program.c - a program as a kernel: it is given a folder with input.safetensors and problem.json, and writes output.safetensors
- * there. --exec starts it once and sends a line of JSON for each case; --exec-once starts it for each. docs/validate.md, section 6. */
+ * there. --exec starts it once and sends a line of JSON for each case; --exec-once starts it for each. docs/validate.md, section 11. */
 #define _GNU_SOURCE /* nftw */
 #include <errno.h>
 #include <ftw.h>
