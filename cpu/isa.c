@@ -11,7 +11,7 @@
 #include "cpu/kernels.h"
 #include "ifa_cpu.h"
 
-/* What the machine lacks for an instruction set: words for a message, or NULL. */
+/* What the machine lacks for an instruction set: words for a message, or NULL. Unused where the build has no kernels for it. */
 
 static const char *nothing(void) { return NULL; }
 
@@ -36,24 +36,24 @@ static int leaf7(uint32_t ebx, uint32_t ecx, uint32_t edx) {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & ebx) == ebx && (c & ecx) == ecx && (d & edx) == edx;
 }
 
-static inline const char *lacks_avx2(void) {
+static __attribute__((unused)) const char *lacks_avx2(void) {
   const uint32_t fma_f16c = 1u << 12 | 1u << 29;
   uint32_t a, b, c, d;
   int has = saves(STATES_AVX) && __get_cpuid(1, &a, &b, &c, &d) && (c & fma_f16c) == fma_f16c && leaf7(1u << 5, 0, 0);
   return has ? NULL : "AVX2 with FMA and F16C";
 }
 
-static inline const char *lacks_avx512_vnni(void) { /* F, DQ, BW, VL; VNNI */
+static __attribute__((unused)) const char *lacks_avx512_vnni(void) { /* F, DQ, BW, VL; VNNI */
   int has = !lacks_avx2() && saves(STATES_AVX512) && leaf7(1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, 1u << 11, 0);
   return has ? NULL : "AVX-512 (F, DQ, BW, VL) with VNNI";
 }
 
-static inline const char *lacks_avx512_fp16(void) { /* VBMI; FP16 */
+static __attribute__((unused)) const char *lacks_avx512_fp16(void) { /* VBMI; FP16 */
   return !lacks_avx512_vnni() && leaf7(0, 1u << 1, 1u << 23) ? NULL : "AVX-512 with VNNI, VBMI and FP16";
 }
 
 /* Tiles are a large state, so Linux gives them to a process that asks; all its threads then have them. */
-static inline const char *lacks_amx(void) {
+static __attribute__((unused)) const char *lacks_amx(void) {
 #ifdef IFA_AMX_EMULATION
   const int emulated = 1;
 #else
@@ -74,7 +74,7 @@ static inline const char *lacks_amx(void) {
 /* Bits of Linux's hardware capabilities: ASIMDHP, ASIMDDP; I8MM. */
 enum { HWCAP_HALF = 1 << 10, HWCAP_DOTPROD = 1 << 20, HWCAP2_INT8_MATRIX = 1 << 13 };
 
-static inline const char *lacks_neon_dotprod(void) {
+static __attribute__((unused)) const char *lacks_neon_dotprod(void) {
 #ifdef __linux__
   unsigned long has = getauxval(AT_HWCAP);
   if ((has & HWCAP_HALF) && (has & HWCAP_DOTPROD)) return NULL;
@@ -82,7 +82,7 @@ static inline const char *lacks_neon_dotprod(void) {
   return "NEON with dotprod and fp16";
 }
 
-static inline const char *lacks_neon_i8mm(void) {
+static __attribute__((unused)) const char *lacks_neon_i8mm(void) {
 #ifdef __linux__
   if (!lacks_neon_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_INT8_MATRIX)) return NULL;
 #endif
