@@ -36,7 +36,7 @@ INLINE __m512i nibbles(const uint8_t *at, int high) {
 /* Prefetches `ahead` bytes past the line at `at`; 0: nothing. The last group of rows of a product does so with what is read next: V after K, the next tile's
  * K after V. */
 INLINE void prefetch(const uint8_t *at, ptrdiff_t ahead) {
-  if (ahead) _mm_prefetch((const char *)((uintptr_t)at + (uintptr_t)ahead), _MM_HINT_T0);
+  if (ahead) _mm_prefetch((const char *)((uintptr_t)at + (uintptr_t)ahead), _MM_HINT_T1);
 }
 
 /* ---- scores ---- */
@@ -54,7 +54,8 @@ INLINE void score_group(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t
     const uint8_t *at = k + (packed ? d / 8 * 64 : d * 16);
     UNROLL for (int v = 0; v < vectors; v++)
       b[v] = packed ? nibbles(at + (size_t)v * pitch, (d & 4) != 0) : _mm512_loadu_si512(at + (size_t)v * pitch);
-    UNROLL for (int v = 0; v < vectors; v++) prefetch(at + (size_t)v * pitch, ahead);
+    if (!packed || !(d & 4)) /* once a line */
+      UNROLL for (int v = 0; v < vectors; v++) prefetch(at + (size_t)v * pitch, ahead);
     UNROLL for (int r = 0; r < rows; r++) {
       __m512i four = broadcast4(q + (size_t)r * dim + d);
       UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], four, b[v]);
@@ -108,7 +109,8 @@ INLINE void value_group(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t
   for (size_t j = 0; j < keys; j += 4) {
     const uint8_t *at = v + (packed ? j / 8 : j / 4) * dim * 4;
     UNROLL for (int c = 0; c < vectors; c++) b[c] = packed ? nibbles(at + 64 * c, (j & 4) != 0) : _mm512_loadu_si512(at + 64 * c);
-    UNROLL for (int c = 0; c < vectors; c++) prefetch(at + 64 * c, ahead);
+    if (!packed || !(j & 4))
+      UNROLL for (int c = 0; c < vectors; c++) prefetch(at + 64 * c, ahead);
     UNROLL for (int r = 0; r < rows; r++) {
       __m512i four = broadcast4(p + (size_t)r * keys + j);
       UNROLL for (int c = 0; c < vectors; c++) sum[r][c] = _mm512_dpbusd_epi32(sum[r][c], four, b[c]);
@@ -135,6 +137,7 @@ INLINE void value_rows(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t 
 
 INLINE void value_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
   const ifa_cpu_layout *y = b->layout;
+  for (int32_t at = y->at_k_scale; b->next && at < y->bytes; at += 64) prefetch(b->next, at); /* the next tile's scales and sums: wanted at once */
   for (int32_t d = 0; d < y->dim; d += 64) {
     const uint8_t *v = tile + y->at_v + 4 * d;
     for (int32_t row = b->first, rows; row < b->last; row += rows) {

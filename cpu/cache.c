@@ -9,6 +9,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include "common/contract.h"
 #include "common/fpenv.h"
@@ -103,8 +106,14 @@ ifa_status ifa_cache_memory(void *memory, size_t given, size_t needed, void **st
     if (given < needed) return ifa_fail(message, IFA_BAD_ARGUMENT, "memory has %zu bytes; %zu are needed", given, needed);
     return IFA_OK;
   }
-  *start = *allocated = aligned_alloc(IFA_CACHE_ALIGNMENT, needed);
+  /* A table leads all over the memory: with pages of 4 KiB each tile misses the TLB several times. */
+  size_t huge = (size_t)2 << 20, alignment = needed >= 4 * huge ? huge : IFA_CACHE_ALIGNMENT;
+  needed = (needed + alignment - 1) / alignment * alignment;
+  *start = *allocated = aligned_alloc(alignment, needed);
   if (!*start) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %zu bytes", needed);
+#ifdef MADV_HUGEPAGE
+  if (alignment == huge) madvise(*start, needed, MADV_HUGEPAGE); /* a hint: refused is no harm */
+#endif
   return IFA_OK;
 }
 
