@@ -36,7 +36,8 @@ def write_tensors(path, tensors):
     """tensors: name -> (array, "F32" | "F16" | "BF16")."""
     head, data = {}, b""
     for name, (array, dtype) in tensors.items():
-        piece = np.ascontiguousarray(array, DTYPES[dtype]).tobytes()
+        with np.errstate(over="ignore"):  # what f16 cannot hold is infinite
+            piece = np.ascontiguousarray(array, DTYPES[dtype]).tobytes()
         head[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [len(data), len(data) + len(piece)]}
         data += piece
     text = json.dumps(head).encode()

@@ -6,13 +6,15 @@
  * It claims to be `close`, with every number in binary32. A kernel that claims "exact" gives the contract's bits: it reads in->operands (the
  * quantized tensors and their scales) instead of the floats, and everything else is the same. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "ifa_plugin.h"
 
 static ifa_status supports(const ifa_problem *p, ifa_message *why) {
-  (void)why;
-  return p->out_type == IFA_F32 ? IFA_OK : IFA_UNSUPPORTED; /* counted as unsupported, never as passed */
+  if (p->out_type == IFA_F32) return IFA_OK;
+  snprintf(why->text, sizeof why->text, "out"); /* which field */
+  return IFA_UNSUPPORTED;                       /* counted as unsupported, never as passed */
 }
 
 /* Keys that row i sees: *first <= j < *end. Causal masks are aligned at the bottom right. */
