@@ -1,8 +1,14 @@
 /* consumer.c - a program that uses an installed ifa: quantizes, attends with every backend that is there, and checks what can be known
  * without the library: with one live key, the output is that key's value; and all backends agree to the last bit. C and C++ (consumer.cpp). */
 #include <ifa.h>
-#ifdef CONSUMER_CUDA
+#include <ifa_cache.h>
+#include <ifa_cpu.h>
+#include <ifa_plugin.h>
+#if __has_include(<ifa_cuda.h>)
 #include <ifa_cuda.h>
+#define CUDA_STATUS ifa_status_name(ifa_cuda_available(&why))
+#else
+#define CUDA_STATUS "not in this build"
 #endif
 #include <math.h>
 #include <stdio.h>
@@ -29,6 +35,7 @@ int main(void) {
   ifa_problem p = ifa_problem_default();
   ifa_inputs in;
   ifa_outputs out;
+  const char *isa;
   int ran = 0;
   unsigned random = 1;
   for (int i = 0; i < 3 * COUNT; i++) {
@@ -57,9 +64,8 @@ int main(void) {
     int at = i / DIM * TOKENS * DIM + i % DIM;
     if (!(fabsf(first[at] - v[at]) <= 0.51f * v_scale[i])) return printf("output %d is %g, not near %g\n", at, (double)first[at], (double)v[at]), 1;
   }
-#ifdef CONSUMER_CUDA
-  printf("cuda: %s\n", ifa_status_name(ifa_cuda_available(&why)));
-#endif
+  if (ifa_cpu_isa_available(NULL, &isa, &why) != IFA_OK) return printf("cpu: %s\n", why.text), 1;
+  printf("cpu: %s, cuda: %s\n", isa, CUDA_STATUS);
   printf("ifa " IFA_VERSION ": %d backends agree\n", ran);
   return ran > 0 ? 0 : 1;
 }
