@@ -11,7 +11,7 @@ it is looked for):
 For each choice: the cosine between the embedding and the exact one, smallest and median over all sentences; how far a score of the
 retrieval set (queries against sentences) moves at most; for how many queries the first, the first three and all sentences come in the exact order;
 how many sentences of a query's own topic are among its first three.
-Exit code 1 if INT8 with V per token, the library's choice for a cache, changes the first or the first three sentences of any query; 3 without the weights.
+Exit code 1 if INT8 with V per token (K less its mean) changes the first three sentences of any query; 3 without the weights.
 """
 
 import importlib.util
