@@ -66,7 +66,10 @@ ifa_status __wrap_ifa_run(const char *backend, const ifa_problem *problem, const
   if (status == IFA_BAD_DATA && is("scribbles") && out && out->o) *(uint8_t *)out->o ^= 1;
   if (status == IFA_BAD_DATA && is("accepts")) return ifa_succeed(message);
   if (status != IFA_OK) return status;
-  if (is("crash") && problem->nk >= 40) raise(SIGSEGV);
+  if (is("crash") && problem->nk >= 40) {
+    signal(SIGSEGV, SIG_DFL); /* a sanitizer's handler would print a report for each */
+    raise(SIGSEGV);
+  }
   if (is("hang") && problem->nk >= 40) for (;;) pause();
   if (is("status")) return ifa_fail(message, IFA_OUT_OF_MEMORY, "an injected failure");
   ifa_problem p = ifa_problem_resolved(problem);
