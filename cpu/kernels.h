@@ -15,6 +15,22 @@
 #include "common/contract.h"
 #include "cpu/tile.h"
 
+/* Functions that are compiled for each constant that they are called with. Not under a sanitizer: dozens of instrumented copies take minutes to compile. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define IFA_CPU_INLINE static inline
+#define IFA_CPU_UNROLL
+#endif
+#endif
+#ifndef IFA_CPU_INLINE
+#define IFA_CPU_INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define IFA_CPU_UNROLL _Pragma("unroll")
+#else
+#define IFA_CPU_UNROLL _Pragma("GCC unroll 8")
+#endif
+#endif
+
 enum { IFA_CPU_ROWS = 48, IFA_CPU_MAX_TILE = 256 }; /* rows: a multiple of 16 */
 
 /* How rows of Q (from their INT8 values, zero padded to dim before the offset) and of P are stored. */

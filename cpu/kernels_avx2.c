@@ -7,12 +7,8 @@
 
 #include "cpu/units.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
+#define INLINE IFA_CPU_INLINE
+#define UNROLL IFA_CPU_UNROLL
 
 enum { GROUP_ROWS = 6, GROUP_VECTORS = 2 };
 

@@ -1,9 +1,156 @@
-/* kernels_avx512_vnni.c - AVX-512 VNNI without FP16 (Cascade Lake, Ice Lake): the weight function in binary32, 16 keys an instruction.
+/* kernels_avx512_vnni.c - AVX-512 VNNI: both products (also for kernels_avx512_fp16.c), and, for processors without FP16 (Cascade Lake, Ice Lake), the weight
+ * function in binary32, 16 keys an instruction.
+ *
+ * vpdpbusd adds four products of unsigned by signed bytes to each int32, without saturation (vpdpbusds saturates and is not used).
+ *     scores: (Q + 128) unsigned, broadcast; K signed; the sums start at K's bias -128 * sum_d K_jd
+ *     values: P unsigned, broadcast; V signed
+ * A group of up to 6 rows by 4 vectors keeps 24 sums in registers: 4 loads of K or V and 6 broadcasts serve 24 vpdpbusd. */
+#include "cpu/avx512.h"
+
+enum { GROUP_ROWS = 6, GROUP_VECTORS = 4 };
+
+INLINE __m512i broadcast4(const uint8_t *bytes) {
+  int32_t x;
+  memcpy(&x, bytes, sizeof x);
+  return _mm512_set1_epi32(x);
+}
+
+/* INT4: the bytes 16 * value of the low or the high nibbles. */
+INLINE __m512i nibbles(const uint8_t *at, int high) {
+  __m512i x = _mm512_loadu_si512(at);
+  return _mm512_and_si512(high ? x : _mm512_slli_epi16(x, 4), _mm512_set1_epi8((char)0xf0));
+}
+
+/* Prefetches `ahead` bytes past the line at `at`; 0: nothing. The last group of rows of a product does so with what is read next: V after K, the next tile's
+ * K after V. */
+INLINE void prefetch(const uint8_t *at, ptrdiff_t ahead) {
+  if (ahead) _mm_prefetch((const char *)((uintptr_t)at + (uintptr_t)ahead), _MM_HINT_T1);
+}
+
+/* ---- scores ---- */
+
+/* `rows` rows by 16 * `vectors` keys; both constants, so that the sums stay in registers. */
+INLINE void score_group(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t *k, const int32_t *bias, int32_t *s, int rows, int vectors, int packed, ptrdiff_t ahead) {
+  const size_t dim = (size_t)y->dim, pitch = packed ? dim * 8 : dim * 16; /* bytes from one 16 keys to the next */
+  __m512i sum[GROUP_ROWS][GROUP_VECTORS], b[GROUP_VECTORS];
+  UNROLL for (int v = 0; v < vectors; v++) {
+    b[v] = _mm512_loadu_si512(bias + 16 * v);
+    if (packed) b[v] = _mm512_slli_epi32(b[v], 4);
+    UNROLL for (int r = 0; r < rows; r++) sum[r][v] = b[v];
+  }
+  for (size_t d = 0; d < dim; d += 4) {
+    const uint8_t *at = k + (packed ? d / 8 * 64 : d * 16);
+    UNROLL for (int v = 0; v < vectors; v++)
+      b[v] = packed ? nibbles(at + (size_t)v * pitch, (d & 4) != 0) : _mm512_loadu_si512(at + (size_t)v * pitch);
+    if (!packed || !(d & 4)) /* once a line */
+      UNROLL for (int v = 0; v < vectors; v++) prefetch(at + (size_t)v * pitch, ahead);
+    UNROLL for (int r = 0; r < rows; r++) {
+      __m512i four = broadcast4(q + (size_t)r * dim + d);
+      UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], four, b[v]);
+    }
+  }
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int v = 0; v < vectors; v++)
+      _mm512_storeu_si512(s + (size_t)r * (size_t)y->keys + 16 * v, packed ? _mm512_srai_epi32(sum[r][v], 4) : sum[r][v]);
+}
+
+INLINE void score_rows(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t *k, const int32_t *bias, int32_t *s, int rows, int vectors, int packed, ptrdiff_t ahead) {
+  switch (rows) {
+    case 1: score_group(y, q, k, bias, s, 1, vectors, packed, ahead); break;
+    case 2: score_group(y, q, k, bias, s, 2, vectors, packed, ahead); break;
+    case 3: score_group(y, q, k, bias, s, 3, vectors, packed, ahead); break;
+    case 4: score_group(y, q, k, bias, s, 4, vectors, packed, ahead); break;
+    case 5: score_group(y, q, k, bias, s, 5, vectors, packed, ahead); break;
+    default: score_group(y, q, k, bias, s, 6, vectors, packed, ahead);
+  }
+}
+
+INLINE void score_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
+  const ifa_cpu_layout *y = b->layout;
+  const int32_t *bias = ifa_cpu_k_bias(y, tile);
+  const size_t keys_bytes = (size_t)y->dim * (packed ? 8 : 16);
+  for (int32_t base = 0; base < y->keys; base += 64) {
+    for (int32_t row = b->first, rows; row < b->last; row += rows) {
+      const uint8_t *q = b->q + (size_t)row * (size_t)y->dim, *k = tile + (size_t)(base / 16) * keys_bytes;
+      int32_t *s = b->s + (size_t)row * (size_t)y->keys + base;
+      rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
+      const ptrdiff_t ahead = row + rows == b->last ? y->at_v : 0;
+      if (y->keys == 32) score_rows(y, q, k, bias + base, s, rows, 2, packed, ahead);
+      else score_rows(y, q, k, bias + base, s, rows, 4, packed, ahead);
+    }
+  }
+}
+
+void ifa_cpu_avx512_scores(ifa_cpu_block *b, const uint8_t *tile) {
+  if (b->layout->k_bits == 4) score_tile(b, tile, 1);
+  else score_tile(b, tile, 0);
+}
+
+/* ---- values ---- */
+
+/* `rows` rows by 16 * `vectors` channels. */
+INLINE void value_group(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t *v, int32_t *acc, int rows, int vectors, int packed, ptrdiff_t ahead) {
+  const size_t dim = (size_t)y->dim, keys = (size_t)y->keys;
+  __m512i sum[GROUP_ROWS][GROUP_VECTORS], b[GROUP_VECTORS];
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int c = 0; c < vectors; c++) sum[r][c] = packed ? _mm512_setzero_si512() : _mm512_loadu_si512(acc + (size_t)r * dim + 16 * c);
+  for (size_t j = 0; j < keys; j += 4) {
+    const uint8_t *at = v + (packed ? j / 8 : j / 4) * dim * 4;
+    UNROLL for (int c = 0; c < vectors; c++) b[c] = packed ? nibbles(at + 64 * c, (j & 4) != 0) : _mm512_loadu_si512(at + 64 * c);
+    if (!packed || !(j & 4))
+      UNROLL for (int c = 0; c < vectors; c++) prefetch(at + 64 * c, ahead);
+    UNROLL for (int r = 0; r < rows; r++) {
+      __m512i four = broadcast4(p + (size_t)r * keys + j);
+      UNROLL for (int c = 0; c < vectors; c++) sum[r][c] = _mm512_dpbusd_epi32(sum[r][c], four, b[c]);
+    }
+  }
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int c = 0; c < vectors; c++) {
+      int32_t *to = acc + (size_t)r * dim + 16 * c;
+      if (packed) sum[r][c] = _mm512_add_epi32(_mm512_loadu_si512(to), _mm512_srai_epi32(sum[r][c], 4));
+      _mm512_storeu_si512(to, sum[r][c]);
+    }
+}
+
+INLINE void value_rows(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t *v, int32_t *acc, int rows, int vectors, int packed, ptrdiff_t ahead) {
+  switch (rows) {
+    case 1: value_group(y, p, v, acc, 1, vectors, packed, ahead); break;
+    case 2: value_group(y, p, v, acc, 2, vectors, packed, ahead); break;
+    case 3: value_group(y, p, v, acc, 3, vectors, packed, ahead); break;
+    case 4: value_group(y, p, v, acc, 4, vectors, packed, ahead); break;
+    case 5: value_group(y, p, v, acc, 5, vectors, packed, ahead); break;
+    default: value_group(y, p, v, acc, 6, vectors, packed, ahead);
+  }
+}
+
+INLINE void value_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
+  const ifa_cpu_layout *y = b->layout;
+  for (int32_t at = y->at_k_scale; b->next && at < y->bytes; at += 64) prefetch(b->next, at); /* the next tile's scales and sums: wanted at once */
+  for (int32_t d = 0, width; d < y->dim; d += width) {
+    width = y->dim - d >= 64 ? 64 : y->dim - d >= 32 ? 32 : 16;
+    const uint8_t *v = tile + y->at_v + 4 * d;
+    for (int32_t row = b->first, rows; row < b->last; row += rows) {
+      const uint8_t *p = b->p + (size_t)row * (size_t)y->keys;
+      int32_t *acc = b->acc + (size_t)row * (size_t)y->dim + d;
+      rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
+      const ptrdiff_t ahead = b->next && row + rows == b->last ? (ptrdiff_t)((uintptr_t)b->next - (uintptr_t)(tile + y->at_v)) : 0;
+      if (width == 64) value_rows(y, p, v, acc, rows, 4, packed, ahead);
+      else if (width == 32) value_rows(y, p, v, acc, rows, 2, packed, ahead);
+      else value_rows(y, p, v, acc, rows, 1, packed, ahead);
+    }
+  }
+}
+
+void ifa_cpu_avx512_values(ifa_cpu_block *b, const uint8_t *tile) {
+  if (b->layout->v_bits == 4) value_tile(b, tile, 1);
+  else value_tile(b, tile, 0);
+}
+
+/* ---- weights ----
  *
  * Every binary16 step of docs/numerics.md, section 6, is a binary32 fma that is exact (at most 22 bits), then rounded to 11 bits. For
  * x = fma(w, C3, C2) and x = fma(., w, C1), whose binade varies, by c = fl(8193 x), fl(fl(x - c) + c); for g, which lies in [2^-8, 2^-7), by adding and
- * subtracting 1.5 * 2^5, whose unit in the last place is g's 2^-18. tests/test_cpu.c tries all n. */
-#include "cpu/avx512.h"
+ * subtracting 1.5 * 2^5, whose unit in the last place is g's 2^-18. tests/cpu_kernels.c tries all n. */
 
 #define C3 0x1.9d4p-11f
 #define C2 -0x1.d5cp-10f
@@ -133,4 +280,4 @@ static void weigh(ifa_cpu_block *b, const uint8_t *tile) {
   }
 }
 
-const ifa_cpu_kernels ifa_cpu_avx512_vnni = {.q_form = IFA_CPU_OFFSET8, .p_bytes = 1, .scores = scores, .weigh = weigh, .values = values};
+const ifa_cpu_kernels ifa_cpu_avx512_vnni = {.q_form = IFA_CPU_OFFSET8, .p_bytes = 1, .scores = ifa_cpu_avx512_scores, .weigh = weigh, .values = ifa_cpu_avx512_values};

@@ -62,6 +62,7 @@ static ifa_data data_of(const char *text) {
   ifa_case c = ifa_case_default();
   ifa_data d;
   ifa_message why = {""};
+  memset(&d, 0, sizeof d);
   if (ifa_case_parse(text, &c, &why) != IFA_OK || ifa_data_make(&c, &d, &why) != IFA_OK) fail_msg("%s: %s", text, why.text);
   return d;
 }
