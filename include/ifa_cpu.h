@@ -34,7 +34,7 @@ const char *ifa_cpu_isa_name(int index);
 ifa_status ifa_cpu_isa_available(const char *isa, const char **chosen, ifa_message *message);
 
 /* Bytes of workspace for a problem on up to `threads` threads (1 .. IFA_CPU_MAX_THREADS): K and V as the kernels want them, about
- * batch * kv_heads * nk * (2 * head_dim + 16) bytes, and less than 0.5 MiB a thread. The same for every instruction set. A multiple of IFA_CPU_ALIGNMENT. */
+ * batch * kv_heads * nk * (2 * head_dim + 16) bytes, and less than 1 MiB a thread. The same for every instruction set. A multiple of IFA_CPU_ALIGNMENT. */
 ifa_status ifa_cpu_workspace_bytes(const ifa_problem *problem, int threads, size_t *bytes, ifa_message *message);
 
 /* Attention; inputs and outputs as for ifa_run (all of it: chosen rows, lse, stages). workspace: IFA_CPU_ALIGNMENT-aligned, at least
