@@ -41,7 +41,7 @@ typedef struct kernel_entry {
 } kernel_entry;
 
 #define ENTRY(D) {D, sm80::Shape<D>::ROWS, sm80::Shape<D>::THREADS, sizeof(sm80::Shared<D>), \
-    (size_t)(sm80::Shape<D>::SUMS + 6 * sm80::Shape<D>::MT) * sm80::Shape<D>::THREADS, (const void *)sm80::attend<D, false>, (const void *)sm80::attend<D, true>}
+    (size_t)(sm80::Shape<D>::SUMS + 6) * sm80::Shape<D>::THREADS, (const void *)sm80::attend<D, false>, (const void *)sm80::attend<D, true>}
 static const kernel_entry kernels[] = {ENTRY(32), ENTRY(64), ENTRY(96), ENTRY(128), ENTRY(192), ENTRY(256)};
 
 static const kernel_entry *kernel_for(const ifa_problem *p) {

@@ -1,26 +1,29 @@
 /* attention_sm80.cuh - the contract (docs/numerics.md, sections 3 to 11) on mma.sync: INT8 tensor cores from sm_80 on.
  *
- * A warp owns 16 * MT query rows and walks the key tiles (64 keys); the warps of a CTA share the tiles. Per tile and warp:
+ * A warp owns 16 query rows and walks the key tiles (64 keys); the warps of a CTA share the tiles. A step has two straight pieces of code, in
+ * which the tensor cores and the other units work side by side:
  *
- *     S = Q K^T      mma m16n8k32 s8 x s8 -> s32       K and Q fragments by ldmatrix from shared memory
- *     u, max, U      registers; quad shuffles          the unit rarely moves: then l and acc are shifted in place
- *     p              half2: index, 3 HFMA2, 1 HFMA2    packed to bytes it already is the A operand of the next product
- *     acc += P V     mma m16n8k32 u8 x s8 -> s32       V^T fragments by ldmatrix
+ *     weights of this tile:  u -> index -> h, g, p       |  S' = Q K'^T      mma m16n8k32 s8 x s8, K' the next tile
+ *     scores of the next:    u' = S' * k_scale', max u'  |  acc += P V       mma m16n8k32 u8 x s8
  *
- * One barrier a tile; K, V and scales come by cp.async two tiles ahead, into three buffers. The warps of a scheduler overlap: while one
- * waits for the tensor core the others weigh.
+ * Between them the units: one vote of the warp says that no unit moves, no mask cuts the tile and no split ends, and only otherwise does it
+ * look closer (then l and acc are shifted in place).
  *
  * Thread-to-data map of an accumulator tile (16 rows x 8 columns): lane = 4 g + t holds rows g and g + 8, columns 2t and 2t + 1.
  * An A operand wants 4 consecutive bytes of k per thread, so V's keys are permuted when they are packed: slot p of a group of 32 holds key
  *     16 (p >> 4) + 8 ((p & 3) >> 1) + 2 ((p & 15) >> 2) + (p & 1),
  * which makes the packed weights of S tiles 4i .. 4i+3 the A fragment of that group without any exchange. Integer sums allow it.
  *
- * Shared memory: a tile of K, V and scales (gpu/params.h), three times, Q [rows][D + 16]: the 16 bytes of padding put the 8 rows of an ldmatrix
- * into different banks. Registers: acc is MT * D / 2, S is MT * 32. */
+ * Shared memory: a ring of tiles of K, V and scales (gpu/params.h), and Q [rows][D]; chunks of 16 bytes are swizzled so that the 8 rows of an
+ * ldmatrix lie in different banks. Registers: acc D / 2, u and S' 32 each. */
 #ifndef IFA_GPU_ATTENTION_SM80_CUH
 #define IFA_GPU_ATTENTION_SM80_CUH
 
 #include <cuda_fp16.h>
+
+#include <stddef.h>
+
+#include <type_traits>
 
 #include "common/contract.h"
 #include "common/operand.h"
@@ -28,19 +31,22 @@
 
 namespace sm80 {
 
-constexpr int TILE = IFA_GPU_TILE, STAGES = 3;
+constexpr int TILE = IFA_GPU_TILE;
+constexpr int SCORE_ZERO = 0x4b400000; /* 1.5 * 2^23 */
 
 template <int D> struct Shape {
-  static constexpr int MT = 1, WARPS = 4;                  /* m16 tiles a warp; warps a CTA */
-  static constexpr int CTAS = D <= 64 ? 4 : D <= 128 ? 3 : 2; /* CTAs a multiprocessor: bounds the registers to 128, 168, 255 */
-  static constexpr int THREADS = 32 * WARPS, ROWS = 16 * MT * WARPS;
-  static constexpr int K_PITCH = IFA_GPU_K_PITCH(D), V_PITCH = IFA_GPU_V_PITCH;
-  static constexpr int SUMS = MT * D / 2;                  /* accumulators a thread */
+  static constexpr int WARPS = D <= 128 ? 4 : 8;                /* a CTA */
+  static constexpr int CTAS = D <= 64 ? 3 : D <= 128 ? 2 : 1;   /* a multiprocessor: bounds the registers to 168 or 255 */
+  static constexpr int STAGES = D <= 64 ? 8 : D <= 128 ? 6 : 4; /* tiles in shared memory */
+  static constexpr int THREADS = 32 * WARPS, ROWS = 16 * WARPS;
+  static constexpr int SUMS = D / 2;                            /* accumulators a thread */
 };
 
 template <int D> struct Shared {
-  uint8_t tile[STAGES][IFA_GPU_TILE_BYTES(D)]; /* gpu/params.h */
-  int8_t q[Shape<D>::ROWS * Shape<D>::K_PITCH];
+  uint8_t tile[Shape<D>::STAGES][IFA_GPU_TILE_BYTES(D)]; /* gpu/params.h */
+  int8_t q[Shape<D>::ROWS * D];                /* swizzled as K */
+  uint64_t full[Shape<D>::STAGES];                       /* mbarriers: the tile has come */
+  uint32_t released[Shape<D>::STAGES];                   /* warps that are done with it, counted on and on */
 };
 
 /* ---- instructions ---- */
@@ -53,20 +59,46 @@ __device__ __forceinline__ void copy16(uint32_t to, const void *from) {
 __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;"); }
 template <int N> __device__ __forceinline__ void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N)); }
 
+/* Bulk copies and their barriers, from compute capability 9.0 on. IFA_GPU_NO_BULK builds the older way for any. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && !defined(IFA_GPU_NO_BULK)
+#define IFA_GPU_BULK 1
+__device__ __forceinline__ void barrier_init(uint32_t barrier) { asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory"); }
+__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra AGAIN;\n}" ::"r"(barrier), "r"(parity) : "memory");
+}
+/* Is the phase over? Says so later than it asks, so ask early. */
+__device__ __forceinline__ bool barrier_poll(uint32_t barrier, uint32_t parity) {
+  uint32_t done;
+  asm volatile("{\n.reg .pred done;\nmbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\nselp.u32 %0, 1, 0, done;\n}" : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+  return done != 0;
+}
+/* One thread: `bytes` (a multiple of 16) from global memory; the barrier's phase ends when they are there. */
+__device__ __forceinline__ void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(barrier) : "memory");
+}
+__device__ __forceinline__ uint32_t count_up(uint32_t counter) {
+  uint32_t before;
+  asm volatile("atom.shared::cta.add.u32 %0, [%1], 1;" : "=r"(before) : "r"(counter) : "memory");
+  return before;
+}
+#endif
+
 __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address));
 }
 
-__device__ __forceinline__ void mma_s8(int (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+__device__ __forceinline__ void mma_s8(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) {
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-/* The first of a sum: C is zero, no accumulator needs clearing. */
-__device__ __forceinline__ void mma_s8_first(int (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+/* The first of a sum, begun at the bits of 1.5 * 2^23: as a binary32 the sum then is 1.5 * 2^23 + S, for |S| <= 2^22. */
+__device__ __forceinline__ void mma_s8_first(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) {
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
-               : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(0));
+               : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(SCORE_ZERO));
 }
-__device__ __forceinline__ void mma_u8(int (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+__device__ __forceinline__ void mma_u8(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) {
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
@@ -93,6 +125,9 @@ __device__ __forceinline__ float fma_saturated(float a, float b, float c) {
   return d;
 }
 
+/* (the larger of three, as one instruction from 9.0 on) */
+__device__ __forceinline__ int max3(int a, int b, int c) { return max(max(a, b), c); }
+
 __device__ __forceinline__ constexpr uint32_t twice(uint32_t half) { return half << 16 | half; }
 
 /* ---- section 6, two scores at a time ---- */
@@ -116,12 +151,14 @@ __device__ __forceinline__ uint32_t half_pow2(int m) { return m >= -14 ? (uint32
 /* ---- a warp's state ---- */
 
 template <int D, bool TOKEN> struct Warp {
-  static constexpr int MT = Shape<D>::MT, NT = D / 8;
-  int acc[MT][NT][4];
-  int l[MT][2];       /* this thread's part of the row's sum; the quad's four parts add up to l */
-  int unit[MT][2], value_unit[MT][2];
-  float row_factor[MT][2];
+  int acc[D / 8][4];
+  int l[2];          /* this thread's part of the row's sum; the quad's four parts add up to l */
+  float unit[2];     /* U, exact in binary32; -infinity: none yet */
+  int value_unit[2]; /* V per token: U' */
+  float row_factor[2];
 };
+
+__device__ __forceinline__ int unit_of(float unit) { return __float2int_rz(unit); } /* -infinity gives the least integer, IFA_NO_UNIT */
 
 __device__ __forceinline__ int quad_sum(int x) {
   x += __shfl_xor_sync(~0u, x, 1);
@@ -132,58 +169,170 @@ __device__ __forceinline__ int quad_max(int x) {
   return max(x, __shfl_xor_sync(~0u, x, 2));
 }
 
-/* max_d |acc_d| of row half h of m-tile m. */
-template <int D, bool TOKEN> __device__ __forceinline__ int largest_acc(const Warp<D, TOKEN> &w, int m, int h) {
-  int high = 0;
+/* max_d |acc_d| of row half h. */
+template <int D, bool TOKEN> __device__ __forceinline__ int largest_acc(const Warp<D, TOKEN> &w, int h) {
+  int high = 0, low = 0;
 #pragma unroll
-  for (int i = 0; i < D / 8; i++) high = max(high, max(abs(w.acc[m][i][2 * h]), abs(w.acc[m][i][2 * h + 1])));
-  return quad_max(high);
+  for (int i = 0; i < D / 8; i++) {
+    high = max3(high, w.acc[i][2 * h], w.acc[i][2 * h + 1]);
+    low = min(min(low, w.acc[i][2 * h]), w.acc[i][2 * h + 1]);
+  }
+  return quad_max(max(high, -low));
 }
 
-/* acc of the row moved `up` octaves: (x << left) >> right, one of the two 0. */
-template <int D, bool TOKEN> __device__ __forceinline__ void shift_acc(Warp<D, TOKEN> &w, int m, int h, int up) {
-  int left = min(max(-up, 0), 31), right = min(max(up, 0), 31);
+/* acc of the two rows moved up[h] octaves (0: not). Most often all that move, move one way. */
+template <int D, bool TOKEN> __device__ __forceinline__ void shift_acc(Warp<D, TOKEN> &w, const int (&up)[2]) {
+  const int left[2] = {min(max(-up[0], 0), 31), min(max(-up[1], 0), 31)}, right[2] = {min(max(up[0], 0), 31), min(max(up[1], 0), 31)};
+  if (__any_sync(~0u, right[0] | right[1])) {
 #pragma unroll
-  for (int i = 0; i < D / 8; i++)
+    for (int i = 0; i < D / 8; i++)
 #pragma unroll
-    for (int j = 2 * h; j < 2 * h + 2; j++) w.acc[m][i][j] = (int)((uint32_t)w.acc[m][i][j] << left) >> right;
+      for (int j = 0; j < 4; j++) w.acc[i][j] >>= right[j >> 1];
+  }
+  if (__any_sync(~0u, left[0] | left[1])) {
+#pragma unroll
+    for (int i = 0; i < D / 8; i++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) w.acc[i][j] = (int)((uint32_t)w.acc[i][j] << left[j >> 1]);
+  }
 }
 
-/* Sections 5 and 7, when some row of the warp must move (all lanes take part). `live`: the row has a key in this tile. */
+/* ifa_headroom without a loop: the largest k in 0 .. wanted with magnitude * 2^k <= limit. */
+__device__ __forceinline__ int headroom(int magnitude, int growth, int wanted) {
+  const int limit = INT32_MAX - growth, k = __clz(magnitude) - __clz(limit); /* magnitude * 2^k has as many bits as the limit */
+  const int room = k < 0 ? 0 : (magnitude << (k & 31)) <= limit ? k : max(k - 1, 0);
+  return magnitude == 0 ? wanted : min(wanted, room);
+}
+
+/* ifa_next_unit for a row that must move; IFA_NO_UNIT, the least integer, is below any. */
+__device__ __forceinline__ int next_unit(int unit, int want, int magnitude, int growth) {
+  return want > unit ? want : unit - headroom(magnitude, growth, unit - want);
+}
+
+/* Sections 5 and 7, when some row of the warp must move (all lanes take part); x: its largest score; `moves`: this one must. The threads of a row agree. */
 template <int D, bool TOKEN>
-__device__ __forceinline__ void move_unit(Warp<D, TOKEN> &w, int m, int h, int want, bool live, int tau, int growth_keys) {
-  int sum = quad_sum(w.l[m][h]), magnitude = sum, old = w.unit[m][h];
-  if (!TOKEN && __any_sync(~0u, live && want < old)) magnitude = max(magnitude, largest_acc(w, m, h)); /* only a fall asks for headroom */
-  int next = live ? ifa_next_unit(old, want, tau, magnitude, (TOKEN ? IFA_WEIGHT_MAX : IFA_MAX_PRODUCT) * growth_keys) : old;
-  if (next == old) return; /* the same for the four threads of the row */
-  int up = old == IFA_NO_UNIT ? 0 : next - old;
-  w.l[m][h] = (threadIdx.x & 3) == 0 ? ifa_shift(sum, up) : 0;
-  w.unit[m][h] = next;
-  if (!TOKEN && up != 0) shift_acc(w, m, h, up);
+__device__ __forceinline__ void move_units(Warp<D, TOKEN> &w, const float (&x)[2], const bool (&moves)[2], int growth_keys) {
+  int old[2], want[2], sum[2], magnitude[2], up[2];
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    old[h] = unit_of(w.unit[h]);
+    want[h] = moves[h] ? (int)floorf(x[h]) + 1 : old[h];
+    magnitude[h] = sum[h] = quad_sum(w.l[h]);
+  }
+  if (!TOKEN && __any_sync(~0u, (want[0] < old[0]) | (want[1] < old[1]))) { /* only a fall asks for headroom */
+#pragma unroll
+    for (int h = 0; h < 2; h++) magnitude[h] = max(magnitude[h], largest_acc(w, h));
+  }
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    const int next = next_unit(old[h], want[h], magnitude[h], (TOKEN ? IFA_WEIGHT_MAX : IFA_MAX_PRODUCT) * growth_keys);
+    up[h] = old[h] == IFA_NO_UNIT ? 0 : next - old[h];
+    const int left = min(max(-up[h], 0), 31), right = min(max(up[h], 0), 31); /* 31 octaves down or more: only nothing falls so far */
+    w.l[h] = (threadIdx.x & 3) == 0 ? (sum[h] << left) >> right : 0;
+    w.unit[h] = next == IFA_NO_UNIT ? -INFINITY : (float)next;
+  }
+  if (!TOKEN) shift_acc(w, up);
 }
 
 template <int D, bool TOKEN>
-__device__ __forceinline__ void move_value_unit(Warp<D, TOKEN> &w, int m, int h, int want, bool live, int tau, int growth_keys) {
-  int old = w.value_unit[m][h], magnitude = __any_sync(~0u, live && want < old) ? largest_acc(w, m, h) : 0;
-  int next = live ? ifa_next_unit(old, want, tau, magnitude, IFA_MAX_PRODUCT * growth_keys) : old;
-  if (next == old) return;
-  w.value_unit[m][h] = next;
-  if (old != IFA_NO_UNIT) shift_acc(w, m, h, next - old);
-}
-
-__device__ __forceinline__ bool unit_moves(int unit, int want, int tau) {
-  return unit == IFA_NO_UNIT || want > unit || (tau != IFA_TAU_INF && want < unit - tau);
+__device__ __forceinline__ void move_value_units(Warp<D, TOKEN> &w, const int (&want)[2], const bool (&moves)[2], int growth_keys) {
+  int up[2], magnitude[2] = {0, 0};
+  if (__any_sync(~0u, (moves[0] & (want[0] < w.value_unit[0])) | (moves[1] & (want[1] < w.value_unit[1])))) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) magnitude[h] = largest_acc(w, h);
+  }
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    const int old = w.value_unit[h], next = moves[h] ? next_unit(old, want[h], magnitude[h], IFA_MAX_PRODUCT * growth_keys) : old;
+    up[h] = old == IFA_NO_UNIT ? 0 : next - old;
+    w.value_unit[h] = next;
+  }
+  shift_acc(w, up);
 }
 
 /* ---- the kernel ---- */
 
-/* Copies a tile, one piece of memory, into a stage. `from` and `to` are this thread's first 16 bytes. */
-template <int D, bool TOKEN> __device__ __forceinline__ void copy_tile(uint32_t to, const uint8_t *from) {
-  constexpr int THREADS = Shape<D>::THREADS, CHUNKS = (TOKEN ? IFA_GPU_TILE_BYTES(D) : IFA_GPU_AT_V_SCALE16(D)) / 16;
+/* The ring of tiles in shared memory. Every warp calls for every step, in order, wait_first or (before releasing the one before) wait_next, then release; or
+ * pass instead.
+ * From 9.0 on one thread copies a tile as one piece, and the last warp to release a place fills it again: nobody waits for anybody. Before, all
+ * threads copy, and a barrier a step says that the tile has come and the one before is free. */
+template <int D, bool TOKEN> struct Ring {
+  static constexpr int STAGES = Shape<D>::STAGES;
+  static constexpr uint32_t BYTES = IFA_GPU_TILE_BYTES(D), COPIED = TOKEN ? BYTES : IFA_GPU_AT_V_SCALE16(D);
+  uint32_t first;       /* shared address of place 0 */
+  const uint8_t *tiles; /* of step 0; in the older way this thread's 16 bytes of it */
+  int steps, place = 0; /* where the current step's tile lies */
+  uint32_t phase = 0;   /* parity of that place's barrier */
+
+  __device__ __forceinline__ int place_after() const { return place + 1 == STAGES ? 0 : place + 1; }
+  __device__ __forceinline__ uint32_t phase_after() const { return place + 1 == STAGES ? phase ^ 1 : phase; }
+  __device__ __forceinline__ void advance() { phase = phase_after(), place = place_after(); }
+#ifdef IFA_GPU_BULK
+  uint32_t before; /* the count that this warp's last release found, looked at one release later */
+
+  __device__ __forceinline__ uint32_t full(int place) const { return first + (uint32_t)offsetof(Shared<D>, full) + 8 * place; }
+  __device__ __forceinline__ uint32_t released(int place) const { return first + (uint32_t)offsetof(Shared<D>, released) + 4 * place; }
+  __device__ __forceinline__ void fill(int to, int step) { copy_bulk(first + to * BYTES, tiles + (int64_t)step * BYTES, COPIED, full(to)); }
+  __device__ __forceinline__ void start(Shared<D> &s, const uint8_t *from, int count) {
+    first = shared_address(&s), tiles = from, steps = count, before = 0;
+    if (threadIdx.x == 0) {
+      for (int n = 0; n < STAGES; n++) barrier_init(full(n)), s.released[n] = 0;
+      asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      for (int n = 0; n < STAGES && n < steps; n++) fill(n, n);
+    }
+  }
+  /* The first step's tile; the next one's: has it come, and wait until it has. */
+  __device__ __forceinline__ void wait_first(int) { barrier_wait(full(place), phase); }
+  __device__ __forceinline__ bool poll_next() { return barrier_poll(full(place_after()), phase_after()); }
+  __device__ __forceinline__ void wait_next(int, bool come) {
+    if (!come) barrier_wait(full(place_after()), phase_after());
+  }
+  /* The place before is filled again if this warp was its last; so a place waits a step longer, but no warp for the counter. */
+  __device__ __forceinline__ void release(int step) {
+    __syncwarp();
+    if ((threadIdx.x & 31) == 0) {
+      if (__builtin_expect(before % Shape<D>::WARPS == Shape<D>::WARPS - 1 && step - 1 + STAGES < steps, 0)) fill(place == 0 ? STAGES - 1 : place - 1, step - 1 + STAGES);
+      before = count_up(released(place));
+    }
+    advance();
+  }
+  /* Waits too: a warp that ran ahead would be counted for a tile that is not there yet. */
+  __device__ __forceinline__ void pass(int step) {
+    wait_first(step);
+    release(step);
+  }
+#else
+  __device__ __forceinline__ void fill(int step) {
+    constexpr int THREADS = Shape<D>::THREADS, CHUNKS = COPIED / 16;
+    const uint32_t to = first + step % STAGES * BYTES + threadIdx.x * 16; /* step n lies in place n % STAGES */
+    const uint8_t *from = tiles + (int64_t)step * BYTES;
+    if (step < steps) {
 #pragma unroll
-  for (int n = 0; n < (CHUNKS + THREADS - 1) / THREADS; n++)
-    if ((n + 1) * THREADS <= CHUNKS || (int)threadIdx.x < CHUNKS - n * THREADS) copy16(to + n * THREADS * 16, from + n * THREADS * 16);
-}
+      for (int n = 0; n < (CHUNKS + THREADS - 1) / THREADS; n++)
+        if ((n + 1) * THREADS <= CHUNKS || (int)threadIdx.x < CHUNKS - n * THREADS) copy16(to + n * THREADS * 16, from + n * THREADS * 16);
+    }
+    copy_commit();
+  }
+  __device__ __forceinline__ void start(Shared<D> &s, const uint8_t *from, int count) {
+    first = shared_address(s.tile[0]), tiles = from + threadIdx.x * 16, steps = count;
+    for (int n = 0; n < STAGES - 2; n++) fill(n);
+  }
+  /* After the barrier nobody uses the place of step - 2 any more. */
+  __device__ __forceinline__ void wait_first(int step) {
+    copy_wait<STAGES - 3>();
+    __syncthreads();
+    fill(step + STAGES - 2);
+  }
+  __device__ __forceinline__ bool poll_next() { return false; }
+  __device__ __forceinline__ void wait_next(int step, bool) { wait_first(step + 1); }
+  __device__ __forceinline__ void release(int) { advance(); }
+  __device__ __forceinline__ void pass(int step) {
+    wait_first(step);
+    advance();
+  }
+#endif
+};
 
 /* Q rows row0 .. of the CTA into shared memory, zeros beyond nq and head_dim. Once a CTA, so any stride and INT4 may be slow. */
 template <int D>
@@ -192,8 +341,9 @@ __device__ __forceinline__ void load_q(const ifa_gpu_params &a, Shared<D> &s, in
   bool vector = p.q_type == IFA_I8 && p.head_dim == D && p.q_stride.token % 16 == 0 && p.q_stride.head % 16 == 0 && p.q_stride.batch % 16 == 0 &&
                 ((uintptr_t)a.in.q & 15) == 0;
   for (int i = threadIdx.x; i < Shape<D>::ROWS * D / 16; i += Shape<D>::THREADS) {
-    int64_t row = row0 + i / (D / 16), at = ifa_offset(p.q_stride, batch, head, row) + i % (D / 16) * 16;
-    int8_t *to = s.q + i / (D / 16) * Shape<D>::K_PITCH + i % (D / 16) * 16;
+    int r = i / (D / 16);
+    int64_t row = row0 + r, at = ifa_offset(p.q_stride, batch, head, row) + i % (D / 16) * 16;
+    int8_t *to = s.q + r * D + ((i % (D / 16)) ^ IFA_GPU_SWIZZLE(D, r)) * 16;
     if (vector && row < p.nq) {
       *(int4 *)to = *(const int4 *)((const int8_t *)a.in.q + at);
     } else {
@@ -220,196 +370,179 @@ __device__ __forceinline__ float q_scale_of(const ifa_gpu_params &a, int64_t mat
   return a.in.q_scale[matrix];
 }
 
-/* S of the warp's rows and one K tile. Two products into one accumulator are kept apart by those into others: a scheduler has no other warp
- * to fill the latency with. */
-template <int D> __device__ __forceinline__ void multiply_qk(int (&sc)[Shape<D>::MT][8][4], uint32_t q_base, uint32_t k_base) {
-  constexpr int MT = Shape<D>::MT;
-  const uint32_t k_back = threadIdx.x & 16 ? 32 : 0;
+/* ---- products and weights, interleaved: while the tensor cores multiply, the other units weigh ---- */
+
+template <int D> struct Products {
+  static constexpr int QK = (D + 63) / 64 * 4; /* groups of QK^T: 64 channels (or the last 32) by two S tiles */
+  static constexpr int PV = D / 32;            /* groups of PV: 32 channels by 64 keys */
+};
+
+/* Where this lane reads fragments. Further chunks of a row are a XOR away from the first. */
+struct Lane {
+  uint32_t q; /* its row of the warp's Q, and chunk 0 or 1 */
+  uint32_t q_chunk;
+  uint32_t k; /* row lane & 7 of K's place 0, and chunks 0 .. 3 by lane >> 3 */
+  uint32_t k_chunk;
+  uint32_t v; /* the same of V */
+};
+
+/* Group g's fragments of Q. */
+template <int D> __device__ __forceinline__ void load_q_fragments(uint32_t (&q)[2][4], const Lane &lane, int g) {
 #pragma unroll
-  for (int d = 0; d < D; d += 64) {
-    uint32_t q[MT][2][4];
+  for (int i = 0; i < 2 && g / 4 * 64 + 32 * i < D; i++) {
+    const int d = g / 4 * 64 + 32 * i;
+    load_matrices(q[i], lane.q + (lane.q_chunk ^ (d & 127)) + (d & ~127));
+  }
+}
+
+/* Group g's fragments of K; where D = 32 or 96 ends there are only 32 channels, and the lanes of chunks 2 and 3 read 0 and 1 again. */
+template <int D> __device__ __forceinline__ void load_k_fragments(uint32_t (&b)[2][4], const Lane &lane, uint32_t place, int g) {
+  const int d = g / 4 * 64, j = g % 4 * 2;
+  const uint32_t at = lane.k + place + ((d + 32 < D ? lane.k_chunk : lane.k_chunk & ~32u) ^ (d & 127)) + (d & ~127);
 #pragma unroll
-    for (int m = 0; m < MT; m++)
+  for (int n = 0; n < 2; n++) load_matrices(b[n], at + (j + n) * 8 * D);
+}
+
+/* Group g of S = QK^T (plus SCORE_ZERO). */
+template <int D> __device__ __forceinline__ void multiply_qk(int (&sc)[8][4], const uint32_t (&q)[2][4], const uint32_t (&b)[2][4], int g) {
+  const int d = g / 4 * 64, j = g % 4 * 2;
 #pragma unroll
-      for (int i = 0; i < 2 && d + 32 * i < D; i++) load_matrices(q[m][i], q_base + m * 16 * Shape<D>::K_PITCH + d + i * 32);
+  for (int i = 0; i < (d + 32 < D ? 2 : 1); i++)
 #pragma unroll
-    for (int j = 0; j < 8; j += 4) {
-      uint32_t b[4][4];
-#pragma unroll
-      for (int n = 0; n < 4; n++) /* where D = 32 or 96 ends there are no chunks 2 and 3: their lanes read 0 and 1 again */
-        load_matrices(b[n], k_base - (d + 32 < D ? 0 : k_back) + (j + n) * 8 * Shape<D>::K_PITCH + d);
-#pragma unroll
-      for (int n = 0; n < 4; n++)
-#pragma unroll
-        for (int m = 0; m < MT; m++) {
-          if (d == 0) mma_s8_first(sc[m][j + n], q[m][0], b[n][0], b[n][1]);
-          else mma_s8(sc[m][j + n], q[m][0], b[n][0], b[n][1]);
-        }
-#pragma unroll
-      for (int n = 0; n < 4 && d + 32 < D; n++)
-#pragma unroll
-        for (int m = 0; m < MT; m++) mma_s8(sc[m][j + n], q[m][1], b[n][2], b[n][3]);
+    for (int n = 0; n < 2; n++) {
+      if (d == 0 && i == 0) mma_s8_first(sc[j + n], q[0], b[n][0], b[n][1]);
+      else mma_s8(sc[j + n], q[i], b[n][2 * i], b[n][2 * i + 1]);
     }
-  }
 }
 
-/* acc += P V */
-template <int D, bool TOKEN> __device__ __forceinline__ void multiply_pv(Warp<D, TOKEN> &w, const uint32_t (&pa)[Shape<D>::MT][2][4], uint32_t v_base) {
+template <int D> __device__ __forceinline__ void load_v_fragments(uint32_t (&b)[4][4], const Lane &lane, uint32_t place, int g) {
 #pragma unroll
-  for (int i = 0; i < D / 8; i += 4) {
-    uint32_t b[4][4];
-#pragma unroll
-    for (int n = 0; n < 4; n++) load_matrices(b[n], v_base + (i + n) * 8 * Shape<D>::V_PITCH);
-#pragma unroll
-    for (int kk = 0; kk < 2; kk++)
-#pragma unroll
-      for (int n = 0; n < 4; n++)
-#pragma unroll
-        for (int m = 0; m < Shape<D>::MT; m++) mma_u8(w.acc[m][i + n], pa[m][kk], b[n][2 * kk], b[n][2 * kk + 1]);
-  }
+  for (int n = 0; n < 4; n++) load_matrices(b[n], lane.v + place + (g * 4 + n) * 8 * TILE);
 }
 
-/* Where a tile lies for one warp. */
+/* Group g of acc += P V. */
+template <int D, bool TOKEN> __device__ __forceinline__ void multiply_pv(Warp<D, TOKEN> &w, const uint32_t (&pa)[2][4], const uint32_t (&b)[4][4], int g) {
+#pragma unroll
+  for (int kk = 0; kk < 2; kk++)
+#pragma unroll
+    for (int n = 0; n < 4; n++) mma_u8(w.acc[g * 4 + n], pa[kk], b[n][2 * kk], b[n][2 * kk + 1]);
+}
+
+/* Scales of a tile in shared memory. */
 struct Tile {
-  int start, growth_keys, exponent;
   float scale;                 /* of the tile: a K block's, or 1 */
-  bool whole;                  /* every row of the warp sees every key */
-  int64_t row;                 /* of this lane: m-tile 0, half 0 */
-  const float *v_scale;        /* V per token: the keys' scales in the caller's array */
+  int exponent;                /* V per token: b */
   const float *k_scale;        /* + 2t */
-  const uint16_t *v_scale16;
+  const uint16_t *v_scale16;   /* + 2t */
 };
 
 /* Section 8 in a tile that a mask or the end of the keys cuts: b of the row from its own live keys. */
-__device__ __forceinline__ int live_value_exponent(const Tile &tile, int first, int end) {
+__device__ __forceinline__ int live_value_exponent(const float *v_scale, int first, int end) {
   float largest = 0.0f;
-  for (int key = max(first, 0) + (threadIdx.x & 3); key < min(end, TILE); key += 4) largest = fmaxf(largest, tile.v_scale[key]);
+  for (int key = max(first, 0) + (threadIdx.x & 3); key < min(end, TILE); key += 4) largest = fmaxf(largest, v_scale[key]);
   largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
   return ifa_value_exponent(fmaxf(largest, __shfl_xor_sync(~0u, largest, 2)));
 }
 
 /* and s_j of two keys; 0 for a key that is not live. 2^-b is a normal number, and the product is exact or far below binary16. */
-__device__ __forceinline__ uint32_t live_value_scales(const Tile &tile, int first, int end, int key, float factor) {
-  float a = key >= first && key < end ? __fmul_rn(tile.v_scale[key], factor) : 0.0f, b = key + 1 >= first && key + 1 < end ? __fmul_rn(tile.v_scale[key + 1], factor) : 0.0f;
+__device__ __forceinline__ uint32_t live_value_scales(const float *v_scale, int first, int end, int key, float factor) {
+  float a = key >= first && key < end ? __fmul_rn(v_scale[key], factor) : 0.0f, b = key + 1 >= first && key + 1 < end ? __fmul_rn(v_scale[key + 1], factor) : 0.0f;
   return (uint32_t)__half_as_ushort(__float2half_rn(b)) << 16 | __half_as_ushort(__float2half_rn(a));
 }
 
-/* Sections 4 to 6 and 8 for m-tile m: from S to the A fragments of P, l and the units. */
-template <int D, bool TOKEN>
-__device__ __forceinline__ void weigh(Warp<D, TOKEN> &w, const ifa_problem &p, const Tile &tile, int m, const int (&sc)[8][4], uint32_t (&pa)[2][4]) {
-  const int t = threadIdx.x & 3;
-  float u[8][4], largest[2] = {-INFINITY, -INFINITY};
+/* Section 4 for S tile j. */
+__device__ __forceinline__ void score(float (&u)[4], const int (&sc)[4], const Tile &tile, int j) {
+  const float2 scale = *(const float2 *)(tile.k_scale + j * 8);
 #pragma unroll
-  for (int j = 0; j < 8; j++) {
-    float2 scale = *(const float2 *)(tile.k_scale + j * 8);
+  for (int i = 0; i < 4; i++) u[i] = __fmul_rn(__fadd_rn(__int_as_float(sc[i]), -__int_as_float(SCORE_ZERO)), i & 1 ? scale.y : scale.x);
+}
+
+/* The largest u of the two rows where a mask cuts the tile (the keys that are not live are set to -infinity) or none is positive. */
+__device__ __forceinline__ void largest_live(float (&largest)[2], float (&u)[8][4], const ifa_problem &p, int start, int64_t row) {
 #pragma unroll
-    for (int i = 0; i < 4; i++) u[j][i] = __fmul_rn((float)sc[j][i], i & 1 ? scale.y : scale.x);
+  for (int h = 0; h < 2; h++) {
+    const int first = live_first(p, row + 8 * h) - start, end = live_end(p, row + 8 * h) - start;
+    float most = -INFINITY;
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        const int key = j * 8 + (threadIdx.x & 3) * 2 + i;
+        if (key < first || key >= end) u[j][2 * h + i] = -INFINITY;
+        most = fmaxf(most, u[j][2 * h + i]);
+      }
+    most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+    largest[h] = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
   }
-  if (!tile.whole) {
+}
+
+/* Section 5: with x = largest u * r the unit stays if U - tau - 1 <= x < U, for then floor(x) + 1 is in U - tau .. U. A row without a live key stays. */
+__device__ __forceinline__ bool unit_moves(float x, float unit, float tau1) { return !(x < unit) | !(x >= __fadd_rn(unit, -tau1)); }
+
+/* Section 6 for register x of key group kk of P's A fragment: S tiles 4kk + 2(x >> 1) and the next, row half x & 1. c = (30 - U) / 32. */
+template <int D, bool TOKEN, bool WHOLE>
+__device__ __forceinline__ void weigh(Warp<D, TOKEN> &w, uint32_t &pa, uint32_t (&y)[2], uint32_t (&highest)[2], const Tile &tile, const float (&u)[8][4], const float (&r32)[2], const float (&c)[2], int kk, int x) {
+  const int h = x & 1, j = kk * 4 + (x >> 1) * 2;
+  uint32_t p2[2];
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      int first = live_first(p, tile.row + m * 16 + 8 * h) - tile.start, end = live_end(p, tile.row + m * 16 + 8 * h) - tile.start;
-#pragma unroll
-      for (int j = 0; j < 8; j++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-          int key = j * 8 + t * 2 + i;
-          if (key < first || key >= end) u[j][2 * h + i] = -INFINITY;
-        }
+  for (int n = 0; n < 2; n++) {
+    const uint32_t hh = weight_h(u[j + n][2 * h], u[j + n][2 * h + 1], r32[h], c[h]), gg = weight_g(hh);
+    p2[n] = product_byte(hh, gg);
+    if (TOKEN) y[n] = mul_half2(hh, gg);
+    if (TOKEN && WHOLE) {
+      y[n] = mul_half2(y[n], *(const uint32_t *)(tile.v_scale16 + (j + n) * 8));
+      highest[h] = max_half2(highest[h], y[n]);
     }
   }
-#pragma unroll
-  for (int j = 0; j < 8; j++)
-#pragma unroll
-    for (int i = 0; i < 4; i++) largest[i >> 1] = fmaxf(largest[i >> 1], u[j][i]);
+  pa = __byte_perm(p2[0], p2[1], 0x6420);
+  w.l[h] = (int)__dp4a(pa, 0x01010101u, (uint32_t)w.l[h]);
+}
 
+/* Section 8 in a tile that a mask cuts: from W in y to y. */
+__device__ __forceinline__ void scale_live_values(uint32_t (&y)[2][4][2], int (&exponent)[2], uint32_t (&highest)[2], const ifa_problem &p, const float *v_scale, int start, int64_t row) {
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    const int first = live_first(p, row + 8 * h) - start, end = live_end(p, row + 8 * h) - start;
+    exponent[h] = live_value_exponent(v_scale, first, end);
+    const float factor = __int_as_float((127 - exponent[h]) << 23);
+    highest[h] = 0;
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      uint32_t &at = y[j >> 2][(j >> 1 & 1) * 2 + h][j & 1];
+      at = mul_half2(at, live_value_scales(v_scale, first, end, j * 8 + (threadIdx.x & 3) * 2, factor));
+      highest[h] = max_half2(highest[h], at);
+    }
+  }
+}
+
+/* Section 8: from y, and the largest of each thread, to P, and U'. */
+template <int D, bool TOKEN>
+__device__ __forceinline__ void weigh_values(Warp<D, TOKEN> &w, uint32_t (&pa)[2][4], const uint32_t (&y)[2][4][2], const int (&exponent)[2], uint32_t (&highest)[2], const ifa_problem &p, int growth_keys) {
   int want[2];
   bool moves[2];
-  float r[2];
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    largest[h] = fmaxf(largest[h], __shfl_xor_sync(~0u, largest[h], 1));
-    largest[h] = fmaxf(largest[h], __shfl_xor_sync(~0u, largest[h], 2));
-    r[h] = __fmul_rn(w.row_factor[m][h], tile.scale);
-    want[h] = ifa_tile_unit(fmaxf(largest[h], -3.0e38f), r[h]); /* a row without a live key: any finite number */
-    moves[h] = largest[h] > -INFINITY && unit_moves(w.unit[m][h], want[h], p.tau);
+    highest[h] = max_half2(highest[h], highest[h] >> 16);
+    highest[h] = max_half2(highest[h], __shfl_xor_sync(~0u, highest[h], 1));
+    highest[h] = max_half2(highest[h], __shfl_xor_sync(~0u, highest[h], 2)) & 0xffffu;
+    want[h] = unit_of(w.unit[h]) + exponent[h] - ifa_value_shift((uint16_t)highest[h]);
+    moves[h] = (highest[h] != 0) & ((want[h] > w.value_unit[h]) | ((p.tau != IFA_TAU_INF) & (want[h] < w.value_unit[h] - p.tau))); /* none yet: the least integer */
   }
-  if (__any_sync(~0u, moves[0] || moves[1])) {
-    move_unit(w, m, 0, want[0], moves[0], p.tau, tile.growth_keys);
-    move_unit(w, m, 1, want[1], moves[1], p.tau, tile.growth_keys);
-  }
-  const float r32[2] = {__fmul_rn(r[0], 0.03125f), __fmul_rn(r[1], 0.03125f)};
-  const float c[2] = {__fmul_rn((float)(IFA_OCTAVES - w.unit[m][0]), 0.03125f), __fmul_rn((float)(IFA_OCTAVES - w.unit[m][1]), 0.03125f)};
-
-  /* Fragment register x of key group kk holds S tiles 4kk + 2(x >> 1) and the next, row half x & 1. */
-  if (!TOKEN) {
-#pragma unroll
-    for (int kk = 0; kk < 2; kk++)
-#pragma unroll
-      for (int x = 0; x < 4; x++) {
-        const int h = x & 1, j = kk * 4 + (x >> 1) * 2;
-        uint32_t h0 = weight_h(u[j][2 * h], u[j][2 * h + 1], r32[h], c[h]), h1 = weight_h(u[j + 1][2 * h], u[j + 1][2 * h + 1], r32[h], c[h]);
-        pa[kk][x] = __byte_perm(product_byte(h0, weight_g(h0)), product_byte(h1, weight_g(h1)), 0x6420);
-        w.l[m][h] = (int)__dp4a(pa[kk][x], 0x01010101u, (uint32_t)w.l[m][h]);
-      }
-    return;
-  }
-
-  uint32_t y[2][4][2], top[2] = {0, 0};
-  int exponent[2] = {tile.exponent, tile.exponent};
-#pragma unroll
-  for (int kk = 0; kk < 2; kk++)
-#pragma unroll
-    for (int x = 0; x < 4; x++) {
-      const int h = x & 1, j = kk * 4 + (x >> 1) * 2;
-      uint32_t p2[2];
-#pragma unroll
-      for (int n = 0; n < 2; n++) {
-        uint32_t hh = weight_h(u[j + n][2 * h], u[j + n][2 * h + 1], r32[h], c[h]), gg = weight_g(hh);
-        p2[n] = product_byte(hh, gg);
-        y[kk][x][n] = mul_half2(hh, gg);
-        if (tile.whole) y[kk][x][n] = mul_half2(y[kk][x][n], *(const uint32_t *)(tile.v_scale16 + (j + n) * 8));
-      }
-      w.l[m][h] = (int)__dp4a(__byte_perm(p2[0], p2[1], 0x6420), 0x01010101u, (uint32_t)w.l[m][h]);
-    }
-  if (!tile.whole) {
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      const int first = live_first(p, tile.row + m * 16 + 8 * h) - tile.start, end = live_end(p, tile.row + m * 16 + 8 * h) - tile.start;
-      exponent[h] = live_value_exponent(tile, first, end);
-      const float factor = __int_as_float((127 - exponent[h]) << 23);
-#pragma unroll
-      for (int j = 0; j < 8; j++) y[j >> 2][(j >> 1 & 1) * 2 + h][j & 1] = mul_half2(y[j >> 2][(j >> 1 & 1) * 2 + h][j & 1], live_value_scales(tile, first, end, j * 8 + t * 2, factor));
-    }
-  }
-#pragma unroll
-  for (int h = 0; h < 2; h++) {
-#pragma unroll
-    for (int j = 0; j < 8; j++) top[h] = max_half2(top[h], y[j >> 2][(j >> 1 & 1) * 2 + h][j & 1]);
-    top[h] = max_half2(top[h], top[h] >> 16);
-    top[h] = max_half2(top[h], __shfl_xor_sync(~0u, top[h], 1));
-    top[h] = max_half2(top[h], __shfl_xor_sync(~0u, top[h], 2)) & 0xffffu;
-    want[h] = w.unit[m][h] + exponent[h] - ifa_value_shift((uint16_t)top[h]);
-    moves[h] = top[h] != 0 && unit_moves(w.value_unit[m][h], want[h], p.tau);
-  }
-  if (__any_sync(~0u, moves[0] || moves[1])) {
-    move_value_unit(w, m, 0, want[0], moves[0], p.tau, tile.growth_keys);
-    move_value_unit(w, m, 1, want[1], moves[1], p.tau, tile.growth_keys);
-  }
+  if (__any_sync(~0u, moves[0] | moves[1])) move_value_units(w, want, moves, growth_keys);
   uint32_t factor[2];
 #pragma unroll
-  for (int h = 0; h < 2; h++) factor[h] = top[h] ? twice(half_pow2(w.unit[m][h] + exponent[h] - w.value_unit[m][h])) : 0u;
+  for (int h = 0; h < 2; h++) factor[h] = highest[h] ? twice(half_pow2(unit_of(w.unit[h]) + exponent[h] - w.value_unit[h])) : 0u;
 #pragma unroll
   for (int kk = 0; kk < 2; kk++)
 #pragma unroll
     for (int x = 0; x < 4; x++) pa[kk][x] = __byte_perm(product_byte(y[kk][x][0], factor[x & 1]), product_byte(y[kk][x][1], factor[x & 1]), 0x6420);
 }
 
-/* Section 9. A thread's float sums between splits lie in global memory: D / 8 * 4 MT sums, then per row half L, E and E'. */
+/* Section 9. A thread's float sums between splits lie in global memory: D / 2 sums, then per row half L, E and E'. */
 template <int D> __device__ __forceinline__ float *sums_at(float *sums, int index) { return sums + (int64_t)index * Shape<D>::THREADS; }
 
 template <int D, bool TOKEN> __device__ __noinline__ void start_sums(float *sums) {
-  for (int i = 0; i < Shape<D>::MT * 2; i++) {
+  for (int i = 0; i < 2; i++) {
     *sums_at<D>(sums, Shape<D>::SUMS + 3 * i + 1) = __int_as_float(IFA_NO_UNIT);
     *sums_at<D>(sums, Shape<D>::SUMS + 3 * i + 2) = __int_as_float(IFA_NO_UNIT);
   }
@@ -418,11 +551,9 @@ template <int D, bool TOKEN> __device__ __noinline__ void start_sums(float *sums
 template <int D, bool TOKEN> __device__ __forceinline__ void end_split(Warp<D, TOKEN> &w, float *sums) {
   constexpr int THREADS = Shape<D>::THREADS;
 #pragma unroll
-  for (int m = 0; m < Shape<D>::MT; m++)
-#pragma unroll
     for (int h = 0; h < 2; h++) {
-      float *row = sums_at<D>(sums, Shape<D>::SUMS + 3 * (2 * m + h));
-      int sum = quad_sum(w.l[m][h]), unit = w.unit[m][h], value_unit = TOKEN ? w.value_unit[m][h] : unit;
+      float *row = sums_at<D>(sums, Shape<D>::SUMS + 3 * h);
+      int sum = quad_sum(w.l[h]), unit = unit_of(w.unit[h]), value_unit = TOKEN ? w.value_unit[h] : unit;
       int before = __float_as_int(row[THREADS]), value_before = __float_as_int(row[2 * THREADS]);
       if (unit != IFA_NO_UNIT) {
         int e = max(unit, before);
@@ -435,15 +566,36 @@ template <int D, bool TOKEN> __device__ __forceinline__ void end_split(Warp<D, T
         for (int i = 0; i < D / 8; i++)
 #pragma unroll
           for (int j = 2 * h; j < 2 * h + 2; j++) {
-            float *at = sums_at<D>(sums, (m * (D / 8) + i) * 4 + j);
-            *at = value_before == IFA_NO_UNIT ? (float)w.acc[m][i][j] : ifa_merge(*at, value_before, w.acc[m][i][j], value_unit, e);
-            w.acc[m][i][j] = 0;
+            float *at = sums_at<D>(sums, i * 4 + j);
+            *at = value_before == IFA_NO_UNIT ? (float)w.acc[i][j] : ifa_merge(*at, value_before, w.acc[i][j], value_unit, e);
+            w.acc[i][j] = 0;
           }
         row[2 * THREADS] = __int_as_float(e);
       }
-      w.l[m][h] = 0;
-      w.unit[m][h] = w.value_unit[m][h] = IFA_NO_UNIT;
+      w.l[h] = 0;
+      w.unit[h] = -INFINITY;
+      w.value_unit[h] = IFA_NO_UNIT;
     }
+}
+
+/* fl(o / l) for integers in binary32: two corrections of o times the reciprocal, the last from a quotient that is at most one unit off, so it rounds correctly
+ * (Markstein); no step leaves the normal range. */
+__device__ __forceinline__ float divide(float o, float l, float reciprocal) {
+  float q = __fmul_rn(o, reciprocal);
+  q = __fmaf_rn(__fmaf_rn(-q, l, o), reciprocal, q);
+  return __fmaf_rn(__fmaf_rn(-q, l, o), reciprocal, q);
+}
+
+/* Two adjacent elements, as one store where that is aligned. */
+__device__ __forceinline__ void store_pair(ifa_type type, void *o, int64_t at, float a, float b, bool aligned, bool second) {
+  if (aligned && type == IFA_F16) {
+    *(__half2 *)((uint16_t *)o + at) = __floats2half2_rn(a, b);
+  } else if (aligned && type == IFA_F32) {
+    *(float2 *)((float *)o + at) = make_float2(a, b);
+  } else {
+    ifa_float_set(type, o, at, a);
+    if (second) ifa_float_set(type, o, at + 1, b);
+  }
 }
 
 /* Sections 10 and 11. */
@@ -452,45 +604,57 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, Warp<D, TOKE
   constexpr int THREADS = Shape<D>::THREADS;
   const ifa_problem &p = a.p;
   const int t = threadIdx.x & 3;
+  /* The channels' factors, all loaded before anything is stored: a load between two stores would wait for them. */
+  const float *factors = TOKEN ? (p.v_scale == IFA_SCALE_TOKEN_CHANNEL ? a.in.v_channel_scale + kv_matrix * p.head_dim : nullptr)
+                               : a.in.v_scale + kv_matrix * (p.v_scale == IFA_SCALE_TENSOR ? 1 : p.head_dim);
+  float factor[D / 8][2];
+  if (factors) {
 #pragma unroll
-  for (int m = 0; m < Shape<D>::MT; m++)
+    for (int n = 0; n < D / 8; n++)
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      const int64_t i = row + m * 16 + 8 * h, base = ifa_offset(p.o_stride, batch, head, i);
-      float l = (float)quad_sum(w.l[m][h]);
-      int unit = w.unit[m][h], value_unit = TOKEN ? w.value_unit[m][h] : unit;
-      if (sums) {
-        const float *kept = sums + (int64_t)(Shape<D>::SUMS + 3 * (2 * m + h)) * THREADS;
-        l = kept[0];
-        unit = __float_as_int(kept[THREADS]);
-        value_unit = __float_as_int(kept[2 * THREADS]);
+      for (int j = 0; j < 2; j++) {
+        const int d = n * 8 + t * 2 + j;
+        factor[n][j] = d < p.head_dim ? factors[p.v_scale == IFA_SCALE_TENSOR ? 0 : d] : 0.0f;
       }
-      if (i >= p.nq) continue;
-      const bool empty = unit == IFA_NO_UNIT || value_unit == IFA_NO_UNIT;
+  }
+  const bool aligned = ((p.head_dim | p.o_stride.token | p.o_stride.head | p.o_stride.batch) & 1) == 0 && ((uintptr_t)a.o & (p.out_type == IFA_F32 ? 7 : 3)) == 0;
 #pragma unroll
-      for (int n = 0; n < D / 8; n++)
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-          const int d = n * 8 + t * 2 + j;
-          if (d >= p.head_dim) continue;
-          float value = 0.0f;
-          if (!empty) {
-            float o = sums ? sums[(int64_t)((m * (D / 8) + n) * 4 + 2 * h + j) * THREADS] : (float)w.acc[m][n][2 * h + j];
-            if (TOKEN) {
-              value = ifa_output_token(o, l, value_unit - unit);
-              if (p.v_scale == IFA_SCALE_TOKEN_CHANNEL) value = __fmul_rn(value, a.in.v_channel_scale[kv_matrix * p.head_dim + d]);
-            } else {
-              value = ifa_output(o, l, p.v_scale == IFA_SCALE_TENSOR ? a.in.v_scale[kv_matrix] : a.in.v_scale[kv_matrix * p.head_dim + d]);
-            }
-          }
-          ifa_float_set(p.out_type, a.o, base + d, value);
-        }
-      if (a.lse && t == 0) a.lse[(batch * p.q_heads + head) * p.nq + i] = unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(l, unit);
+  for (int h = 0; h < 2; h++) {
+    const int64_t i = row + 8 * h, base = ifa_offset(p.o_stride, batch, head, i);
+    float l = (float)quad_sum(w.l[h]);
+    int unit = unit_of(w.unit[h]), value_unit = TOKEN ? w.value_unit[h] : unit;
+    if (sums) {
+      const float *kept = sums + (int64_t)(Shape<D>::SUMS + 3 * h) * THREADS;
+      l = kept[0];
+      unit = __float_as_int(kept[THREADS]);
+      value_unit = __float_as_int(kept[2 * THREADS]);
     }
+    if (i >= p.nq) continue;
+    const bool empty = unit == IFA_NO_UNIT || value_unit == IFA_NO_UNIT;
+    const float reciprocal = empty || sums ? 0.0f : __frcp_rn(l);
+#pragma unroll
+    for (int n = 0; n < D / 8; n++) {
+      const int d = n * 8 + t * 2;
+      if (d >= p.head_dim) continue;
+      float value[2] = {0.0f, 0.0f};
+#pragma unroll
+      for (int j = 0; j < 2; j++) {
+        if (empty || d + j >= p.head_dim) continue;
+        const float quotient = sums ? __fdiv_rn(sums[(int64_t)(n * 4 + 2 * h + j) * THREADS], l) : divide((float)w.acc[n][2 * h + j], l, reciprocal);
+        if (TOKEN) {
+          value[j] = scalbnf(quotient, value_unit - unit);
+          if (factors) value[j] = __fmul_rn(value[j], factor[n][j]);
+        } else {
+          value[j] = __fmul_rn(quotient, factor[n][j]);
+        }
+      }
+      store_pair(p.out_type, a.o, base + d, value[0], value[1], aligned, d + 1 < p.head_dim);
+    }
+    if (a.lse && t == 0) a.lse[(batch * p.q_heads + head) * p.nq + i] = unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(l, unit);
+  }
 }
 
 template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS, Shape<D>::CTAS) attend(__grid_constant__ const ifa_gpu_params a) {
-  constexpr int MT = Shape<D>::MT;
   extern __shared__ __align__(128) uint8_t shared_bytes[];
   Shared<D> &s = *(Shared<D> *)shared_bytes;
   const ifa_problem &p = a.p;
@@ -500,80 +664,149 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
   const int64_t heads = p.batch * p.q_heads, blocks = (p.nq + Shape<D>::ROWS - 1) / Shape<D>::ROWS;
   const int64_t row0 = (blocks - 1 - (int64_t)blockIdx.x / heads) * Shape<D>::ROWS, matrix = (int64_t)blockIdx.x % heads;
   const int64_t batch = matrix / p.q_heads, head = matrix % p.q_heads, kv_matrix = batch * p.kv_heads + head / (p.q_heads / p.kv_heads);
-  const int64_t warp_row0 = row0 + warp * 16 * MT, warp_last = warp_row0 + 16 * MT - 1 < p.nq ? warp_row0 + 16 * MT - 1 : p.nq - 1;
+  const int64_t warp_row0 = row0 + warp * 16, warp_last = warp_row0 + 15 < p.nq ? warp_row0 + 15 : p.nq - 1;
   const int64_t cta_last = row0 + Shape<D>::ROWS - 1 < p.nq ? row0 + Shape<D>::ROWS - 1 : p.nq - 1;
 
-  /* Tiles of the CTA; keys that some row, and that every row of the warp sees (both ends move with the row). */
-  const int tile_first = live_first(p, row0) / TILE, tile_last = (live_end(p, cta_last) + TILE - 1) / TILE, steps = max(tile_last - tile_first, 0);
-  const int any_first = live_first(p, warp_row0), any_end = warp_row0 < p.nq ? live_end(p, warp_last) : 0;
-  const int all_first = live_first(p, warp_row0 + 16 * MT - 1), all_end = warp_row0 + 16 * MT <= p.nq ? live_end(p, warp_row0) : 0;
+  /* Tiles of the CTA; of them those that some row of the warp sees (steps `from` to `to`), and those that all see whole (both ends of what a row sees move
+   * with the row). */
+  const int tile_first = live_first(p, row0) / TILE, steps = max((live_end(p, cta_last) + TILE - 1) / TILE - tile_first, 0);
+  const int any_end = warp_row0 < p.nq ? live_end(p, warp_last) : 0, all_end = warp_row0 + 16 <= p.nq ? live_end(p, warp_row0) : 0;
+  const int from = min(live_first(p, warp_row0) / TILE - tile_first, steps), to = max((any_end + TILE - 1) / TILE - tile_first, from);
+  const int whole_from = (live_first(p, warp_row0 + 15) + TILE - 1) / TILE - tile_first, whole_to = all_end / TILE - tile_first;
   const int split_tiles = (int)(p.kv_split / TILE);
-  float *sums = a.packed.split_sums ? a.packed.split_sums + (int64_t)blockIdx.x * (Shape<D>::SUMS + 6 * MT) * Shape<D>::THREADS + threadIdx.x : nullptr;
+  auto sums = [&] { return a.packed.split_sums ? a.packed.split_sums + (int64_t)blockIdx.x * (Shape<D>::SUMS + 6) * Shape<D>::THREADS + threadIdx.x : nullptr; };
 
   Warp<D, TOKEN> w;
 #pragma unroll
-  for (int m = 0; m < MT; m++)
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      w.row_factor[m][h] = ifa_row_factor(q_scale_of(a, matrix, warp_row0 + m * 16 + (lane >> 2) + 8 * h), p.sm_scale);
-      w.l[m][h] = 0;
-      w.unit[m][h] = w.value_unit[m][h] = IFA_NO_UNIT;
-    }
-#pragma unroll
-  for (int m = 0; m < MT; m++)
-#pragma unroll
-    for (int i = 0; i < D / 8; i++)
-#pragma unroll
-      for (int j = 0; j < 4; j++) w.acc[m][i][j] = 0;
-  if (sums) start_sums<D, TOKEN>(sums);
-
-  constexpr int BYTES = IFA_GPU_TILE_BYTES(D);
-  const uint32_t stages = shared_address(s.tile[0]);
-  const uint8_t *from = a.packed.tiles + (kv_matrix * a.tiles + tile_first) * (int64_t)BYTES + threadIdx.x * 16; /* the next tile to copy */
-  for (int n = 0; n < STAGES - 1; n++, from += BYTES) {
-    if (n < steps) copy_tile<D, TOKEN>(stages + n * BYTES + threadIdx.x * 16, from);
-    copy_commit();
+  for (int h = 0; h < 2; h++) {
+    w.row_factor[h] = ifa_row_factor(q_scale_of(a, matrix, warp_row0 + (lane >> 2) + 8 * h), p.sm_scale);
+    w.l[h] = 0;
+    w.unit[h] = -INFINITY;
+    w.value_unit[h] = IFA_NO_UNIT;
   }
+#pragma unroll
+  for (int i = 0; i < D / 8; i++)
+#pragma unroll
+    for (int j = 0; j < 4; j++) w.acc[i][j] = 0;
+  if (sums()) start_sums<D, TOKEN>(sums());
+
+  Ring<D, TOKEN> ring;
+  ring.start(s, a.packed.tiles + (kv_matrix * a.tiles + tile_first) * (int64_t)IFA_GPU_TILE_BYTES(D), steps);
   load_q<D>(a, s, batch, head, row0);
+  __syncthreads(); /* Q, and the ring's barriers, are there */
 
-  const uint32_t q_base = shared_address(s.q) + (warp * 16 * MT + (lane & 15)) * Shape<D>::K_PITCH + (lane >> 4) * 16;
-  const uint32_t k_lane = stages + (lane & 7) * Shape<D>::K_PITCH + (lane >> 3) * 16;
-  const uint32_t v_lane = stages + IFA_GPU_AT_V(D) + (lane & 7) * Shape<D>::V_PITCH + (lane >> 3) * 16;
-  int stage = 0, split_end = (tile_first / split_tiles + 1) * split_tiles * TILE; /* keys; at most nk + 32768 */
-  for (int step = 0; step < steps; step++, stage = stage + 1 == STAGES ? 0 : stage + 1) {
-    const int start = (tile_first + step) * TILE;
-    copy_wait<STAGES - 2>();
-    __syncthreads(); /* this tile has come, and the one before is no longer in use */
-    if (step + STAGES - 1 < steps) copy_tile<D, TOKEN>(stages + (stage == 0 ? STAGES - 1 : stage - 1) * BYTES + threadIdx.x * 16, from);
-    copy_commit();
-    from += BYTES;
-    if (start == split_end) {
-      end_split<D, TOKEN>(w, sums);
-      split_end += split_tiles * TILE;
-    }
-    if (start >= any_end || start + TILE <= any_first) continue; /* no row of the warp sees this tile */
+  Lane at;
+  at.q = shared_address(s.q) + (warp * 16 + (lane & 15)) * D, at.q_chunk = ((lane >> 4) ^ IFA_GPU_SWIZZLE(D, lane & 7)) * 16;
+  at.k = ring.first + (lane & 7) * D, at.k_chunk = ((lane >> 3) ^ IFA_GPU_SWIZZLE(D, lane & 7)) * 16;
+  at.v = ring.first + IFA_GPU_AT_V(D) + (lane & 7) * TILE + ((lane >> 3) ^ IFA_GPU_SWIZZLE(TILE, lane & 7)) * 16;
+  asm volatile("" : "+r"(at.q), "+r"(at.q_chunk), "+r"(at.k), "+r"(at.k_chunk), "+r"(at.v)); /* keep them: computing them again in every step costs more */
 
-    int sc[MT][8][4];
-    uint32_t pa[MT][2][4];
-    multiply_qk<D>(sc, q_base, k_lane + stage * BYTES);
+  auto tile_at = [&](int place) {
+    const float *scales = (const float *)(s.tile[place] + IFA_GPU_AT_SCALES(D));
     Tile tile;
-    tile.start = start;
-    tile.growth_keys = split_end - start;
-    const float *scales = (const float *)(s.tile[stage] + IFA_GPU_AT_SCALES(D));
-    tile.k_scale = scales + (lane & 3) * 2;
-    tile.v_scale16 = (const uint16_t *)(s.tile[stage] + IFA_GPU_AT_V_SCALE16(D)) + (lane & 3) * 2;
     tile.scale = scales[TILE];
     tile.exponent = TOKEN ? __float_as_int(scales[TILE + 1]) : 0;
-    tile.v_scale = TOKEN ? a.in.v_scale + kv_matrix * p.nk + start : nullptr;
-    tile.whole = start >= all_first && start + TILE <= all_end;
-    tile.row = warp_row0 + (lane >> 2);
+    tile.k_scale = scales + (lane & 3) * 2;
+    tile.v_scale16 = (const uint16_t *)(s.tile[place] + IFA_GPU_AT_V_SCALE16(D)) + (lane & 3) * 2;
+    return tile;
+  };
+
+  int sc[8][4], high[2]; /* S of the tile to come; the largest u of the next, as an integer */
+  float u[8][4];
+  auto score_tile = [&](const Tile &tile, int from_j, int to_j) {
+    if (from_j == 0) high[0] = high[1] = INT32_MIN;
 #pragma unroll
-    for (int m = 0; m < MT; m++) weigh<D, TOKEN>(w, p, tile, m, sc[m], pa[m]);
-    multiply_pv<D, TOKEN>(w, pa, v_lane + stage * BYTES);
+    for (int j = from_j; j < to_j; j++) {
+      score(u[j], sc[j], tile, j);
+      high[0] = max3(high[0], __float_as_int(u[j][0]), __float_as_int(u[j][1])), high[1] = max3(high[1], __float_as_int(u[j][2]), __float_as_int(u[j][3]));
+    }
+    if (to_j == 8) high[0] = quad_max(high[0]), high[1] = quad_max(high[1]);
+  };
+
+  int step = 0;
+  for (; step < from; step++) ring.pass(step);
+  if (from < to) {
+    uint32_t q[2][4], kb[2][2][4], pa[2][4], y[2][4][2], highest[2];
+    float r[2], r32[2], c[2];
+    int split_left = split_tiles - (tile_first + step) % split_tiles, growth_keys = 0; /* tiles to the end of the split; keys to there from this tile's first */
+    const float tau1 = p.tau == IFA_TAU_INF ? INFINITY : (float)(p.tau + 1);
+    const int row = (int)warp_row0 + (lane >> 2);
+    ring.wait_first(step);
+    Tile tile = tile_at(ring.place);
+#pragma unroll
+    for (int g = 0; g < Products<D>::QK; g++) {
+      load_k_fragments<D>(kb[0], at, ring.place * Ring<D, TOKEN>::BYTES, g);
+      load_q_fragments<D>(q, at, g);
+      multiply_qk<D>(sc, q, kb[0], g);
+    }
+    score_tile(tile, 0, 8);
+
+    /* P of this tile, and S of the next (of this one again where there is none). */
+    auto weigh_and_multiply = [&](auto whole, uint32_t next_place) {
+      constexpr int GROUPS = Products<D>::QK;
+      if (TOKEN) highest[0] = highest[1] = 0;
+      load_k_fragments<D>(kb[0], at, next_place, 0);
+#pragma unroll
+      for (int g = 0; g < GROUPS; g++) {
+        if (g % 4 == 0) load_q_fragments<D>(q, at, g);
+        if (g + 1 < GROUPS) load_k_fragments<D>(kb[(g + 1) & 1], at, next_place, g + 1);
+        multiply_qk<D>(sc, q, kb[g & 1], g);
+#pragma unroll
+        for (int n = g * 8 / GROUPS; n < (g + 1) * 8 / GROUPS; n++)
+          weigh<D, TOKEN, decltype(whole)::value>(w, pa[n >> 2][n & 3], y[n >> 2][n & 3], highest, tile, u, r32, c, n >> 2, n & 3);
+      }
+    };
+
+    for (; step < to; step++) {
+      const bool more = step + 1 < to, come = ring.poll_next(), whole = (step >= whole_from) & (step < whole_to);
+      float largest[2] = {__int_as_float(high[0]), __int_as_float(high[1])};
+#pragma unroll
+      for (int h = 0; h < 2; h++) r[h] = __fmul_rn(w.row_factor[h], tile.scale);
+      /* As integers the patterns of binary32 numbers sort like the numbers if the largest is not negative. */
+      const bool stays = whole & (split_left != 0) & ((high[0] | high[1]) >= 0) & !unit_moves(__fmul_rn(largest[0], r[0]), w.unit[0], tau1) &
+                         !unit_moves(__fmul_rn(largest[1], r[1]), w.unit[1], tau1);
+      if (__builtin_expect(!__all_sync(~0u, stays), 0)) {
+        if (split_left == 0) {
+          end_split<D, TOKEN>(w, sums());
+          split_left = split_tiles;
+        }
+        if (!whole || __any_sync(~0u, (high[0] | high[1]) < 0)) largest_live(largest, u, p, (tile_first + step) * TILE, row);
+        const float x[2] = {__fmul_rn(largest[0], r[0]), __fmul_rn(largest[1], r[1])};
+        const bool moves[2] = {unit_moves(x[0], w.unit[0], tau1) && largest[0] > -INFINITY, unit_moves(x[1], w.unit[1], tau1) && largest[1] > -INFINITY};
+        if (__any_sync(~0u, moves[0] | moves[1])) move_units(w, x, moves, split_left * TILE);
+      }
+      growth_keys = split_left * TILE;
+      split_left--;
+#pragma unroll
+      for (int h = 0; h < 2; h++) r32[h] = __fmul_rn(r[h], 0.03125f), c[h] = __fmaf_rn(w.unit[h], -0.03125f, 0.9375f); /* (30 - U) / 32, exact */
+
+      if (more) ring.wait_next(step, come);
+      const int next = more ? ring.place_after() : ring.place;
+      const uint32_t place = ring.place * Ring<D, TOKEN>::BYTES, next_place = next * Ring<D, TOKEN>::BYTES;
+      if (!TOKEN || whole) weigh_and_multiply(std::true_type(), next_place);
+      else weigh_and_multiply(std::false_type(), next_place);
+      if (TOKEN) {
+        int exponent[2] = {tile.exponent, tile.exponent};
+        if (!whole) scale_live_values(y, exponent, highest, p, a.in.v_scale + kv_matrix * p.nk + (tile_first + step) * TILE, (tile_first + step) * TILE, row);
+        weigh_values<D, TOKEN>(w, pa, y, exponent, highest, p, growth_keys);
+      }
+
+      /* acc of this tile, and u of the next. */
+      tile = tile_at(next);
+#pragma unroll
+      for (int g = 0; g < Products<D>::PV; g++) {
+        uint32_t vb[4][4];
+        load_v_fragments<D>(vb, at, place, g);
+        multiply_pv<D, TOKEN>(w, pa, vb, g);
+        constexpr int SPREAD = Products<D>::PV > 1 ? Products<D>::PV - 1 : 1; /* the last group hides the shuffles */
+        if (g < SPREAD) score_tile(tile, g * 8 / SPREAD, (g + 1) * 8 / SPREAD);
+      }
+      ring.release(step);
+    }
   }
-  copy_wait<0>();
-  if (sums) end_split<D, TOKEN>(w, sums);
-  write_rows<D, TOKEN>(a, w, sums, batch, head, kv_matrix, warp_row0 + (lane >> 2));
+  for (; step < steps; step++) ring.pass(step);
+  if (sums()) end_split<D, TOKEN>(w, sums());
+  write_rows<D, TOKEN>(a, w, sums(), batch, head, kv_matrix, warp_row0 + (lane >> 2));
 }
 
 }  // namespace sm80

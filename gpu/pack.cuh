@@ -36,7 +36,7 @@ static __global__ void __launch_bounds__(PACK_THREADS) pack(__grid_constant__ co
 
   for (int i = (int)threadIdx.x; i < IFA_GPU_TILE * chunks; i += PACK_THREADS) {
     int token = i / chunks, d = i % chunks * 16;
-    *(int4 *)(to + token * IFA_GPU_K_PITCH(dim) + d) = row_chunk(p, p.k_type, p.k_stride, a.in.k, batch, head, first + token, d);
+    *(int4 *)(to + token * dim + ((i % chunks) ^ IFA_GPU_SWIZZLE(dim, token)) * 16) = row_chunk(p, p.k_type, p.k_stride, a.in.k, batch, head, first + token, d);
     *(int4 *)(rows + token * pitch + d) = row_chunk(p, p.v_type, p.v_stride, a.in.v, batch, head, first + token, d);
   }
   if (threadIdx.x == 0) largest = 0;
@@ -45,7 +45,7 @@ static __global__ void __launch_bounds__(PACK_THREADS) pack(__grid_constant__ co
     union { int8_t byte[16]; int4 all; } chunk;
     int d = i >> 2, slot = (i & 3) * 16;
     for (int j = 0; j < 16; j++) chunk.byte[j] = rows[packed_key(slot + j) * pitch + d];
-    *(int4 *)(to + IFA_GPU_AT_V(dim) + d * IFA_GPU_V_PITCH + slot) = chunk.all;
+    *(int4 *)(to + IFA_GPU_AT_V(dim) + d * IFA_GPU_TILE + ((i & 3) ^ IFA_GPU_SWIZZLE(IFA_GPU_TILE, d)) * 16) = chunk.all;
   }
 
   /* Scales: thread j has key j. */
