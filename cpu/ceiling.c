@@ -72,7 +72,7 @@ const ifa_ceiling *ifa_ceiling_fma(const char *isa) {
 }
 
 /* Several streams of 64-byte lines would gain nothing: the machine's prefetchers follow one. */
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__clang__) /* clang 14 takes the attribute and emits no function of that name */
 __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 uint64_t ifa_ceiling_read(const void *memory, size_t bytes) {
