@@ -28,6 +28,7 @@
 #include "common/contract.h"
 #include "common/operand.h"
 #include "gpu/params.h"
+#include "gpu/stages.cuh"
 
 namespace sm80 {
 
@@ -760,6 +761,7 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
     for (; step < to; step++) {
       const bool more = step + 1 < to, come = ring.poll_next(), whole = (step >= whole_from) & (step < whole_to);
       float largest[2] = {__int_as_float(high[0]), __int_as_float(high[1])};
+      stage_scores(a, matrix, row, (tile_first + step) * TILE, sc, SCORE_ZERO);
 #pragma unroll
       for (int h = 0; h < 2; h++) r[h] = __fmul_rn(w.row_factor[h], tile.scale);
       /* As integers the patterns of binary32 numbers sort like the numbers if the largest is not negative. */
@@ -767,6 +769,7 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
                          !unit_moves(__fmul_rn(largest[1], r[1]), w.unit[1], tau1);
       if (__builtin_expect(!__all_sync(~0u, stays), 0)) {
         if (split_left == 0) {
+          stage_sums(a, matrix, row, (tile_first + step) * TILE - 1, w.l[0], w.l[1], w.acc);
           end_split<D, TOKEN>(w, sums());
           split_left = split_tiles;
         }
@@ -785,11 +788,14 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
       const uint32_t place = ring.place * Ring<D, TOKEN>::BYTES, next_place = next * Ring<D, TOKEN>::BYTES;
       if (!TOKEN || whole) weigh_and_multiply(std::true_type(), next_place);
       else weigh_and_multiply(std::false_type(), next_place);
+      stage_weights(a, matrix, row, (tile_first + step) * TILE, pa);
       if (TOKEN) {
         int exponent[2] = {tile.exponent, tile.exponent};
         if (!whole) scale_live_values(y, exponent, highest, p, a.in.v_scale + kv_matrix * p.nk + (tile_first + step) * TILE, (tile_first + step) * TILE, row);
         weigh_values<D, TOKEN>(w, pa, y, exponent, highest, p, growth_keys);
       }
+      stage_value_weights(a, matrix, row, (tile_first + step) * TILE, pa);
+      stage_units(a, matrix, row, (tile_first + step) * TILE, unit_of(w.unit[0]), unit_of(w.unit[1]), w.value_unit[0], w.value_unit[1]);
 
       /* acc of this tile, and u of the next. */
       tile = tile_at(next);
@@ -805,6 +811,7 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
     }
   }
   for (; step < steps; step++) ring.pass(step);
+  stage_sums(a, matrix, warp_row0 + (lane >> 2), (tile_first + to) * TILE - 1, w.l[0], w.l[1], w.acc);
   if (sums()) end_split<D, TOKEN>(w, sums());
   write_rows<D, TOKEN>(a, w, sums(), batch, head, kv_matrix, warp_row0 + (lane >> 2));
 }

@@ -36,6 +36,9 @@ typedef struct ifa_gpu_params {
   ifa_gpu_packed packed;
   int32_t tiles;       /* of all keys */
   int32_t dim_padded;  /* 32, 64, 96, 128, 192 or 256 */
+#ifdef IFA_GPU_STAGES
+  ifa_stages stages;   /* what to record: gpu/stages.cuh */
+#endif
 } ifa_gpu_params;
 
 #endif
