@@ -35,18 +35,31 @@ ifa_status ifa_backend_supports(const char *name, const ifa_problem *problem, if
   return backend->supports(&resolved, message);
 }
 
-ifa_status ifa_run(const char *name, const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, ifa_message *message) {
+/* seconds NULL: `run`; else `time`. */
+static ifa_status checked(const char *name, const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, double *seconds, int count,
+                          ifa_message *message) {
   const ifa_backend *backend = NULL;
   ifa_status status = find_backend(name, &backend, message);
   if (status == IFA_OK) status = ifa_problem_check(problem, message);
   if (status != IFA_OK) return status;
   ifa_problem p = ifa_problem_resolved(problem);
   if ((status = backend->supports(&p, message)) != IFA_OK) return status;
+  if (seconds && !backend->time) return ifa_fail(message, IFA_UNSUPPORTED, "%s has no device", name);
 
   ifa_fpenv env;
   ifa_fpenv_enter(&env); /* before the scales are looked at: denormals-are-zero would hide a bad one */
   status = ifa_inputs_check(&p, inputs, outputs, message);
-  if (status == IFA_OK) status = backend->run(&p, inputs, outputs, message);
+  if (status == IFA_OK) status = seconds ? backend->time(&p, inputs, outputs, seconds, count, message) : backend->run(&p, inputs, outputs, message);
   ifa_fpenv_leave(&env);
   return status;
+}
+
+ifa_status ifa_run(const char *name, const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, ifa_message *message) {
+  return checked(name, problem, inputs, outputs, NULL, 0, message);
+}
+
+ifa_status ifa_time_on_device(const char *name, const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, double *seconds, int count,
+                              ifa_message *message) {
+  if (!seconds || count < 1) return ifa_fail(message, IFA_BAD_ARGUMENT, "no seconds to measure");
+  return checked(name, problem, inputs, outputs, seconds, count, message);
 }

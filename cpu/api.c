@@ -126,7 +126,7 @@ static ifa_status run_isa(const char *name, const ifa_problem *p, const ifa_inpu
   static ifa_status id##_run(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) {                     \
     return run_isa(isa, p, in, out, message);                                                                                                \
   }                                                                                                                                          \
-  const ifa_backend ifa_backend_##id = {backend_name, text, id##_supports, id##_run};
+  const ifa_backend ifa_backend_##id = {backend_name, text, id##_supports, id##_run, NULL};
 
 BACKEND(cpu, "cpu", "the CPU's best instruction set, or the one that IFA_CPU_ISA names", NULL)
 BACKEND(cpu_portable, "cpu-portable", "the CPU kernels in plain C", "portable")

@@ -11,4 +11,4 @@ static ifa_status run(const ifa_problem *problem, const ifa_inputs *inputs, cons
   return supports(problem, message);
 }
 
-const ifa_backend ifa_backend_cuda_sm80 = {"cuda-sm80", "INT8 tensor cores through mma.sync (compute capability 8.0 and above)", supports, run};
+const ifa_backend ifa_backend_cuda_sm80 = {"cuda-sm80", "INT8 tensor cores through mma.sync (compute capability 8.0 and above)", supports, run, NULL};

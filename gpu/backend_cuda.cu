@@ -1,5 +1,5 @@
-/* backend_cuda.cu - the GPU behind ifa_run: host tensors go to the device and back. For checking; a program that lives on the GPU calls
- * ifa_cuda_attend. */
+/* backend_cuda.cu - the GPU behind ifa_run: host tensors go to the device and back. For checking, and for timing ifa_cuda_attend between the copies; a program
+ * that lives on the GPU calls ifa_cuda_attend. */
 #include <cuda_runtime.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,11 +11,22 @@ extern "C" {
 }
 #include "ifa_cuda.h"
 
+enum { CALLS = 4 }; /* between two events, so that the host's part of a call overlaps the one before */
+
 /* Device copies of one run, all freed at its end. */
 typedef struct device_blocks {
   void *list[16];
   int count;
 } device_blocks;
+
+/* One ifa_cuda_attend: every pointer is the device's. */
+typedef struct device_call {
+  const ifa_problem *p;
+  ifa_inputs in;
+  ifa_outputs out;
+  void *workspace;
+  size_t workspace_bytes;
+} device_call;
 
 static ifa_status cuda_failure(const char *what, cudaError_t error, ifa_message *message) {
   cudaGetLastError();
@@ -65,25 +76,57 @@ static void store_rows(const ifa_problem *p, const ifa_inputs *in, const ifa_out
   }
 }
 
+static ifa_status prepare(const ifa_problem *p, const ifa_inputs *in, int64_t o_bytes, int64_t lse_bytes, device_blocks *blocks, device_call *call, ifa_message *message) {
+  const void *o, *lse = nullptr, *workspace;
+  *call = {};
+  call->p = p;
+  ifa_status status = copy_inputs(p, in, blocks, &call->in, message);
+  if (status == IFA_OK) status = to_device(blocks, "o", nullptr, o_bytes, &o, message);
+  if (status == IFA_OK && p->lse) status = to_device(blocks, "lse", nullptr, lse_bytes, &lse, message);
+  if (status == IFA_OK) status = ifa_cuda_workspace_bytes(p, &call->workspace_bytes, message);
+  if (status == IFA_OK) status = to_device(blocks, "workspace", nullptr, (int64_t)call->workspace_bytes, &workspace, message);
+  if (status != IFA_OK) return status;
+  call->out.o = (void *)o;
+  call->out.lse = (float *)lse;
+  call->workspace = (void *)workspace;
+  return IFA_OK;
+}
+
+static ifa_status attend(const device_call *c, ifa_message *message) {
+  return ifa_cuda_attend(c->p, &c->in, &c->out, c->workspace, c->workspace_bytes, nullptr, message);
+}
+
+/* seconds[i]: the time between two events around CALLS calls, a call's share of it. One such group before the first is not kept. */
+static ifa_status time_calls(const device_call *c, double *seconds, int count, ifa_message *message) {
+  cudaEvent_t from = nullptr, to = nullptr;
+  ifa_status status = IFA_OK;
+  cudaError_t error = cudaEventCreate(&from);
+  if (error == cudaSuccess) error = cudaEventCreate(&to);
+  for (int i = -1; i < count && error == cudaSuccess && status == IFA_OK; i++) {
+    float ms = 0;
+    error = cudaEventRecord(from, nullptr);
+    for (int call = 0; call < CALLS && status == IFA_OK; call++) status = attend(c, message);
+    if (error == cudaSuccess) error = cudaEventRecord(to, nullptr);
+    if (error == cudaSuccess) error = cudaEventSynchronize(to);
+    if (error == cudaSuccess) error = cudaEventElapsedTime(&ms, from, to);
+    if (i >= 0) seconds[i] = 1e-3 * ms / CALLS;
+  }
+  if (from) cudaEventDestroy(from);
+  if (to) cudaEventDestroy(to);
+  if (status != IFA_OK) return status;
+  return error == cudaSuccess ? IFA_OK : cuda_failure("timing", error, message);
+}
+
+/* o and lse: the host's memory for whole outputs. seconds NULL: one call, not timed. */
 static ifa_status run_on_device(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, device_blocks *blocks, uint8_t *o, int64_t o_bytes, float *lse,
-                                ifa_message *message) {
-  ifa_inputs device = {};
-  const void *device_o, *device_lse = nullptr, *workspace;
-  size_t workspace_bytes;
+                                double *seconds, int count, ifa_message *message) {
+  device_call call;
   int64_t lse_bytes = p->lse ? 4 * p->batch * p->q_heads * p->nq : 0;
-  ifa_status status = copy_inputs(p, in, blocks, &device, message);
-  if (status == IFA_OK) status = to_device(blocks, "o", nullptr, o_bytes, &device_o, message);
-  if (status == IFA_OK && p->lse) status = to_device(blocks, "lse", nullptr, lse_bytes, &device_lse, message);
-  if (status == IFA_OK) status = ifa_cuda_workspace_bytes(p, &workspace_bytes, message);
-  if (status == IFA_OK) status = to_device(blocks, "workspace", nullptr, (int64_t)workspace_bytes, &workspace, message);
+  ifa_status status = prepare(p, in, o_bytes, lse_bytes, blocks, &call, message);
+  if (status == IFA_OK) status = seconds ? time_calls(&call, seconds, count, message) : attend(&call, message);
   if (status != IFA_OK) return status;
-  ifa_outputs outputs = {};
-  outputs.o = (void *)device_o;
-  outputs.lse = (float *)device_lse;
-  status = ifa_cuda_attend(p, &device, &outputs, (void *)workspace, workspace_bytes, nullptr, message);
-  if (status != IFA_OK) return status;
-  cudaError_t error = cudaMemcpy(o, device_o, (size_t)o_bytes, cudaMemcpyDeviceToHost);
-  if (error == cudaSuccess && p->lse) error = cudaMemcpy(lse, device_lse, (size_t)lse_bytes, cudaMemcpyDeviceToHost);
+  cudaError_t error = cudaMemcpy(o, call.out.o, (size_t)o_bytes, cudaMemcpyDeviceToHost);
+  if (error == cudaSuccess && p->lse) error = cudaMemcpy(lse, call.out.lse, (size_t)lse_bytes, cudaMemcpyDeviceToHost);
   if (error != cudaSuccess) return cuda_failure("attention", error, message);
   store_rows(p, in, out, o, lse);
   return IFA_OK;
@@ -94,18 +137,20 @@ static ifa_status supports(const ifa_problem *problem, ifa_message *message) {
   return status == IFA_OK && problem ? ifa_cuda_supports(problem, message) : status;
 }
 
-static ifa_status run(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) {
+static ifa_status run_timed(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, double *seconds, int count, ifa_message *message) {
   if (out->stages) return ifa_fail(message, IFA_UNSUPPORTED, "stages: cuda-sm80 does not record them");
-  if (ifa_computed_rows(p, in) == 0) return ifa_succeed(message);
+  if (ifa_computed_rows(p, in) == 0) return seconds ? ifa_fail(message, IFA_UNSUPPORTED, "there are no rows to time") : ifa_succeed(message);
   device_blocks blocks = {};
   int64_t o_bytes = ifa_extent_bytes(p->out_type, p->o_stride, p->batch, p->q_heads, p->nq, p->head_dim);
   uint8_t *o = (uint8_t *)malloc((size_t)o_bytes);
   float *lse = (float *)malloc((size_t)(p->batch * p->q_heads * p->nq) * sizeof(float));
-  ifa_status status = o && lse ? run_on_device(p, in, out, &blocks, o, o_bytes, lse, message) : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
+  ifa_status status = o && lse ? run_on_device(p, in, out, &blocks, o, o_bytes, lse, seconds, count, message) : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
   for (int i = 0; i < blocks.count; i++) cudaFree(blocks.list[i]);
   free(o);
   free(lse);
   return status == IFA_OK ? ifa_succeed(message) : status;
 }
 
-const ifa_backend ifa_backend_cuda_sm80 = {"cuda-sm80", "INT8 tensor cores through mma.sync (compute capability 8.0 and above)", supports, run};
+static ifa_status run(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) { return run_timed(p, in, out, nullptr, 0, message); }
+
+const ifa_backend ifa_backend_cuda_sm80 = {"cuda-sm80", "INT8 tensor cores through mma.sync (compute capability 8.0 and above)", supports, run, run_timed};

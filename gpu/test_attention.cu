@@ -5,6 +5,7 @@
  *   refusals    every bad input: a status, a message, no CUDA error, no byte written
  *   graph       captured into a CUDA graph, replayed with other contents of the operands; a capture runs nothing
  *   repeat      the same call again and again, on dirty workspaces: the same bits
+ *   time        ifa_time_on_device, for `validate bench`: a time for each run, and the right output behind them
  *   position    the same rows in other batches, orders, head counts and lengths: the same bits (contract: a row depends on what it sees alone)
  *   floats      ifa_cuda_attention = ifa_quantize + ifa_run, for every type, format, scale choice and layout
  *   load        while other streams keep the device busy; in the order of its stream; from several host threads at once
@@ -15,6 +16,9 @@
 #include <functional>
 #include <thread>
 
+extern "C" {
+#include "common/backend.h"
+}
 #include "gpu/test_tensors.h"
 
 /* What the parts run on: every head dimension's kernel and padding, formats, scales, masks, splits, outputs. */
@@ -201,6 +205,8 @@ static void absent_refusals() {
   refuse("attend", IFA_NOT_AVAILABLE, [&](ifa_message *why) { return ifa_cuda_attend(&p, &in, &out, memory, sizeof memory, NULL, why); });
   refuse("attention", IFA_NOT_AVAILABLE, [&](ifa_message *why) { return ifa_cuda_attention(&a, memory, sizeof memory, NULL, why); });
   refuse("the backend", IFA_NOT_AVAILABLE, [&](ifa_message *why) { return ifa_backend_supports("cuda-sm80", &p, why); });
+  double seconds[2];
+  refuse("its time", IFA_NOT_AVAILABLE, [&](ifa_message *why) { return ifa_time_on_device("cuda-sm80", &p, &in, &out, seconds, 2, why); });
 }
 
 static void run_refusals() {
@@ -442,6 +448,25 @@ static void run_repeat() {
     }
   }
   must(cudaStreamDestroy(stream), "destroy");
+}
+
+/* ------------------------------------------------------------------------------------------------------------ time --- */
+
+static void run_time() {
+  for (const char *text : problems) {
+    ifa_problem p = problem_of(text);
+    Tensors t = draw_tensors(p, 23);
+    ifa_inputs in = t.inputs();
+    Output got = poisoned_output(p);
+    ifa_outputs out = {};
+    out.o = got.o.data(), out.lse = p.lse ? got.lse.data() : NULL;
+    double seconds[4] = {-1, -1, -1, -1};
+    ifa_message why = {};
+    ifa_status status = ifa_time_on_device("cuda-sm80", &p, &in, &out, seconds, 3, &why);
+    check(status == IFA_OK && got == expected_of(p, in), "timed: %s %s: %s", status == IFA_OK ? "differs" : ifa_status_name(status), why.text, text);
+    check(seconds[3] == -1 && std::all_of(seconds, seconds + 3, [](double s) { return s > 1e-6 && s < 1; }), "times %g %g %g %g: %s", seconds[0], seconds[1], seconds[2],
+          seconds[3], text);
+  }
 }
 
 /* -------------------------------------------------------------------------------------------------------- position --- */
@@ -740,7 +765,7 @@ static const struct part {
   const char *name;
   void (*run)();
   int devices; /* needed */
-} parts[] = {{"refusals", run_refusals, 1}, {"graph", run_graph, 1}, {"repeat", run_repeat, 1}, {"position", run_position, 1}, {"floats", run_floats, 1},
+} parts[] = {{"refusals", run_refusals, 1}, {"graph", run_graph, 1}, {"repeat", run_repeat, 1}, {"time", run_time, 1}, {"position", run_position, 1}, {"floats", run_floats, 1},
              {"load", run_load, 1}, {"devices", run_devices, 2}};
 
 /* No arguments: all parts. */
@@ -754,7 +779,7 @@ int main(int count, char **arguments) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   for (int i = 1; i < count; i++)
     if (std::none_of(std::begin(parts), std::end(parts), [&](const part &one) { return strcmp(one.name, arguments[i]) == 0; })) {
-      fprintf(stderr, "attention: there is no part '%s' (refusals graph repeat position floats load devices)\n", arguments[i]);
+      fprintf(stderr, "attention: there is no part '%s' (refusals graph repeat time position floats load devices)\n", arguments[i]);
       return 2;
     }
   ifa_message why = {};

@@ -317,4 +317,4 @@ static ifa_status supports(const ifa_problem *problem, ifa_message *message) {
 #endif
 }
 
-const ifa_backend ifa_backend_openmp = {"openmp", "the oracle's bits on every core, arranged for caches and vectors", supports, run};
+const ifa_backend ifa_backend_openmp = {"openmp", "the oracle's bits on every core, arranged for caches and vectors", supports, run, NULL};

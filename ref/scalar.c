@@ -219,4 +219,4 @@ static ifa_status run(const ifa_problem *p, const ifa_inputs *in, const ifa_outp
   return ifa_succeed(message);
 }
 
-const ifa_backend ifa_backend_scalar = {"scalar", "the oracle: one row and one key at a time, in the order of docs/numerics.md", supports, run};
+const ifa_backend ifa_backend_scalar = {"scalar", "the oracle: one row and one key at a time, in the order of docs/numerics.md", supports, run, NULL};

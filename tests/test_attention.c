@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "common/backend.h"
 #include "common/operand.h"
 #include "common/problem.h"
 #include "common/random.h"
@@ -1016,6 +1017,34 @@ static void test_score_range(void **state) {
   expect_refusal(&c, IFA_BAD_DATA, "2^22", "");
 }
 
+/* ---- time on a device ---- */
+
+/* Of the backends that this machine has: measured where there is a device (gpu/test_attention.cu looks closer), else refused. */
+static void test_time_on_device(void **state) {
+  (void)state;
+  int8_t q[4] = {1, 2, 3, 4}, k[8] = {1}, v[8] = {2};
+  float scales[4] = {1, 1, 1, 1}, o[4];
+  ifa_problem p = ifa_problem_default();
+  p.nq = 1, p.nk = 2, p.head_dim = 4;
+  ifa_inputs in = {.q = q, .k = k, .v = v, .q_scale = scales, .k_scale = scales, .v_scale = scales};
+  ifa_outputs out = {.o = o};
+  double seconds[2] = {-1, -1};
+  ifa_message why;
+  for (int i = 0; i < ifa_backend_count(); i++) {
+    const char *name = ifa_backend_name(i);
+    ifa_status supported = ifa_backend_supports(name, &p, NULL), status = ifa_time_on_device(name, &p, &in, &out, seconds, 2, &why);
+    if (supported != IFA_OK) assert_int_equal(status, supported);
+    else if (strncmp(name, "cuda", 4) == 0) assert_int_equal(status, IFA_OK);
+    else {
+      assert_int_equal(status, IFA_UNSUPPORTED);
+      assert_non_null(strstr(why.text, name));
+    }
+  }
+  assert_int_equal(ifa_time_on_device("scalar", &p, &in, &out, NULL, 2, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_time_on_device("scalar", &p, &in, &out, seconds, 0, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_time_on_device("nonesuch", &p, &in, &out, seconds, 2, &why), IFA_BAD_ARGUMENT);
+}
+
 /* ---- names ---- */
 
 static void test_names(void **state) {
@@ -1071,6 +1100,7 @@ int main(void) {
       cmocka_unit_test(test_bad_scales),
       cmocka_unit_test(test_bad_scale_with_denormals_are_zero),
       cmocka_unit_test(test_score_range),
+      cmocka_unit_test(test_time_on_device),
       cmocka_unit_test(test_names),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@
 #include <omp.h>
 #endif
 
+#include "common/backend.h"
 #include "common/problem.h"
 #include "ifa_cpu.h"
 #ifdef IFA_HAVE_CUDA
@@ -64,7 +65,7 @@ static const struct argp parser = {
     option_list, parse, "",
     "Measures the backends that this machine has, after comparing their outputs with the oracle. Operations: 4 * head_dim for each live (query, key) pair. "
     "The ceiling of a line is measured before each of its runs, on as many threads: the instruction set's integer products (f32-blas: multiply-adds), or "
-    "reading as many bytes as the operands have, whichever allows less; on a GPU the rate of mma.sync.\v"
+    "reading as many bytes as the operands have, whichever allows less; on a GPU, where the time is the device's without copies, the rate of mma.sync.\v"
     "Exit codes: 0 measured, 1 a backend's output is wrong, 2 bad usage, 3 nothing was measured.", NULL, NULL, NULL};
 
 /* Is a name in a list "a,b,c"? */
@@ -116,10 +117,10 @@ static double operand_bytes(const ifa_problem *p) {
 
 /* What a line is measured with: one run, and the ceiling. `instruction` NULL: no ceiling is known. */
 typedef struct subject {
-  const char *name;   /* of the backend or baseline */
+  const char *name; /* of the backend or baseline */
   int baseline, threads, repeat;
+  int gpu;          /* timed on the device: ifa_time_on_device */
   const ifa_ceiling *instruction;
-  double gpu_ceiling; /* operations a second; 0: not on a GPU */
   double operand_bytes;
 } subject;
 
@@ -141,10 +142,6 @@ static ifa_status run_once(const bench *b, const subject *s, ifa_run_buffers *bu
 /* Operations a second that the case could reach at most: computing, or reading its operands once. *what: which of them. */
 static double ceiling_of(const bench *b, const subject *s, const char **what) {
   *what = "";
-  if (s->gpu_ceiling > 0) {
-    *what = "mma.sync u8 s8";
-    return s->gpu_ceiling;
-  }
   if (!s->instruction) return 0;
   double compute = ifa_roof_instruction(s->instruction, s->threads), read = ifa_roof_read(&b->memory, s->threads) * b->operations / s->operand_bytes;
   *what = read < compute ? "memory" : s->instruction->name;
@@ -159,28 +156,54 @@ static void set_threads(int threads) {
 #endif
 }
 
-/* Measures a subject in turns with its ceiling (one warm-up is not kept), prints and keeps the line. */
+static double gpu_ceiling(void) {
+#ifdef IFA_HAVE_CUDA
+  ifa_message why;
+  return ifa_cuda_available(&why) == IFA_OK ? 1e12 * measure_mma_tops() : 0;
+#else
+  return 0;
+#endif
+}
+
+/* A subject in turns with its ceiling; one warm-up is not kept. */
+static ifa_status take_turns(const bench *b, const subject *s, ifa_run_buffers *buffers, double *seconds, double *ceilings, const char **what, ifa_message *message) {
+  ifa_status status = IFA_OK;
+  set_threads(s->threads);
+  for (int i = -1; i < s->repeat && status == IFA_OK; i++) {
+    double ceiling = ceiling_of(b, s, what), once;
+    status = run_once(b, s, buffers, &once, message);
+    if (i < 0) continue;
+    seconds[i] = once;
+    ceilings[i] = ceiling;
+  }
+  set_threads(b->threads);
+  return status;
+}
+
+/* The ceiling, which wakes the device too, then all runs on operands that are there. */
+static ifa_status run_on_device(const bench *b, const subject *s, ifa_run_buffers *buffers, double *seconds, double *ceilings, const char **what, ifa_message *message) {
+  ifa_inputs in = ifa_data_inputs(b->d);
+  ifa_outputs out = ifa_run_buffers_outputs(buffers);
+  double ceiling = gpu_ceiling();
+  for (int i = 0; i < s->repeat; i++) ceilings[i] = ceiling;
+  *what = "mma.sync u8 s8";
+  return ifa_time_on_device(s->name, &b->d->p, &in, &out, seconds, s->repeat, message);
+}
+
+/* Measures a subject, prints and keeps the line. */
 static ifa_status measure(bench *b, const subject *s, spread *kept, ifa_message *message) {
   double seconds[MAX_REPEAT], ceilings[MAX_REPEAT], shares[MAX_REPEAT];
   const char *what = "";
   char label[64];
   ifa_run_buffers buffers;
   ifa_status status = ifa_run_buffers_make(b->d, IFA_STAGES_NONE, 0xff, &buffers, message);
-  snprintf(label, sizeof label, s->gpu_ceiling > 0 ? "%s, copies included" : s->baseline ? "%s" : s->threads == 1 ? "%s, 1 thread" : "%s, %d threads", s->name, s->threads);
+  snprintf(label, sizeof label, s->gpu ? "%s, device time" : s->baseline ? "%s" : s->threads == 1 ? "%s, 1 thread" : "%s, %d threads", s->name, s->threads);
   if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K%s ", label);
-  set_threads(s->threads);
-  for (int i = -1; i < s->repeat && status == IFA_OK; i++) {
-    double ceiling = ceiling_of(b, s, &what), once;
-    status = run_once(b, s, &buffers, &once, message);
-    if (i < 0) continue;
-    seconds[i] = once;
-    ceilings[i] = ceiling;
-    shares[i] = ceiling > 0 ? b->operations / once / ceiling : 0;
-  }
-  set_threads(b->threads);
+  if (status == IFA_OK) status = (s->gpu ? run_on_device : take_turns)(b, s, &buffers, seconds, ceilings, &what, message);
   ifa_run_buffers_free(&buffers);
   if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
   if (status != IFA_OK) return status;
+  for (int i = 0; i < s->repeat; i++) shares[i] = ceilings[i] > 0 ? b->operations / seconds[i] / ceilings[i] : 0;
   spread t = summarize(seconds, s->repeat), ceiling = summarize(ceilings, s->repeat), share = summarize(shares, s->repeat);
   double rate = 1e-9 * b->operations / t.median;
   printf("  %-26s %9.2f ms  (%.2f .. %.2f)  %8.2f Gop/s", label, 1e3 * t.median, 1e3 * t.least, 1e3 * t.most, rate);
@@ -224,25 +247,14 @@ static const ifa_ceiling *instruction_of(const char *backend) {
 /* `cpu` is one of the cpu-... backends under another name, so it is measured only if it is asked for. */
 static int is_chosen(const options *o, const char *name) { return o->backends ? named(o->backends, name) : strcmp(name, "cpu") != 0; }
 
-static double gpu_ceiling(void) {
-#ifdef IFA_HAVE_CUDA
-  static double rate = 0;
-  ifa_message why;
-  if (rate == 0 && ifa_cuda_available(&why) == IFA_OK) rate = 1e12 * measure_mma_tops();
-  return rate;
-#else
-  return 0;
-#endif
-}
-
 /* One backend; those that take threads with 1, 2, 4, ... up to what there are. */
 static ifa_status measure_backend(bench *b, const char *name, ifa_message *message) {
   int scalar = strcmp(name, "scalar") == 0, gpu = strncmp(name, "cuda", 4) == 0, most = scalar || gpu ? 1 : b->threads;
   ifa_status status = IFA_OK;
   for (int threads = 1; threads > 0 && status == IFA_OK; threads = threads == most ? 0 : 2 * threads < most ? 2 * threads : most) {
     subject s = {.name = name, .threads = threads, .repeat = scalar && b->o->repeat > SCALAR_REPEAT ? SCALAR_REPEAT : b->o->repeat,
-                 .instruction = gpu ? NULL : instruction_of(name), .gpu_ceiling = gpu ? gpu_ceiling() : 0, .operand_bytes = b->bytes};
-    if (gpu) s.threads = b->threads > 1 ? b->threads : 2; /* the wall's clock: the work is elsewhere */
+                 .gpu = gpu, .instruction = gpu ? NULL : instruction_of(name), .operand_bytes = b->bytes};
+    if (gpu) s.threads = 0;
     status = measure(b, &s, scalar ? &b->scalar : NULL, message);
   }
   return status;
