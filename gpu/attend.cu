@@ -104,8 +104,13 @@ static ifa_status check_pointer(const char *name, const void *pointer, bool need
 
 static ifa_status check_arguments(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) {
   if (!in || !out) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", in ? "outputs" : "inputs");
-  if (in->rows || in->row_count) return ifa_fail(message, IFA_UNSUPPORTED, "rows: cuda-sm80 computes all rows");
-  if (out->stages) return ifa_fail(message, IFA_UNSUPPORTED, "stages: cuda-sm80 does not record them");
+#ifdef IFA_GPU_STAGES
+  bool records = out->stages != nullptr; /* then rows are those whose stages are recorded */
+#else
+  bool records = false;
+  if (out->stages) return ifa_fail(message, IFA_UNSUPPORTED, "stages: cuda-sm80 records them in a build with IFA_GPU_STAGES");
+#endif
+  if ((in->rows || in->row_count) && !records) return ifa_fail(message, IFA_UNSUPPORTED, "rows: ifa_cuda_attend computes all rows");
   if (out->lse && !p->lse) return ifa_fail(message, IFA_BAD_ARGUMENT, "lse is given but problem.lse is 0");
   bool keys = p->nk > 0;
   size_t out_alignment = ifa_type_bytes(p->out_type);
@@ -146,6 +151,9 @@ extern "C" ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inpu
   a.in = *inputs;
   a.o = outputs->o;
   a.lse = outputs->lse;
+#ifdef IFA_GPU_STAGES
+  if (outputs->stages) a.stages = *outputs->stages;
+#endif
 
   if (a.tiles > 0) {
     pack<<<dim3((unsigned)a.tiles, (unsigned)matrices), PACK_THREADS, 0, (cudaStream_t)stream>>>(a);

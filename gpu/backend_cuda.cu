@@ -15,7 +15,7 @@ enum { CALLS = 4 }; /* between two events, so that the host's part of a call ove
 
 /* Device copies of one run, all freed at its end. */
 typedef struct device_blocks {
-  void *list[16];
+  void *list[24];
   int count;
 } device_blocks;
 
@@ -92,6 +92,49 @@ static ifa_status prepare(const ifa_problem *p, const ifa_inputs *in, int64_t o_
   return IFA_OK;
 }
 
+/* One array of the stages. */
+typedef struct stage_array {
+  const char *name;
+  void *host;
+  const void **device;
+  int64_t bytes;
+  bool units;
+} stage_array;
+
+typedef struct stage_list { stage_array arrays[7]; } stage_list;
+
+/* Gives the call stages, and the rows that they are of. On the device they begin as those of rows that see nothing: the kernel writes where there is something. */
+static ifa_status prepare_stages(const ifa_inputs *in, const ifa_stages *host, device_blocks *blocks, device_call *call, ifa_stages *device, stage_list *list,
+                                 ifa_message *message) {
+  const ifa_problem *p = call->p;
+  int64_t rows = ifa_computed_rows(p, in), keys = rows * p->nk, units = 4 * rows * ifa_ceil_div(p->nk, p->kv_tile), sums = 4 * rows * ifa_ceil_div(p->nk, p->kv_split);
+  *device = {};
+  *list = {{{"S", host->s, (const void **)&device->s, 4 * keys, false},
+            {"unit", host->unit, (const void **)&device->unit, units, true},
+            {"p", host->p, (const void **)&device->p, keys, false},
+            {"value_unit", host->value_unit, (const void **)&device->value_unit, units, true},
+            {"P", host->value_p, (const void **)&device->value_p, keys, false},
+            {"l", host->l, (const void **)&device->l, sums, false},
+            {"acc", host->acc, (const void **)&device->acc, sums * p->head_dim, false}}};
+  call->out.stages = device;
+  call->in.row_count = in->rows ? in->row_count : 0;
+  ifa_status status = in->rows ? to_device(blocks, "rows", in->rows, 8 * in->row_count, (const void **)&call->in.rows, message) : IFA_OK;
+  for (const stage_array &s : list->arrays) {
+    if (!s.host || status != IFA_OK) continue;
+    memset(s.host, 0, (size_t)s.bytes);
+    for (int64_t i = 0; s.units && i < s.bytes / 4; i++) ((int32_t *)s.host)[i] = IFA_NO_UNIT;
+    status = to_device(blocks, s.name, s.host, s.bytes, s.device, message);
+  }
+  return status;
+}
+
+static cudaError_t fetch_stages(const stage_list *list) {
+  cudaError_t error = cudaSuccess;
+  for (const stage_array &s : list->arrays)
+    if (s.host && error == cudaSuccess) error = cudaMemcpy(s.host, *s.device, (size_t)s.bytes, cudaMemcpyDeviceToHost);
+  return error;
+}
+
 static ifa_status attend(const device_call *c, ifa_message *message) {
   return ifa_cuda_attend(c->p, &c->in, &c->out, c->workspace, c->workspace_bytes, nullptr, message);
 }
@@ -122,11 +165,15 @@ static ifa_status run_on_device(const ifa_problem *p, const ifa_inputs *in, cons
                                 double *seconds, int count, ifa_message *message) {
   device_call call;
   int64_t lse_bytes = p->lse ? 4 * p->batch * p->q_heads * p->nq : 0;
+  ifa_stages stages;
+  stage_list list;
   ifa_status status = prepare(p, in, o_bytes, lse_bytes, blocks, &call, message);
+  if (status == IFA_OK && out->stages) status = prepare_stages(in, out->stages, blocks, &call, &stages, &list, message);
   if (status == IFA_OK) status = seconds ? time_calls(&call, seconds, count, message) : attend(&call, message);
   if (status != IFA_OK) return status;
   cudaError_t error = cudaMemcpy(o, call.out.o, (size_t)o_bytes, cudaMemcpyDeviceToHost);
   if (error == cudaSuccess && p->lse) error = cudaMemcpy(lse, call.out.lse, (size_t)lse_bytes, cudaMemcpyDeviceToHost);
+  if (error == cudaSuccess && out->stages) error = fetch_stages(&list);
   if (error != cudaSuccess) return cuda_failure("attention", error, message);
   store_rows(p, in, out, o, lse);
   return IFA_OK;
@@ -138,7 +185,9 @@ static ifa_status supports(const ifa_problem *problem, ifa_message *message) {
 }
 
 static ifa_status run_timed(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, double *seconds, int count, ifa_message *message) {
-  if (out->stages) return ifa_fail(message, IFA_UNSUPPORTED, "stages: cuda-sm80 does not record them");
+#ifndef IFA_GPU_STAGES
+  if (out->stages) return ifa_fail(message, IFA_UNSUPPORTED, "stages: cuda-sm80 records them in a build with IFA_GPU_STAGES");
+#endif
   if (ifa_computed_rows(p, in) == 0) return seconds ? ifa_fail(message, IFA_UNSUPPORTED, "there are no rows to time") : ifa_succeed(message);
   device_blocks blocks = {};
   int64_t o_bytes = ifa_extent_bytes(p->out_type, p->o_stride, p->batch, p->q_heads, p->nq, p->head_dim);

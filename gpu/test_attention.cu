@@ -74,7 +74,7 @@ static void attend_refusals(cudaStream_t stream) {
   Device d(t, stream);
   alignas(256) static uint8_t host[4096];
   int64_t row = 0;
-  ifa_stages stages = {};
+  [[maybe_unused]] ifa_stages stages = {};
   auto bad = [&](const char *what, ifa_status want, const std::function<void(AttendCall &)> &spoil) { refuse_attend(d, stream, what, want, spoil); };
   bad("NULL problem", IFA_BAD_ARGUMENT, [](AttendCall &c) { c.problem = NULL; });
   bad("NULL inputs", IFA_BAD_ARGUMENT, [](AttendCall &c) { c.inputs = NULL; });
@@ -106,7 +106,9 @@ static void attend_refusals(cudaStream_t stream) {
   bad("NULL workspace", IFA_BAD_ARGUMENT, [](AttendCall &c) { c.workspace = NULL; });
   bad("short workspace", IFA_BAD_ARGUMENT, [](AttendCall &c) { c.bytes--; });
   bad("misaligned workspace", IFA_BAD_ARGUMENT, [](AttendCall &c) { c.workspace = (uint8_t *)c.workspace + 16; });
+#ifndef IFA_GPU_STAGES
   bad("stages", IFA_UNSUPPORTED, [&](AttendCall &c) { c.out.stages = &stages; });
+#endif
   ifa_inputs chosen = d.inputs(); /* host memory where rows are supported, and unsupported where they are not */
   ifa_outputs outputs = d.out.outputs();
   chosen.rows = &row, chosen.row_count = 1;
