@@ -11,6 +11,7 @@
 #include "tests/broken.h"
 #include "validate/bound.h"
 #include "validate/compare.h"
+#include "validate/distance.h"
 
 #define CASE "b=1 hq=2 hkv=1 nq=9 nk=140 d=24 vscale=token lse=1 fill=normal seed=5"
 
@@ -175,11 +176,60 @@ static void digests_see_data_not_layout(void **state) {
   assert_string_not_equal(outputs[0], outputs[2]);
 }
 
+/* The distance of one row of four, and of two. */
+static ifa_distance distance_of(ifa_type type, int rows, const double *reference, const double *got) {
+  ifa_problem p = ifa_problem_default();
+  ifa_distance_sums sums = {0};
+  p.out_type = type;
+  p.nq = 2, p.head_dim = 4;
+  for (int r = 0; r < rows; r++) ifa_distance_add(&sums, &p, r, reference + 4 * r, got + 4 * r);
+  return ifa_distance_finish(&sums);
+}
+
+static void ulps_are_those_of_the_row(void **state) {
+  (void)state;
+  const struct { ifa_type type; double step; } types[] = {{IFA_F32, 0x1p-23}, {IFA_F16, 0x1p-10}, {IFA_BF16, 0x1p-7}};
+  for (int i = 0; i < 3; i++) {
+    ifa_type type = types[i].type;
+    double u = types[i].step; /* between neighbours in [1, 2) */
+    const double row[] = {1, -1.5, 1.25, 1e-3};
+    assert_true(distance_of(type, 1, row, row).max_ulp == 0);
+    ifa_distance d = distance_of(type, 1, row, (double[]){1, -1.5 + 3 * u, 1.25, 1e-3});
+    assert_true(d.max_ulp == 3);
+    assert_string_equal(d.max_ulp_at, "[b 0][h 0][i 0][d 1]");
+    d = distance_of(type, 1, row, (double[]){1, -1.5, 1.25, -1e-3}); /* a sign that flips near 0: 2e-3 at the row's size, 1.09 */
+    assert_true(fabs(d.max_ulp - 2e-3 / u) < 1e-6 * d.max_ulp);
+    assert_string_equal(d.max_ulp_at, "[b 0][h 0][i 0][d 3]");
+    d = distance_of(type, 1, row, (double[]){1, -1.5, 1.25, 0.5}); /* but a wrong value is far, also where 0 was due */
+    assert_true(d.max_ulp > 0.49 / u && d.max_ulp < 0.5 / u);
+    d = distance_of(type, 1, (double[]){1e-3, 4, 1e-3, 1e-3}, (double[]){1e-3, 4 + 8 * u, 1e-3, 1e-3}); /* an element above the row's size has its own */
+    assert_true(d.max_ulp == 2);
+  }
+  const double least[] = {0x1p-149, 0x1p-149, 0x1p-149, 0x1p-149}, zero[8] = {0};
+  assert_true(distance_of(IFA_F32, 1, least, (double[]){0x1p-149, -0x1p-149, 0x1p-149, 0x1p-149}).max_ulp == 2);
+  assert_true(distance_of(IFA_F32, 1, zero, (double[]){0, -0.0, 0, 0}).max_ulp == 0);
+  assert_true(distance_of(IFA_F32, 1, zero, (double[]){0, 0, 1e-30, 0}).max_ulp == INFINITY);
+  const double overflown[] = {INFINITY, 1, 1, 1};
+  assert_true(distance_of(IFA_F16, 1, overflown, overflown).max_ulp == 0);
+  assert_true(distance_of(IFA_F16, 1, overflown, (double[]){INFINITY, 1 + 0x1p-10, 1, 1}).max_ulp == 1);
+  assert_true(distance_of(IFA_F16, 1, overflown, (double[]){65504, 1, 1, 1}).max_ulp == INFINITY);
+}
+
+static void a_nan_is_the_worst_and_stays(void **state) {
+  (void)state;
+  const double reference[] = {1, 1, 1, 1, 1, 1, 1, 1}, got[] = {1, NAN, 1, 1, 1, 1, INFINITY, 9};
+  ifa_distance d = distance_of(IFA_F32, 2, reference, got);
+  assert_true(isnan(d.max_ulp) && isnan(d.worst_row));
+  assert_string_equal(d.max_ulp_at, "[b 0][h 0][i 0][d 1]");
+  assert_string_equal(d.worst_row_at, "[b 0][h 0][i 0]");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(absent_backend_is_not_available), cmocka_unit_test(correct_backend_passes_all_stages),
       cmocka_unit_test(every_fault_is_caught_and_named), cmocka_unit_test(ten_places_and_the_total),
       cmocka_unit_test(oracle_bound_can_fail), cmocka_unit_test(nothing_to_compare_is_not_a_pass),
-      cmocka_unit_test(oracle_that_overruns_has_failed), cmocka_unit_test(digests_see_data_not_layout)};
+      cmocka_unit_test(oracle_that_overruns_has_failed), cmocka_unit_test(ulps_are_those_of_the_row),
+      cmocka_unit_test(a_nan_is_the_worst_and_stays), cmocka_unit_test(digests_see_data_not_layout)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -320,9 +320,9 @@ static void check_row(close_context *c, int64_t r, const ifa_run_buffers *got, i
   for (int32_t d = 0; d < p->head_dim; d++) {
     values[d] = (double)ifa_float_get(p->out_type, got->o.data, ifa_output_index(c->d, r, d));
     double rounding = empty ? 0 : output_rounding(c->claim->o, p->out_type, row.o[d]), bound = row.bound[d] + rounding;
-    double error = fabs(values[d] - row.o[d]), share = error == 0 ? 0 : error / bound;
+    double error = fabs(values[d] - row.o[d]), share = error == 0 || (isinf(bound) && !isnan(error)) ? 0 : error / bound;
     bounded &= isfinite(bound) != 0;
-    if (!(share <= sums->result.worst_bound) || !sums->result.worst_bound_at[0]) {
+    if (ifa_distance_worse(share, sums->result.worst_bound) || !sums->result.worst_bound_at[0]) {
       sums->result.worst_bound = share;
       ifa_place_text(p, at.index, d, sums->result.worst_bound_at, sizeof sums->result.worst_bound_at);
     }

@@ -13,30 +13,44 @@ void ifa_place_text(const ifa_problem *p, int64_t row, int32_t dim, char *text, 
   if (dim >= 0) snprintf(text + used, length - (size_t)used, "[d %d]", (int)dim);
 }
 
-/* Bit patterns as integers in the order of the numbers that they stand for; +0 and -0 are both 0. */
-static int64_t ordered(ifa_type type, double x) {
-  uint32_t bits = type == IFA_F32 ? ifa_bits_of_f32((float)x) : type == IFA_F16 ? ifa_f32_to_f16((float)x) : ifa_f32_to_bf16((float)x);
-  uint32_t sign = type == IFA_F32 ? 0x80000000u : 0x8000u;
-  return bits & sign ? -(int64_t)(bits & (sign - 1)) : (int64_t)bits;
+/* From a number of this size (finite) to the next of the type. */
+static double spacing(ifa_type type, double size) {
+  const int digits = type == IFA_F32 ? 24 : type == IFA_F16 ? 11 : 8, least = type == IFA_F32 ? -149 : type == IFA_F16 ? -24 : -133;
+  int exponent;
+  frexp(size, &exponent);
+  return ldexp(1, exponent - digits > least ? exponent - digits : least);
 }
 
-static int64_t ulps(ifa_type type, double reference, double got) {
-  if (isnan(got)) return INT64_MAX;
-  int64_t difference = ordered(type, got) - ordered(type, reference);
-  return difference < 0 ? -difference : difference;
+/* Steps of the type at the element's size or `typical`, the row's: an element that is small because its row's terms cancel carries their errors. */
+static double ulps(ifa_type type, double typical, double reference, double got) {
+  double size = fmax(fabs(reference), typical);
+  if (isnan(got)) return NAN;
+  if (got == reference) return 0;
+  if (isinf(reference) || size == 0) return INFINITY;
+  return fabs(got - reference) / spacing(type, size);
 }
+
+/* Root mean square of a row's finite elements. */
+static double typical_size(const double *row, int32_t count) {
+  double sum = 0;
+  for (int32_t d = 0; d < count; d++)
+    if (isfinite(row[d])) sum += row[d] * row[d];
+  return sqrt(sum / count);
+}
+
+int ifa_distance_worse(double x, double than) { return x > than || (isnan(x) && !isnan(than)); }
 
 void ifa_distance_add(ifa_distance_sums *s, const ifa_problem *p, int64_t row, const double *reference, const double *got) {
   ifa_distance *r = &s->result;
-  double error = 0, norm = 0;
+  double error = 0, norm = 0, typical = typical_size(reference, p->head_dim);
   for (int32_t d = 0; d < p->head_dim; d++) {
     double difference = got[d] - reference[d];
     error += difference * difference;
     norm += reference[d] * reference[d];
     s->own += got[d] * got[d];
     s->product += got[d] * reference[d];
-    int64_t u = ulps(p->out_type, reference[d], got[d]);
-    if (u > r->max_ulp || !r->max_ulp_at[0]) {
+    double u = ulps(p->out_type, typical, reference[d], got[d]);
+    if (ifa_distance_worse(u, r->max_ulp) || !r->max_ulp_at[0]) {
       r->max_ulp = u;
       ifa_place_text(p, row, d, r->max_ulp_at, sizeof r->max_ulp_at);
     }
@@ -44,7 +58,7 @@ void ifa_distance_add(ifa_distance_sums *s, const ifa_problem *p, int64_t row, c
   s->error += error;
   s->reference += norm;
   double relative = error == 0 ? 0 : sqrt(error / norm);
-  if (!(relative <= r->worst_row) || !r->worst_row_at[0]) { /* a NaN stays */
+  if (ifa_distance_worse(relative, r->worst_row) || !r->worst_row_at[0]) {
     r->worst_row = relative;
     ifa_place_text(p, row, -1, r->worst_row_at, sizeof r->worst_row_at);
   }

@@ -192,7 +192,7 @@ static void print_message(FILE *to, const json_t *r) {
     fprintf(to, "%srelative L2 %.3g, cosine %.7g, worst row %.3g ", *ifa_json_text(r, "message") ? "<br/>" : "", ifa_json_value(d, "relative_l2"), ifa_json_value(d, "cosine"),
             ifa_json_value(d, "worst_row"));
     put_member(to, d, "worst_row_at");
-    if (!isnan(ifa_json_value(d, "max_ulp"))) fprintf(to, ", %.0f ulp ", ifa_json_value(d, "max_ulp")), put_member(to, d, "max_ulp_at");
+    if (!isnan(ifa_json_value(d, "max_ulp"))) fprintf(to, ", %.4g ulp ", ifa_json_value(d, "max_ulp")), put_member(to, d, "max_ulp_at");
     if (!isnan(ifa_json_value(d, "worst_bound"))) fprintf(to, ", %.3g of the bound ", ifa_json_value(d, "worst_bound")), put_member(to, d, "worst_bound_at");
   }
   fprintf(to, "</td>");

@@ -61,8 +61,7 @@ void ifa_report_print_distance(FILE *to, const ifa_result *r) {
   const ifa_distance *d = &r->outcome.distance;
   if (!d->known) return;
   fprintf(to, "  relative L2 %.3e  cosine %.7f  worst row %.3e at %s  ", d->relative_l2, d->cosine, d->worst_row, d->worst_row_at);
-  if (d->max_ulp == INT64_MAX) fprintf(to, "NaN at %s\n", d->max_ulp_at);
-  else fprintf(to, "largest %" PRId64 " ulp at %s\n", d->max_ulp, d->max_ulp_at);
+  fprintf(to, "largest %.4g ulp at %s\n", d->max_ulp, d->max_ulp_at);
   if (r->claim && strcmp(r->claim, "exact") != 0) {
     fprintf(to, "  error / bound at most %.3g at %s", d->worst_bound, d->worst_bound_at);
     if (d->unbounded_rows) fprintf(to, "; %" PRId64 " rows have no bound", d->unbounded_rows);
@@ -101,7 +100,7 @@ static json_t *distance_json(const ifa_distance *d, int close) {
   json_object_set_new(json, "cosine", ifa_json_number(d->cosine));
   json_object_set_new(json, "worst_row", ifa_json_number(d->worst_row));
   json_object_set_new(json, "worst_row_at", json_string(d->worst_row_at));
-  json_object_set_new(json, "max_ulp", d->max_ulp == INT64_MAX ? json_null() : json_integer((json_int_t)d->max_ulp));
+  json_object_set_new(json, "max_ulp", ifa_json_number(d->max_ulp));
   json_object_set_new(json, "max_ulp_at", json_string(d->max_ulp_at));
   if (!close) return json;
   json_object_set_new(json, "worst_bound", ifa_json_number(d->worst_bound));
