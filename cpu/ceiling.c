@@ -40,6 +40,40 @@ LOOP(pmaddwd256, "avx2", __m256i, _mm256_setzero_si256(), _mm256_madd_epi16(x, s
 LOOP(fma512, "avx512f", __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(x, x, sum[i]), 32)
 LOOP(dpbusd512, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(sum[i], x, x), 128)
 #endif
+
+#ifdef IFA_CPU_HAVE_AMX
+#include "cpu/amx_tile.h"
+
+/* Six sums (a product ends 52 clocks after it began, and one begins every 16), 16 rows of 16 columns, 64 deep. The operands are not 0, which would draw less power. */
+static double tdpbusd(int64_t rounds) {
+  _Alignas(64) uint8_t operand[16][64];
+  ifa_tile_config config = {.palette = 1};
+  for (int t = 0; t < 8; t++) {
+    config.row_bytes[t] = 64;
+    config.rows[t] = 16;
+  }
+  for (int i = 0; i < 16 * 64; i++) operand[i / 64][i % 64] = (uint8_t)(i * 2654435761u >> 24);
+  TILE_CONFIG(&config);
+  TILE_ZERO(0);
+  TILE_ZERO(1);
+  TILE_ZERO(2);
+  TILE_ZERO(3);
+  TILE_ZERO(4);
+  TILE_ZERO(5);
+  TILE_LOAD(6, operand, 64);
+  TILE_LOAD(7, operand, 64);
+  for (int64_t r = 0; r < rounds; r++) {
+    TILE_MULTIPLY_US(0, 6, 7);
+    TILE_MULTIPLY_US(1, 6, 7);
+    TILE_MULTIPLY_US(2, 6, 7);
+    TILE_MULTIPLY_US(3, 6, 7);
+    TILE_MULTIPLY_US(4, 6, 7);
+    TILE_MULTIPLY_US(5, 6, 7);
+  }
+  TILE_RELEASE();
+  return (double)rounds * 6 * (2 * 16 * 16 * 64);
+}
+#endif
 #endif
 
 static int is(const char *isa, const char *name) { return strcmp(isa, name) == 0 && ifa_cpu_find_isa(isa, &(const ifa_cpu_isa *){NULL}, NULL) == IFA_OK; }
@@ -51,6 +85,10 @@ const ifa_ceiling *ifa_ceiling_integer(const char *isa) {
 #ifdef IFA_CPU_HAVE_AVX512_VNNI
   static const ifa_ceiling dpbusd = {"vpdpbusd zmm", dpbusd512};
   if (is(isa, "avx512_vnni") || is(isa, "avx512_fp16")) return &dpbusd;
+#endif
+#ifdef IFA_CPU_HAVE_AMX
+  static const ifa_ceiling amx = {"tdpbusd", tdpbusd};
+  if (is(isa, "amx")) return &amx; /* is() has asked for the permission to use tiles */
 #endif
 #endif
   (void)is;

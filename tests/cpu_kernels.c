@@ -1,5 +1,6 @@
 /* cpu_kernels - every instruction set's kernels against the portable ones on random blocks, step by step: what ifa_run's cases do not reach
- * (tiles of 4 bits, blocks whose first rows see nothing, sums that must shift) and what goes wrong before it shows in an output.
+ * (tiles of 4 bits, blocks whose first rows see nothing, sums that must shift) and what goes wrong before it shows in an output. And the loop that
+ * benchmarks are read against: it runs, and counts its operations.
  *
  *   cpu_kernels [ISA...]      default: all that this machine has
  *
@@ -9,6 +10,7 @@
 #include <string.h>
 
 #include "common/random.h"
+#include "cpu/ceiling.h"
 #include "cpu/kernels.h"
 
 enum { BLOCKS = 300, TILES = 5, ROWS = IFA_CPU_ROWS, KEYS = IFA_CPU_MAX_TILE, DIM = IFA_MAX_HEAD_DIM };
@@ -197,6 +199,21 @@ static const char *try_weights(const ifa_cpu_kernels *kernels, int values_per_to
   return NULL;
 }
 
+/* Operations of a round: as many sums as fit into 12 vectors (AMX: 6 tiles of 16 x 16), each of so many products. */
+static int try_ceiling(const char *isa) {
+  static const struct { const char *isa; double integer, fma; } list[] = {
+      {"avx2", 12 * 8 * 2 * 2, 12 * 8 * 2}, {"avx512_vnni", 12 * 16 * 4 * 2, 12 * 16 * 2}, {"avx512_fp16", 12 * 16 * 4 * 2, 12 * 16 * 2}, {"amx", 6 * 256 * 64 * 2, 0}};
+  const ifa_ceiling *found[2] = {ifa_ceiling_integer(isa), ifa_ceiling_fma(isa)};
+  double want[2] = {0, 0};
+  for (size_t i = 0; i < sizeof list / sizeof list[0]; i++)
+    if (strcmp(list[i].isa, isa) == 0) want[0] = list[i].integer, want[1] = list[i].fma;
+  for (int i = 0; i < 2; i++) {
+    double got = found[i] ? found[i]->run(7) : 0;
+    if (got != 7 * want[i]) return printf("%s: its ceiling counts %g operations in 7 rounds, not %g\n", isa, got, 7 * want[i]), 1;
+  }
+  return 0;
+}
+
 /* 0 agree, 1 a difference. */
 static int try_isa(const ifa_cpu_isa *isa) {
   char what[256];
@@ -227,7 +244,7 @@ int main(int argc, char **argv) {
       printf("%s\n", why.text);
       continue;
     }
-    bad |= try_isa(isa);
+    bad |= try_isa(isa) | try_ceiling(isa->name);
     if (isa->kernels->leave) isa->kernels->leave();
     tried++;
   }
