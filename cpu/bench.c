@@ -8,10 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #ifdef IFA_HAVE_JANSSON
 #include <jansson.h>
 #endif
@@ -22,6 +18,7 @@
 #include "cpu/ceiling.h"
 #include "ifa_cpu.h"
 #include "ref/baselines.h"
+#include "validate/clock.h"
 #include "validate/machine.h"
 
 enum { MAX_REPEAT = 101, CHECKED_ROWS = 24 };
@@ -60,11 +57,7 @@ static error_t parse(int key, char *value, struct argp_state *state) {
 
 /* ---- clock and medians ---- */
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(opt.threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+static double now(void) { return ifa_now_on(opt.threads); }
 
 static int ascending(const void *a, const void *b) {
   double x = *(const double *)a, y = *(const double *)b;
@@ -81,31 +74,14 @@ static double median(const double *values, int count) {
 /* ---- ceilings on all threads ---- */
 
 static double instruction_rate(const ifa_ceiling *c) {
-  static volatile int64_t rounds = 4000000;
-  double operations = 0, start = now();
-#pragma omp parallel num_threads(opt.threads) reduction(+ : operations)
-  operations += c->run(rounds);
+  double start = now(), operations = ifa_ceiling_run_on(c, 4000000, opt.threads);
   return operations / (now() - start);
 }
 
 static double read_rate(const uint8_t *memory, size_t bytes) {
-  uint64_t sum = 0;
   double start = now();
-#pragma omp parallel num_threads(opt.threads) reduction(^ : sum)
-  {
-    size_t thread = 0, threads = 1;
-#ifdef _OPENMP
-    thread = (size_t)omp_get_thread_num();
-    threads = (size_t)omp_get_num_threads();
-#endif
-    size_t first = bytes / 256 * thread / threads * 256, last = bytes / 256 * (thread + 1) / threads * 256;
-    sum ^= ifa_ceiling_read(memory + first, last - first);
-  }
-  double seconds = now() - start;
-  static volatile uint64_t sink;
-  sink = sum;
-  (void)sink;
-  return (double)bytes / seconds;
+  ifa_ceiling_read_on(memory, bytes, 1, opt.threads);
+  return (double)bytes / (now() - start);
 }
 
 /* ---- data ---- */
@@ -349,7 +325,7 @@ static int decode(int bits, const char *const *isas, int isa_count, double *int8
     }
     int repeat = strcmp(isas[i], "portable") == 0 ? 1 : opt.repeat;
     for (int r = 0; r < repeat; r++) {
-      peak[r] = read_rate(memory, bytes / 256 * 256);
+      peak[r] = read_rate(memory, bytes);
       double start = now();
       ifa_cpu_attend_tiles(&job, workspace);
       seconds[r] = now() - start;

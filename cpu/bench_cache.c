@@ -9,15 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "common/random.h"
 #include "cpu/cache_block.h"
 #include "cpu/ceiling.h"
 #include "ifa_cpu.h"
+#include "validate/clock.h"
 #include "validate/machine.h"
 
 enum { Q_HEADS = 32, KV_HEADS = 8, DIM = 128, MOST_REPEAT = 101, CHUNK = 256 };
@@ -55,11 +52,7 @@ static void *take(size_t bytes) {
   exit(2);
 }
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+static double now(void) { return ifa_now_on(threads); }
 
 static int ascending(const void *a, const void *b) {
   double x = *(const double *)a, y = *(const double *)b;
@@ -74,23 +67,9 @@ static double median(const double *values) {
 }
 
 static double read_seconds(const uint8_t *memory, size_t bytes) {
-  uint64_t sum = 0;
   double start = now();
-#pragma omp parallel num_threads(threads) reduction(^ : sum)
-  {
-    size_t thread = 0, all = 1;
-#ifdef _OPENMP
-    thread = (size_t)omp_get_thread_num();
-    all = (size_t)omp_get_num_threads();
-#endif
-    size_t first = bytes / 256 * thread / all * 256, last = bytes / 256 * (thread + 1) / all * 256;
-    sum ^= ifa_ceiling_read(memory + first, last - first);
-  }
-  static volatile uint64_t sink;
-  double seconds = now() - start;
-  sink = sum;
-  (void)sink;
-  return seconds;
+  ifa_ceiling_read_on(memory, bytes, 1, threads);
+  return now() - start;
 }
 
 /* ---- a cache of one sequence, its blocks shuffled ---- */

@@ -2,6 +2,9 @@
 #include "cpu/ceiling.h"
 
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include "cpu/kernels.h"
 
@@ -109,15 +112,42 @@ const ifa_ceiling *ifa_ceiling_fma(const char *isa) {
   return NULL;
 }
 
-/* Several streams of 64-byte lines would gain nothing: the machine's prefetchers follow one. */
+double ifa_ceiling_run_on(const ifa_ceiling *ceiling, int64_t rounds, int threads) {
+  double operations = 0;
+  (void)threads;
+#pragma omp parallel num_threads(threads) reduction(+ : operations)
+  operations += ceiling->run(rounds);
+  return operations;
+}
+
+/* Several streams of 64-byte lines would gain nothing: the machine's prefetchers follow one. `bytes`: a multiple of 256. */
 #if defined(__x86_64__) && !defined(__clang__) /* clang 14 takes the attribute and emits no function of that name */
 __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
-uint64_t ifa_ceiling_read(const void *memory, size_t bytes) {
+static uint64_t read_once(const void *memory, size_t bytes) {
   const uint64_t *at = memory;
   uint64_t sum[32] = {0}, total = 0;
   for (size_t i = 0; i < bytes / 8; i += 32)
     for (int j = 0; j < 32; j++) sum[j] ^= at[i + (size_t)j];
   for (int j = 0; j < 32; j++) total ^= sum[j];
   return total;
+}
+
+void ifa_ceiling_read_on(const void *memory, size_t bytes, int64_t passes, int threads) {
+  static volatile uint64_t sink; /* so that reading has a purpose */
+  const size_t blocks = bytes / 256;
+  uint64_t sum = 0;
+  (void)threads;
+#pragma omp parallel num_threads(threads) reduction(^ : sum)
+  {
+    size_t thread = 0, all = 1;
+#ifdef _OPENMP
+    thread = (size_t)omp_get_thread_num();
+    all = (size_t)omp_get_num_threads();
+#endif
+    size_t first = blocks * thread / all * 256, last = blocks * (thread + 1) / all * 256;
+    for (int64_t i = 0; i < passes; i++) sum ^= read_once((const char *)memory + first, last - first) + (uint64_t)i;
+  }
+  sink = sum;
+  (void)sink;
 }

@@ -1,4 +1,4 @@
-/* ceiling.h - what the machine can do at most, measured: rates of single instructions and of reading memory. For cpu/bench.c. */
+/* ceiling.h - what the machine can do at most, to be timed: single instructions, and reading memory. For benchmarks. */
 #ifndef IFA_CPU_CEILING_H
 #define IFA_CPU_CEILING_H
 
@@ -15,7 +15,10 @@ typedef struct ifa_ceiling {
 const ifa_ceiling *ifa_ceiling_integer(const char *isa);
 const ifa_ceiling *ifa_ceiling_fma(const char *isa);
 
-/* Reads `bytes` bytes (a multiple of 256) from memory once; the result only keeps the compiler from leaving it out. */
-uint64_t ifa_ceiling_read(const void *memory, size_t bytes);
+/* The loop on `threads` threads at once, `rounds` rounds each (without OpenMP one thread). Returns the operations done by all. */
+double ifa_ceiling_run_on(const ifa_ceiling *ceiling, int64_t rounds, int threads);
+
+/* Reads `bytes` bytes of memory (the last bytes % 256 are left out) `passes` times, each thread a part of its own. */
+void ifa_ceiling_read_on(const void *memory, size_t bytes, int64_t passes, int threads);
 
 #endif

@@ -3,18 +3,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "ifa_cpu.h"
 #include "validate/clock.h"
 
 double ifa_roof_instruction(const ifa_ceiling *ceiling, int threads) {
-  const int64_t rounds = 1000000;
-  double operations = 0, start = ifa_now_on(threads);
-#pragma omp parallel num_threads(threads) reduction(+ : operations)
-  operations += ceiling->run(rounds);
+  double start = ifa_now_on(threads), operations = ifa_ceiling_run_on(ceiling, 1000000, threads);
   return operations / (ifa_now_on(threads) - start);
 }
 
@@ -31,26 +25,12 @@ void ifa_roof_memory_free(ifa_roof_memory *memory) {
   *memory = (ifa_roof_memory){0};
 }
 
-/* Each thread reads its part, often enough that the clock sees some milliseconds. */
+/* Often enough that the clock sees some milliseconds. */
 double ifa_roof_read(const ifa_roof_memory *memory, int threads) {
-  static volatile uint64_t sink;
   const int64_t passes = 1 + (int64_t)(((size_t)64 << 20) / memory->count);
-  uint64_t sum = 0;
   double start = ifa_now_on(threads);
-#pragma omp parallel num_threads(threads) reduction(^ : sum)
-  {
-    size_t thread = 0, all = 1, blocks = memory->count / 256;
-#ifdef _OPENMP
-    thread = (size_t)omp_get_thread_num();
-    all = (size_t)omp_get_num_threads();
-#endif
-    size_t first = blocks * thread / all * 256, last = blocks * (thread + 1) / all * 256;
-    for (int64_t i = 0; i < passes; i++) sum ^= ifa_ceiling_read((const char *)memory->bytes + first, last - first) + (uint64_t)i;
-  }
-  double seconds = ifa_now_on(threads) - start;
-  sink = sum;
-  (void)sink;
-  return (double)memory->count * (double)passes / seconds;
+  ifa_ceiling_read_on(memory->bytes, memory->count, passes, threads);
+  return (double)memory->count * (double)passes / (ifa_now_on(threads) - start);
 }
 
 /* Later names are better: ifa_cpu.h. */
