@@ -2,24 +2,7 @@
 # cli.sh VALIDATE VALIDATE_BROKEN GOLDEN SOURCE_DIR - the command lines, files and exit codes that others script against.
 set -u
 validate=$1 broken=$2 golden=$3 source=$4
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-passed=0 failed=0
-
-# expect NAME CODE [PATTERN] -- COMMAND...: runs it, checks the exit code and that the output (both streams) has the pattern.
-expect() {
-  local name=$1 code=$2 pattern=""; shift 2
-  if [ "$1" != -- ]; then pattern=$1; shift; fi
-  shift
-  local got=0; "$@" >"$folder/out" 2>&1 </dev/null || got=$?
-  if [ $got != "$code" ]; then echo "FAILED $name: exit code $got, not $code"; sed 's/^/  /' "$folder/out" | head -8; failed=$((failed + 1))
-  elif [ -n "$pattern" ] && ! grep -qE -e "$pattern" "$folder/out"; then echo "FAILED $name: no '$pattern'"; sed 's/^/  /' "$folder/out" | head -8; failed=$((failed + 1))
-  else passed=$((passed + 1)); fi
-}
-check() { # check NAME COMMAND...: a condition
-  local name=$1; shift
-  if "$@" >/dev/null 2>&1; then passed=$((passed + 1)); else echo "FAILED $name"; failed=$((failed + 1)); fi
-}
+. "$source/tests/expect.sh"
 
 one="b=1 hq=2 hkv=1 nq=9 nk=70 d=16"
 "$validate" list >"$folder/list" 2>&1
@@ -249,5 +232,4 @@ P
   expect "a record older than the kernels" 0 "older.rec is older than gpu/: recorded from source 0123456789abcdef" -- "$golden" check scalar "$folder/older.rec"
 fi
 
-echo "cli: $passed passed, $failed failed"
-[ $failed = 0 ]
+finish cli

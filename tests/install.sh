@@ -4,15 +4,7 @@
 # installed headers declare, nothing else. Exit codes: 0 all hold, 1 something does not.
 set -u
 cmake=$1 build=$2 source=$3 cc=$4 cxx=$5
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-failed=0 passed=0
-
-# check NAME COMMAND...: the command succeeds; its output is shown if not.
-check() {
-  local name=$1; shift
-  if "$@" >"$folder/out" 2>&1; then passed=$((passed + 1)); else echo "FAILED $name"; tail -30 "$folder/out" | sed 's/^/  /'; failed=$((failed + 1)); fi
-}
+. "$source/tests/expect.sh"
 check "install" "$cmake" --install "$build" --prefix "$folder/first"
 [ $failed = 0 ] || exit 1
 mv "$folder/first" "$folder/moved" || exit 1
@@ -62,5 +54,4 @@ if [ -x "$prefix/bin/validate" ]; then
 fi
 
 "$folder/c" | tail -2
-echo "install: $passed passed, $failed failed"
-[ $failed = 0 ]
+finish install

@@ -3,28 +3,12 @@
 # not end the run, cheats are caught, the examples work, and the published INT-FlashAttention's causal defect is found.
 set -u
 validate=$1 plugins=$2 source=$3
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+. "$source/tests/expect.sh"
 export TMPDIR=$folder OMP_NUM_THREADS=1 # threads that wait for the next small case spin, on cores that the plug-in needs
 export ASAN_OPTIONS=handle_segv=0:${ASAN_OPTIONS:-} # a crash is to look like one also under a sanitizer
-passed=0 failed=0
 # The first Python that has numpy (tests/second/run).
 for python in python3 /usr/bin/python3; do "$python" -c 'import numpy' 2>/dev/null && break; done
 
-# expect NAME CODE [PATTERN] -- COMMAND...: runs it, checks the exit code and that the output (both streams) has the pattern.
-expect() {
-  local name=$1 code=$2 pattern=""; shift 2
-  if [ "$1" != -- ]; then pattern=$1; shift; fi
-  shift
-  local got=0; "$@" >"$folder/out" 2>&1 </dev/null || got=$?
-  if [ $got != "$code" ]; then echo "FAILED $name: exit code $got, not $code"; sed 's/^/  /' "$folder/out" | head -8; failed=$((failed + 1))
-  elif [ -n "$pattern" ] && ! grep -qE -e "$pattern" "$folder/out"; then echo "FAILED $name: no '$pattern'"; sed 's/^/  /' "$folder/out" | head -8; failed=$((failed + 1))
-  else passed=$((passed + 1)); fi
-}
-check() { # check NAME COMMAND...: a condition
-  local name=$1; shift
-  if "$@" >/dev/null 2>&1; then passed=$((passed + 1)); else echo "FAILED $name"; failed=$((failed + 1)); fi
-}
 run() { "$validate" run "$@"; }
 right() { local kernel=$1; shift; IFA_TEST_KERNEL=$kernel "$validate" run --plugin "$plugins/plugin_right.so" "$@"; }
 broken() { local fault=$1; shift; IFA_TEST_FAULT=$fault "$validate" run --plugin "$plugins/plugin_broken.so" "$@"; }
@@ -136,5 +120,4 @@ expect "its causal defect needs a second block" 0 "1 passed" -- run --exec "$pyt
 expect "its causal defect is found by smoke" 1 "^[1-9][0-9]+ passed, [1-9][0-9]* failed, [0-9]+ unsupported, 0 not available$" -- run --once --exec "$python $source/examples/int_flash_numpy/int_flash.py" --suite smoke
 expect "Algorithm 1 as the paper has it" 0 "2 passed, 0 failed" -- env INT_FLASH_CAUSAL=paper "$validate" run --exec "$python $source/examples/int_flash_numpy/int_flash.py" --case "nq=65 nk=65 causal=1 lse=0,1"
 
-echo "plugins: $passed passed, $failed failed"
-[ $failed = 0 ]
+finish plugins
