@@ -5,6 +5,11 @@
 
 #include "common/contract.h"
 
+ifa_status ifa_check_range(const char *name, int64_t value, int64_t low, int64_t high, ifa_message *message) {
+  if (value >= low && value <= high) return IFA_OK;
+  return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is %" PRId64 "; it must be %" PRId64 " .. %" PRId64, name, value, low, high);
+}
+
 /* A scale is 0 or in [2^-100, 2^100]. *largest is left at the array's largest. */
 ifa_status ifa_check_scales(const char *name, const float *scales, int64_t count, float *largest, ifa_message *message) {
   *largest = 0.0f;

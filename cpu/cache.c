@@ -15,6 +15,7 @@
 
 #include "common/contract.h"
 #include "common/fpenv.h"
+#include "common/inputs.h"
 #include "common/message.h"
 #include "common/operand.h"
 
@@ -24,26 +25,21 @@ ifa_cache_config ifa_cache_config_default(void) {
   return (ifa_cache_config){.kv_heads = 1, .head_dim = 64, .k_type = IFA_I8, .v_type = IFA_I8, .kv_tile = 64, .block_tokens = 64, .blocks = 1, .sequences = 1};
 }
 
-static ifa_status check_range(const char *name, int64_t value, int64_t low, int64_t high, ifa_message *message) {
-  if (value >= low && value <= high) return IFA_OK;
-  return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is %" PRId64 "; it must be %" PRId64 " .. %" PRId64, name, value, low, high);
-}
-
 static ifa_status check_config(const ifa_cache_config *c, ifa_message *message) {
   ifa_status status;
   if (!c) return ifa_fail(message, IFA_BAD_ARGUMENT, "config is NULL");
-  if ((status = check_range("kv_heads", c->kv_heads, 1, 65535, message)) != IFA_OK) return status;
-  if ((status = check_range("head_dim", c->head_dim, 1, IFA_MAX_HEAD_DIM, message)) != IFA_OK) return status;
-  if ((status = check_range("k_type", (int64_t)c->k_type, IFA_I8, IFA_I4, message)) != IFA_OK) return status;
-  if ((status = check_range("v_type", (int64_t)c->v_type, IFA_I8, IFA_I4, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("kv_heads", c->kv_heads, 1, 65535, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("head_dim", c->head_dim, 1, IFA_MAX_HEAD_DIM, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("k_type", (int64_t)c->k_type, IFA_I8, IFA_I4, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("v_type", (int64_t)c->v_type, IFA_I8, IFA_I4, message)) != IFA_OK) return status;
   if (c->kv_tile != 32 && c->kv_tile != 64 && c->kv_tile != 128 && c->kv_tile != 256)
     return ifa_fail(message, IFA_BAD_ARGUMENT, "kv_tile is %d; it must be 32, 64, 128 or 256", (int)c->kv_tile);
   if (c->block_tokens < 1 || c->block_tokens > IFA_MAX_KV_SPLIT || c->block_tokens % c->kv_tile != 0)
     return ifa_fail(message, IFA_BAD_ARGUMENT, "block_tokens is %d; it must be a multiple of kv_tile (%d), at most %d", (int)c->block_tokens,
                     (int)c->kv_tile, IFA_MAX_KV_SPLIT);
-  if ((status = check_range("blocks", c->blocks, 1, INT32_MAX, message)) != IFA_OK) return status;
-  if ((status = check_range("sequences", c->sequences, 1, 1 << 20, message)) != IFA_OK) return status;
-  return check_range("sequence_tokens", c->sequence_tokens, 0, IFA_MAX_TOKENS, message);
+  if ((status = ifa_check_range("blocks", c->blocks, 1, INT32_MAX, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("sequences", c->sequences, 1, 1 << 20, message)) != IFA_OK) return status;
+  return ifa_check_range("sequence_tokens", c->sequence_tokens, 0, IFA_MAX_TOKENS, message);
 }
 
 static ifa_cpu_layout layout_of(const ifa_cache_config *c) {
@@ -248,7 +244,7 @@ ifa_status ifa_cache_truncate(ifa_cache *cache, ifa_sequence sequence, int64_t l
   if (!cache) return ifa_fail(message, IFA_BAD_ARGUMENT, "cache is NULL");
   ifa_cache_lock(cache);
   ifa_status status = ifa_cache_look_up(cache, sequence, &slot, message);
-  if (status == IFA_OK) status = check_range("length", length, 0, cache->slots[slot].length, message);
+  if (status == IFA_OK) status = ifa_check_range("length", length, 0, cache->slots[slot].length, message);
   if (status == IFA_OK) shorten(cache, slot, length);
   ifa_cache_unlock(cache);
   return status == IFA_OK ? ifa_succeed(message) : status;
@@ -408,7 +404,7 @@ static ifa_status check_tokens(const ifa_cache *cache, ifa_cache_tokens *t, ifa_
   int64_t heads = cache->config.kv_heads, dim = cache->config.head_dim;
   if (t->type != IFA_F32 && t->type != IFA_F16 && t->type != IFA_BF16)
     return ifa_fail(message, IFA_BAD_ARGUMENT, "type is %d; it must be f32, f16 or bf16", (int)t->type);
-  ifa_status status = check_range("count", t->count, 0, IFA_MAX_TOKENS, message);
+  ifa_status status = ifa_check_range("count", t->count, 0, IFA_MAX_TOKENS, message);
   if (status != IFA_OK) return status;
   ifa_strides k = {0, t->k_head_stride, t->k_token_stride}, v = {0, t->v_head_stride, t->v_token_stride};
   if (k.head == 0 && k.token == 0) k = ifa_strides_bhnd(t->type, heads, t->count, dim);
@@ -568,8 +564,8 @@ ifa_status ifa_cache_read(const ifa_cache *cache, ifa_sequence sequence, int64_t
   const ifa_cache_config *c = &cache->config;
   ifa_cache_lock(cache);
   ifa_status status = ifa_cache_look_up(cache, sequence, &slot, message);
-  if (status == IFA_OK) status = check_range("first", first, 0, cache->slots[slot].length, message);
-  if (status == IFA_OK) status = check_range("count", count, 0, cache->slots[slot].length - first, message);
+  if (status == IFA_OK) status = ifa_check_range("first", first, 0, cache->slots[slot].length, message);
+  if (status == IFA_OK) status = ifa_check_range("count", count, 0, cache->slots[slot].length - first, message);
   ifa_cache_unlock(cache);
   if (status != IFA_OK) return status;
   for (int64_t h = 0; h < c->kv_heads; h++)

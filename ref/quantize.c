@@ -6,6 +6,7 @@
 
 #include "common/contract.h"
 #include "common/fpenv.h"
+#include "common/inputs.h"
 #include "common/operand.h"
 #include "common/problem.h"
 
@@ -139,23 +140,18 @@ int64_t ifa_scale_count(ifa_granularity granularity, int64_t batch, int64_t head
   return batch * heads * each;
 }
 
-static ifa_status check_range(const char *name, int64_t value, int64_t low, int64_t high, ifa_message *message) {
-  if (value >= low && value <= high) return IFA_OK;
-  return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is %" PRId64 "; it must be %" PRId64 " .. %" PRId64, name, value, low, high);
-}
-
 static ifa_status check_args(const ifa_quantize_args *a, ifa_message *message) {
   ifa_status status;
   if (!a) return ifa_fail(message, IFA_BAD_ARGUMENT, "args is NULL");
-  if ((status = check_range("batch", a->batch, 0, 65535, message)) != IFA_OK) return status;
-  if ((status = check_range("heads", a->heads, 0, 65535, message)) != IFA_OK) return status;
-  if ((status = check_range("tokens", a->tokens, 0, IFA_MAX_TOKENS, message)) != IFA_OK) return status;
-  if ((status = check_range("head_dim", a->head_dim, 1, IFA_MAX_HEAD_DIM, message)) != IFA_OK) return status;
-  if ((status = check_range("src_type", (int64_t)a->src_type, IFA_F32, IFA_BF16, message)) != IFA_OK) return status;
-  if ((status = check_range("dst_type", (int64_t)a->dst_type, IFA_I8, IFA_I4, message)) != IFA_OK) return status;
-  if ((status = check_range("granularity", (int64_t)a->granularity, 0, IFA_SCALE_TOKEN_CHANNEL, message)) != IFA_OK) return status;
-  if ((status = check_range("subtract_mean", a->subtract_mean, 0, 1, message)) != IFA_OK) return status;
-  if (a->granularity == IFA_SCALE_BLOCK && (status = check_range("block", a->block, 1, IFA_MAX_TOKENS, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("batch", a->batch, 0, 65535, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("heads", a->heads, 0, 65535, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("tokens", a->tokens, 0, IFA_MAX_TOKENS, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("head_dim", a->head_dim, 1, IFA_MAX_HEAD_DIM, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("src_type", (int64_t)a->src_type, IFA_F32, IFA_BF16, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("dst_type", (int64_t)a->dst_type, IFA_I8, IFA_I4, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("granularity", (int64_t)a->granularity, 0, IFA_SCALE_TOKEN_CHANNEL, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("subtract_mean", a->subtract_mean, 0, 1, message)) != IFA_OK) return status;
+  if (a->granularity == IFA_SCALE_BLOCK && (status = ifa_check_range("block", a->block, 1, IFA_MAX_TOKENS, message)) != IFA_OK) return status;
   if (ifa_check_strides("src_stride", a->src_type, a->src_stride, a->batch, a->heads, a->tokens, a->head_dim, 0, message) != IFA_OK ||
       ifa_check_strides("dst_stride", a->dst_type, a->dst_stride, a->batch, a->heads, a->tokens, a->head_dim, 1, message) != IFA_OK)
     return IFA_BAD_ARGUMENT; /* here the strides are not a problem's */
