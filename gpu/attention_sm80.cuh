@@ -27,6 +27,7 @@
 
 #include "common/contract.h"
 #include "common/operand.h"
+#include "gpu/faults.h"
 #include "gpu/params.h"
 #include "gpu/stages.cuh"
 
@@ -34,6 +35,8 @@ namespace sm80 {
 
 constexpr int TILE = IFA_GPU_TILE;
 constexpr int SCORE_ZERO = 0x4b400000; /* 1.5 * 2^23 */
+
+__device__ __forceinline__ int score_zero() { return FAULT(score_zero_2_23) ? 0x4b000000 : SCORE_ZERO; }
 
 template <int D> struct Shape {
   static constexpr int WARPS = D <= 128 ? 4 : 8;                /* a CTA */
@@ -64,15 +67,20 @@ template <int N> __device__ __forceinline__ void copy_wait() { asm volatile("cp.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && !defined(IFA_GPU_NO_BULK)
 #define IFA_GPU_BULK 1
 __device__ __forceinline__ void barrier_init(uint32_t barrier) { asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory"); }
-__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
-  asm volatile(
-      "{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra AGAIN;\n}" ::"r"(barrier), "r"(parity) : "memory");
-}
 /* Is the phase over? Says so later than it asks, so ask early. */
 __device__ __forceinline__ bool barrier_poll(uint32_t barrier, uint32_t parity) {
   uint32_t done;
   asm volatile("{\n.reg .pred done;\nmbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\nselp.u32 %0, 1, 0, done;\n}" : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
   return done != 0;
+}
+__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
+#ifdef IFA_GPU_MUTANT /* not for ever */
+  for (int tries = 0; tries < 1 << 16; tries++)
+    if (barrier_poll(barrier, parity)) return;
+#else
+  asm volatile(
+      "{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra AGAIN;\n}" ::"r"(barrier), "r"(parity) : "memory");
+#endif
 }
 /* One thread: `bytes` (a multiple of 16) from global memory; the barrier's phase ends when they are there. */
 __device__ __forceinline__ void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier) {
@@ -97,7 +105,7 @@ __device__ __forceinline__ void mma_s8(int (&c)[4], const uint32_t *a, uint32_t 
 /* The first of a sum, begun at the bits of 1.5 * 2^23: as a binary32 the sum then is 1.5 * 2^23 + S, for |S| <= 2^22. */
 __device__ __forceinline__ void mma_s8_first(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) {
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
-               : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(SCORE_ZERO));
+               : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(score_zero()));
 }
 __device__ __forceinline__ void mma_u8(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) {
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -122,6 +130,7 @@ __device__ __forceinline__ uint32_t max_half2(uint32_t a, uint32_t b) {
 /* Clamped to [0, 1]; NaN (a masked score times a zero factor) gives 0. */
 __device__ __forceinline__ float fma_saturated(float a, float b, float c) {
   float d;
+  if (FAULT(weight_not_saturated)) return __fmaf_rn(a, b, c);
   asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(d) : "f"(a), "f"(b), "f"(c));
   return d;
 }
@@ -139,15 +148,15 @@ __device__ __forceinline__ uint32_t weight_h(float u0, float u1, float r32, floa
   return __byte_perm(__float_as_uint(n0), __float_as_uint(n1), 0x5410);
 }
 __device__ __forceinline__ uint32_t weight_g(uint32_t h) {
-  uint32_t w = (~h & 0x03ff03ffu) | 0x3c003c00u;
+  uint32_t w = ((FAULT(fraction_not_complemented) ? h : ~h) & 0x03ff03ffu) | 0x3c003c00u;
   uint32_t g = fma_half2(w, twice(IFA_WEIGHT_C3), twice(IFA_WEIGHT_C2));
   return fma_half2(fma_half2(g, w, twice(IFA_WEIGHT_C1)), w, twice(IFA_WEIGHT_C0));
 }
 /* rne(a * b) in the low byte of each half: a * b + 1024 rounded to binary16 has an ulp of 1. */
-__device__ __forceinline__ uint32_t product_byte(uint32_t a, uint32_t b) { return fma_half2(a, b, 0x64006400u); }
+__device__ __forceinline__ uint32_t product_byte(uint32_t a, uint32_t b) { return fma_half2(a, b, FAULT(round_constant_in_one_half) ? 0x00006400u : 0x64006400u); }
 
 /* 2^m as a binary16 pattern, m <= 15. */
-__device__ __forceinline__ uint32_t half_pow2(int m) { return m >= -14 ? (uint32_t)(m + 15) << 10 : m >= -24 ? 1u << (m + 24) : 0u; }
+__device__ __forceinline__ uint32_t half_pow2(int m) { return m >= -14 ? (uint32_t)(m + 15) << 10 : m >= -24 && !FAULT(value_factor_flushed) ? 1u << (m + 24) : 0u; }
 
 /* ---- a warp's state ---- */
 
@@ -163,12 +172,17 @@ __device__ __forceinline__ int unit_of(float unit) { return __float2int_rz(unit)
 
 __device__ __forceinline__ int quad_sum(int x) {
   x += __shfl_xor_sync(~0u, x, 1);
+  if (FAULT(quad_sum_of_two_lanes)) return x;
   return x + __shfl_xor_sync(~0u, x, 2);
 }
 __device__ __forceinline__ int quad_max(int x) {
   x = max(x, __shfl_xor_sync(~0u, x, 1));
+  if (FAULT(quad_max_of_two_lanes)) return x;
   return max(x, __shfl_xor_sync(~0u, x, 2));
 }
+
+/* Does any lane's unit move? */
+__device__ __forceinline__ bool any_moves(bool moves) { return FAULT(move_vote_of_one_lane) ? __shfl_sync(~0u, (int)moves, 0) : __any_sync(~0u, moves); }
 
 /* max_d |acc_d| of row half h. */
 template <int D, bool TOKEN> __device__ __forceinline__ int largest_acc(const Warp<D, TOKEN> &w, int h) {
@@ -178,6 +192,7 @@ template <int D, bool TOKEN> __device__ __forceinline__ int largest_acc(const Wa
     high = max3(high, w.acc[i][2 * h], w.acc[i][2 * h + 1]);
     low = min(min(low, w.acc[i][2 * h]), w.acc[i][2 * h + 1]);
   }
+  if (FAULT(largest_acc_of_one_lane)) return max(high, -low);
   return quad_max(max(high, -low));
 }
 
@@ -188,20 +203,20 @@ template <int D, bool TOKEN> __device__ __forceinline__ void shift_acc(Warp<D, T
 #pragma unroll
     for (int i = 0; i < D / 8; i++)
 #pragma unroll
-      for (int j = 0; j < 4; j++) w.acc[i][j] >>= right[j >> 1];
+      for (int j = 0; j < 4; j++) w.acc[i][j] >>= right[FAULT(shift_of_first_row_half) ? 0 : j >> 1];
   }
   if (__any_sync(~0u, left[0] | left[1])) {
 #pragma unroll
     for (int i = 0; i < D / 8; i++)
 #pragma unroll
-      for (int j = 0; j < 4; j++) w.acc[i][j] = (int)((uint32_t)w.acc[i][j] << left[j >> 1]);
+      for (int j = 0; j < 4; j++) w.acc[i][j] = (int)((uint32_t)w.acc[i][j] << left[FAULT(shift_of_first_row_half) ? 0 : j >> 1]);
   }
 }
 
 /* ifa_headroom without a loop: the largest k in 0 .. wanted with magnitude * 2^k <= limit. */
 __device__ __forceinline__ int headroom(int magnitude, int growth, int wanted) {
   const int limit = INT32_MAX - growth, k = __clz(magnitude) - __clz(limit); /* magnitude * 2^k has as many bits as the limit */
-  const int room = k < 0 ? 0 : (magnitude << (k & 31)) <= limit ? k : max(k - 1, 0);
+  const int room = k < 0 ? 0 : (magnitude << (k & 31)) <= limit || FAULT(headroom_without_compare) ? k : max(k - 1, 0);
   return magnitude == 0 ? wanted : min(wanted, room);
 }
 
@@ -229,7 +244,8 @@ __device__ __forceinline__ void move_units(Warp<D, TOKEN> &w, const float (&x)[2
     const int next = next_unit(old[h], want[h], magnitude[h], (TOKEN ? IFA_WEIGHT_MAX : IFA_MAX_PRODUCT) * growth_keys);
     up[h] = old[h] == IFA_NO_UNIT ? 0 : next - old[h];
     const int left = min(max(-up[h], 0), 31), right = min(max(up[h], 0), 31); /* 31 octaves down or more: only nothing falls so far */
-    w.l[h] = (threadIdx.x & 3) == 0 ? (sum[h] << left) >> right : 0;
+    if (FAULT(l_shifted_in_parts)) w.l[h] = (w.l[h] << left) >> right;
+    else w.l[h] = (threadIdx.x & 3) == 0 || FAULT(gathered_l_kept_by_all) ? (sum[h] << left) >> right : 0;
     w.unit[h] = next == IFA_NO_UNIT ? -INFINITY : (float)next;
   }
   if (!TOKEN) shift_acc(w, up);
@@ -260,6 +276,7 @@ __device__ __forceinline__ void move_value_units(Warp<D, TOKEN> &w, const int (&
 template <int D, bool TOKEN> struct Ring {
   static constexpr int STAGES = Shape<D>::STAGES;
   static constexpr uint32_t BYTES = IFA_GPU_TILE_BYTES(D), COPIED = TOKEN ? BYTES : IFA_GPU_AT_V_SCALE16(D);
+  __device__ __forceinline__ static uint32_t copied() { return FAULT(v_scales_not_copied) ? IFA_GPU_AT_V_SCALE16(D) : COPIED; }
   uint32_t first;       /* shared address of place 0 */
   const uint8_t *tiles; /* of step 0; in the older way this thread's 16 bytes of it */
   int steps, place = 0; /* where the current step's tile lies */
@@ -273,27 +290,39 @@ template <int D, bool TOKEN> struct Ring {
 
   __device__ __forceinline__ uint32_t full(int place) const { return first + (uint32_t)offsetof(Shared<D>, full) + 8 * place; }
   __device__ __forceinline__ uint32_t released(int place) const { return first + (uint32_t)offsetof(Shared<D>, released) + 4 * place; }
-  __device__ __forceinline__ void fill(int to, int step) { copy_bulk(first + to * BYTES, tiles + (int64_t)step * BYTES, COPIED, full(to)); }
+  __device__ __forceinline__ void fill(int to, int step) { copy_bulk(first + to * BYTES, tiles + (int64_t)step * BYTES, copied(), full(to)); }
+  __device__ __forceinline__ void fill_all() {
+    for (int n = 0; n < STAGES && n < steps; n++) fill(n, n);
+  }
   __device__ __forceinline__ void start(Shared<D> &s, const uint8_t *from, int count) {
     first = shared_address(&s), tiles = from, steps = count, before = 0;
     if (threadIdx.x == 0) {
       for (int n = 0; n < STAGES; n++) barrier_init(full(n)), s.released[n] = 0;
       asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-      for (int n = 0; n < STAGES && n < steps; n++) fill(n, n);
+      if (FAULT(copies_late)) fault_late();
+      if (!FAULT(first_tile_not_awaited)) fill_all();
     }
   }
   /* The first step's tile; the next one's: has it come, and wait until it has. */
-  __device__ __forceinline__ void wait_first(int) { barrier_wait(full(place), phase); }
+  __device__ __forceinline__ void wait_first(int step) {
+    if (FAULT(first_tile_not_awaited) && step == 0) {
+      if (threadIdx.x == 0) fault_late(), fill_all();
+      return;
+    }
+    barrier_wait(full(place), phase);
+  }
   __device__ __forceinline__ bool poll_next() { return barrier_poll(full(place_after()), phase_after()); }
   __device__ __forceinline__ void wait_next(int, bool come) {
-    if (!come) barrier_wait(full(place_after()), phase_after());
+    if (!come && !FAULT(next_tile_not_awaited)) barrier_wait(full(place_after()), phase_after());
   }
   /* The place before is filled again if this warp was its last; so a place waits a step longer, but no warp for the counter. */
   __device__ __forceinline__ void release(int step) {
+    if (FAULT(next_tile_not_awaited) || FAULT(first_tile_not_awaited)) barrier_wait(full(place), phase); /* too late, but nobody is left behind */
     __syncwarp();
     if ((threadIdx.x & 31) == 0) {
-      if (__builtin_expect(before % Shape<D>::WARPS == Shape<D>::WARPS - 1 && step - 1 + STAGES < steps, 0)) fill(place == 0 ? STAGES - 1 : place - 1, step - 1 + STAGES);
+      if ((FAULT(next_tile_not_awaited) || FAULT(copies_late)) && before % Shape<D>::WARPS == Shape<D>::WARPS - 1) fault_late();
+      if (__builtin_expect(before % Shape<D>::WARPS == Shape<D>::WARPS - 1 && step - 1 + STAGES < steps, 0)) fill(place == 0 ? STAGES - 1 : place - 1, step - 1 + STAGES - FAULT(refill_of_tile_before));
       before = count_up(released(place));
     }
     advance();
@@ -307,11 +336,12 @@ template <int D, bool TOKEN> struct Ring {
   __device__ __forceinline__ void fill(int step) {
     constexpr int THREADS = Shape<D>::THREADS, CHUNKS = COPIED / 16;
     const uint32_t to = first + step % STAGES * BYTES + threadIdx.x * 16; /* step n lies in place n % STAGES */
-    const uint8_t *from = tiles + (int64_t)step * BYTES;
+    const uint8_t *from = tiles + (int64_t)(step - (FAULT(refill_of_tile_before) && step >= STAGES)) * BYTES;
+    if (FAULT(copies_late)) fault_late();
     if (step < steps) {
 #pragma unroll
       for (int n = 0; n < (CHUNKS + THREADS - 1) / THREADS; n++)
-        if ((n + 1) * THREADS <= CHUNKS || (int)threadIdx.x < CHUNKS - n * THREADS) copy16(to + n * THREADS * 16, from + n * THREADS * 16);
+        if (((n + 1) * THREADS <= CHUNKS || (int)threadIdx.x < CHUNKS - n * THREADS) && !(FAULT(v_scales_not_copied) && (threadIdx.x + n * THREADS) * 16 >= copied())) copy16(to + n * THREADS * 16, from + n * THREADS * 16);
     }
     copy_commit();
   }
@@ -321,9 +351,10 @@ template <int D, bool TOKEN> struct Ring {
   }
   /* After the barrier nobody uses the place of step - 2 any more. */
   __device__ __forceinline__ void wait_first(int step) {
-    copy_wait<STAGES - 3>();
+    if (!(FAULT(first_tile_not_awaited) && step == 0) && !FAULT(next_tile_not_awaited)) copy_wait<STAGES - 3>();
+    if (FAULT(tile_released_early)) fill(step + STAGES - 2);
     __syncthreads();
-    fill(step + STAGES - 2);
+    if (!FAULT(tile_released_early)) fill(step + STAGES - 2);
   }
   __device__ __forceinline__ bool poll_next() { return false; }
   __device__ __forceinline__ void wait_next(int step, bool) { wait_first(step + 1); }
@@ -348,7 +379,7 @@ __device__ __forceinline__ void load_q(const ifa_gpu_params &a, Shared<D> &s, in
     if (vector && row < p.nq) {
       *(int4 *)to = *(const int4 *)((const int8_t *)a.in.q + at);
     } else {
-      for (int j = 0; j < 16; j++) to[j] = row < p.nq && i % (D / 16) * 16 + j < p.head_dim ? (int8_t)ifa_operand_get(p.q_type, a.in.q, at + j) : 0;
+      for (int j = 0; j < 16; j++) to[j] = row < p.nq && i % (D / 16) * 16 + j < p.head_dim ? (int8_t)ifa_operand_get(p.q_type, a.in.q, at + j) : FAULT(padding_not_zero);
     }
   }
 }
@@ -393,6 +424,10 @@ template <int D> __device__ __forceinline__ void load_q_fragments(uint32_t (&q)[
   for (int i = 0; i < 2 && g / 4 * 64 + 32 * i < D; i++) {
     const int d = g / 4 * 64 + 32 * i;
     load_matrices(q[i], lane.q + (lane.q_chunk ^ (d & 127)) + (d & ~127));
+    if (FAULT(q_registers_exchanged)) {
+      const uint32_t other = q[i][1];
+      q[i][1] = q[i][2], q[i][2] = other;
+    }
   }
 }
 
@@ -401,7 +436,7 @@ template <int D> __device__ __forceinline__ void load_k_fragments(uint32_t (&b)[
   const int d = g / 4 * 64, j = g % 4 * 2;
   const uint32_t at = lane.k + place + ((d + 32 < D ? lane.k_chunk : lane.k_chunk & ~32u) ^ (d & 127)) + (d & ~127);
 #pragma unroll
-  for (int n = 0; n < 2; n++) load_matrices(b[n], at + (j + n) * 8 * D);
+  for (int n = 0; n < 2; n++) load_matrices(b[n], at + (FAULT(k_tiles_exchanged) ? (j + n) ^ 1 : j + n) * 8 * D);
 }
 
 /* Group g of S = QK^T (plus SCORE_ZERO). */
@@ -424,9 +459,16 @@ template <int D> __device__ __forceinline__ void load_v_fragments(uint32_t (&b)[
 /* Group g of acc += P V. */
 template <int D, bool TOKEN> __device__ __forceinline__ void multiply_pv(Warp<D, TOKEN> &w, const uint32_t (&pa)[2][4], const uint32_t (&b)[4][4], int g) {
 #pragma unroll
-  for (int kk = 0; kk < 2; kk++)
+  for (int kk = 0; kk < 2; kk++) {
+    const bool rows = FAULT(weight_rows_exchanged), keys = FAULT(v_registers_exchanged);
+    const uint32_t a[4] = {rows ? pa[kk][1] : pa[kk][0], rows ? pa[kk][0] : pa[kk][1], rows ? pa[kk][3] : pa[kk][2], rows ? pa[kk][2] : pa[kk][3]};
 #pragma unroll
-    for (int n = 0; n < 4; n++) mma_u8(w.acc[g * 4 + n], pa[kk], b[n][2 * kk], b[n][2 * kk + 1]);
+    for (int n = 0; n < 4; n++) {
+      const uint32_t b0 = keys ? b[n][2 * kk + 1] : b[n][2 * kk], b1 = keys ? b[n][2 * kk] : b[n][2 * kk + 1];
+      if (FAULT(weights_as_s8)) mma_s8(w.acc[g * 4 + n], a, b0, b1);
+      else mma_u8(w.acc[g * 4 + n], a, b0, b1);
+    }
+  }
 }
 
 /* Scales of a tile in shared memory. */
@@ -455,20 +497,21 @@ __device__ __forceinline__ uint32_t live_value_scales(const float *v_scale, int 
 __device__ __forceinline__ void score(float (&u)[4], const int (&sc)[4], const Tile &tile, int j) {
   const float2 scale = *(const float2 *)(tile.k_scale + j * 8);
 #pragma unroll
-  for (int i = 0; i < 4; i++) u[i] = __fmul_rn(__fadd_rn(__int_as_float(sc[i]), -__int_as_float(SCORE_ZERO)), i & 1 ? scale.y : scale.x);
+  for (int i = 0; i < 4; i++) u[i] = __fmul_rn(__fadd_rn(__int_as_float(sc[i]), -__int_as_float(score_zero())), (i & 1) != FAULT(k_scales_exchanged) ? scale.y : scale.x);
 }
 
 /* The largest u of the two rows where a mask cuts the tile (the keys that are not live are set to -infinity) or none is positive. */
 __device__ __forceinline__ void largest_live(float (&largest)[2], float (&u)[8][4], const ifa_problem &p, int start, int64_t row) {
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    const int first = live_first(p, row + 8 * h) - start, end = live_end(p, row + 8 * h) - start;
+    const int64_t masked = FAULT(mask_of_first_row_half) ? row : row + 8 * h;
+    const int first = live_first(p, masked) - start, end = live_end(p, masked) - start;
     float most = -INFINITY;
 #pragma unroll
     for (int j = 0; j < 8; j++)
 #pragma unroll
       for (int i = 0; i < 2; i++) {
-        const int key = j * 8 + (threadIdx.x & 3) * 2 + i;
+        const int key = j * 8 + (threadIdx.x & 3) * 2 + (FAULT(mask_of_key_pairs) ? 0 : i);
         if (key < first || key >= end) u[j][2 * h + i] = -INFINITY;
         most = fmaxf(most, u[j][2 * h + i]);
       }
@@ -478,7 +521,7 @@ __device__ __forceinline__ void largest_live(float (&largest)[2], float (&u)[8][
 }
 
 /* Section 5: with x = largest u * r the unit stays if U - tau - 1 <= x < U, for then floor(x) + 1 is in U - tau .. U. A row without a live key stays. */
-__device__ __forceinline__ bool unit_moves(float x, float unit, float tau1) { return !(x < unit) | !(x >= __fadd_rn(unit, -tau1)); }
+__device__ __forceinline__ bool unit_moves(float x, float unit, float tau1) { return (FAULT(unit_kept_at_equality) ? !(x <= unit) : !(x < unit)) | !(x >= __fadd_rn(unit, -tau1)); }
 
 /* Section 6 for register x of key group kk of P's A fragment: S tiles 4kk + 2(x >> 1) and the next, row half x & 1. c = (30 - U) / 32. */
 template <int D, bool TOKEN, bool WHOLE>
@@ -495,8 +538,8 @@ __device__ __forceinline__ void weigh(Warp<D, TOKEN> &w, uint32_t &pa, uint32_t 
       highest[h] = max_half2(highest[h], y[n]);
     }
   }
-  pa = __byte_perm(p2[0], p2[1], 0x6420);
-  w.l[h] = (int)__dp4a(pa, 0x01010101u, (uint32_t)w.l[h]);
+  pa = __byte_perm(p2[0], p2[1], FAULT(weights_out_of_order) ? 0x6240 : 0x6420);
+  w.l[h] = FAULT(row_sum_signed) ? __dp4a((int)pa, 0x01010101, w.l[h]) : (int)__dp4a(pa, 0x01010101u, (uint32_t)w.l[h]);
 }
 
 /* Section 8 in a tile that a mask cuts: from W in y to y. */
@@ -504,7 +547,7 @@ __device__ __forceinline__ void scale_live_values(uint32_t (&y)[2][4][2], int (&
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int first = live_first(p, row + 8 * h) - start, end = live_end(p, row + 8 * h) - start;
-    exponent[h] = live_value_exponent(v_scale, first, end);
+    if (!FAULT(live_exponent_of_whole_tile)) exponent[h] = live_value_exponent(v_scale, first, end);
     const float factor = __int_as_float((127 - exponent[h]) << 23);
     highest[h] = 0;
 #pragma unroll
@@ -523,13 +566,13 @@ __device__ __forceinline__ void weigh_values(Warp<D, TOKEN> &w, uint32_t (&pa)[2
   bool moves[2];
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    highest[h] = max_half2(highest[h], highest[h] >> 16);
+    if (!FAULT(largest_value_of_even_keys)) highest[h] = max_half2(highest[h], highest[h] >> 16);
     highest[h] = max_half2(highest[h], __shfl_xor_sync(~0u, highest[h], 1));
     highest[h] = max_half2(highest[h], __shfl_xor_sync(~0u, highest[h], 2)) & 0xffffu;
     want[h] = unit_of(w.unit[h]) + exponent[h] - ifa_value_shift((uint16_t)highest[h]);
     moves[h] = (highest[h] != 0) & ((want[h] > w.value_unit[h]) | ((p.tau != IFA_TAU_INF) & (want[h] < w.value_unit[h] - p.tau))); /* none yet: the least integer */
   }
-  if (__any_sync(~0u, moves[0] | moves[1])) move_value_units(w, want, moves, growth_keys);
+  if (any_moves(moves[0] | moves[1])) move_value_units(w, want, moves, growth_keys);
   uint32_t factor[2];
 #pragma unroll
   for (int h = 0; h < 2; h++) factor[h] = highest[h] ? twice(half_pow2(unit_of(w.unit[h]) + exponent[h] - w.value_unit[h])) : 0u;
@@ -573,7 +616,7 @@ template <int D, bool TOKEN> __device__ __forceinline__ void end_split(Warp<D, T
           }
         row[2 * THREADS] = __int_as_float(e);
       }
-      w.l[h] = 0;
+      if (!FAULT(split_keeps_l)) w.l[h] = 0;
       w.unit[h] = -INFINITY;
       w.value_unit[h] = IFA_NO_UNIT;
     }
@@ -583,6 +626,7 @@ template <int D, bool TOKEN> __device__ __forceinline__ void end_split(Warp<D, T
  * (Markstein); no step leaves the normal range. */
 __device__ __forceinline__ float divide(float o, float l, float reciprocal) {
   float q = __fmul_rn(o, reciprocal);
+  if (FAULT(division_not_corrected)) return q;
   q = __fmaf_rn(__fmaf_rn(-q, l, o), reciprocal, q);
   return __fmaf_rn(__fmaf_rn(-q, l, o), reciprocal, q);
 }
@@ -595,7 +639,7 @@ __device__ __forceinline__ void store_pair(ifa_type type, void *o, int64_t at, f
     *(float2 *)((float *)o + at) = make_float2(a, b);
   } else {
     ifa_float_set(type, o, at, a);
-    if (second) ifa_float_set(type, o, at + 1, b);
+    if (second || FAULT(output_pair_past_row)) ifa_float_set(type, o, at + 1, b);
   }
 }
 
@@ -606,8 +650,9 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, Warp<D, TOKE
   const ifa_problem &p = a.p;
   const int t = threadIdx.x & 3;
   /* The channels' factors, all loaded before anything is stored: a load between two stores would wait for them. */
-  const float *factors = TOKEN ? (p.v_scale == IFA_SCALE_TOKEN_CHANNEL ? a.in.v_channel_scale + kv_matrix * p.head_dim : nullptr)
-                               : a.in.v_scale + kv_matrix * (p.v_scale == IFA_SCALE_TENSOR ? 1 : p.head_dim);
+  const int64_t scaled = FAULT(v_scale_of_query_matrix) ? (batch * p.q_heads + head) % (p.batch * p.kv_heads) : kv_matrix;
+  const float *factors = TOKEN ? (p.v_scale == IFA_SCALE_TOKEN_CHANNEL ? a.in.v_channel_scale + scaled * p.head_dim : nullptr)
+                               : a.in.v_scale + scaled * (p.v_scale == IFA_SCALE_TENSOR ? 1 : p.head_dim);
   float factor[D / 8][2];
   if (factors) {
 #pragma unroll
@@ -621,8 +666,8 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, Warp<D, TOKE
   const bool aligned = ((p.head_dim | p.o_stride.token | p.o_stride.head | p.o_stride.batch) & 1) == 0 && ((uintptr_t)a.o & (p.out_type == IFA_F32 ? 7 : 3)) == 0;
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    const int64_t i = row + 8 * h, base = ifa_offset(p.o_stride, batch, head, i);
-    float l = (float)quad_sum(w.l[h]);
+    const int64_t i = FAULT(rows_beyond_nq_clamped) && row + 8 * h >= p.nq ? p.nq - 1 : row + 8 * h, base = ifa_offset(p.o_stride, batch, head, i);
+    float l = (float)(FAULT(row_sum_of_one_lane) ? w.l[h] : quad_sum(w.l[h]));
     int unit = unit_of(w.unit[h]), value_unit = TOKEN ? w.value_unit[h] : unit;
     if (sums) {
       const float *kept = sums + (int64_t)(Shape<D>::SUMS + 3 * h) * THREADS;
@@ -630,7 +675,7 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, Warp<D, TOKE
       unit = __float_as_int(kept[THREADS]);
       value_unit = __float_as_int(kept[2 * THREADS]);
     }
-    if (i >= p.nq) continue;
+    if (i >= p.nq || (FAULT(last_row_unwritten) && i == p.nq - 1 && p.nq % 8 != 0)) continue;
     const bool empty = unit == IFA_NO_UNIT || value_unit == IFA_NO_UNIT;
     const float reciprocal = empty || sums ? 0.0f : __frcp_rn(l);
 #pragma unroll
@@ -649,9 +694,9 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, Warp<D, TOKE
           value[j] = __fmul_rn(quotient, factor[n][j]);
         }
       }
-      store_pair(p.out_type, a.o, base + d, value[0], value[1], aligned, d + 1 < p.head_dim);
+      store_pair(p.out_type, a.o, base + d, value[FAULT(output_columns_exchanged)], value[!FAULT(output_columns_exchanged)], aligned, d + 1 < p.head_dim);
     }
-    if (a.lse && t == 0) a.lse[(batch * p.q_heads + head) * p.nq + i] = unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(l, unit);
+    if (a.lse && t == 0) a.lse[(batch * p.q_heads + head) * p.nq + i - (FAULT(lse_of_first_row_half) ? 8 * h : 0)] = unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(l, unit);
   }
 }
 
@@ -663,24 +708,26 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
 
   /* Rows that see most keys first (causal); heads that share K and V together. */
   const int64_t heads = p.batch * p.q_heads, blocks = (p.nq + Shape<D>::ROWS - 1) / Shape<D>::ROWS;
-  const int64_t row0 = (blocks - 1 - (int64_t)blockIdx.x / heads) * Shape<D>::ROWS, matrix = (int64_t)blockIdx.x % heads;
-  const int64_t batch = matrix / p.q_heads, head = matrix % p.q_heads, kv_matrix = batch * p.kv_heads + head / (p.q_heads / p.kv_heads);
+  const int64_t row0 = (blocks - 1 - (int64_t)blockIdx.x / heads) * Shape<D>::ROWS, matrix = FAULT(blocks_and_heads_exchanged) ? (int64_t)blockIdx.x / blocks : (int64_t)blockIdx.x % heads;
+  const int64_t batch = FAULT(batch_of_kv_heads) ? matrix / p.kv_heads % p.batch : matrix / p.q_heads, head = matrix % p.q_heads;
+  const int64_t kv_matrix = batch * p.kv_heads + (FAULT(kv_head_modulo) ? head % p.kv_heads : head / (p.q_heads / p.kv_heads));
   const int64_t warp_row0 = row0 + warp * 16, warp_last = warp_row0 + 15 < p.nq ? warp_row0 + 15 : p.nq - 1;
   const int64_t cta_last = row0 + Shape<D>::ROWS - 1 < p.nq ? row0 + Shape<D>::ROWS - 1 : p.nq - 1;
 
   /* Tiles of the CTA; of them those that some row of the warp sees (steps `from` to `to`), and those that all see whole (both ends of what a row sees move
    * with the row). */
-  const int tile_first = live_first(p, row0) / TILE, steps = max((live_end(p, cta_last) + TILE - 1) / TILE - tile_first, 0);
-  const int any_end = warp_row0 < p.nq ? live_end(p, warp_last) : 0, all_end = warp_row0 + 16 <= p.nq ? live_end(p, warp_row0) : 0;
-  const int from = min(live_first(p, warp_row0) / TILE - tile_first, steps), to = max((any_end + TILE - 1) / TILE - tile_first, from);
-  const int whole_from = (live_first(p, warp_row0 + 15) + TILE - 1) / TILE - tile_first, whole_to = all_end / TILE - tile_first;
+  const int tile_first = live_first(p, FAULT(first_tile_of_last_row) ? cta_last : row0) / TILE, steps = max((live_end(p, cta_last) + TILE - 1) / TILE - tile_first, 0);
+  const int any_end = warp_row0 < p.nq ? live_end(p, warp_last) : 0, all_end = warp_row0 + 16 <= p.nq || FAULT(ragged_warp_whole) ? live_end(p, warp_row0) : 0;
+  const int from = min(live_first(p, warp_row0) / TILE - tile_first, steps), to = max((any_end + (FAULT(warp_leaves_last_tile) ? 0 : TILE - 1)) / TILE - tile_first, from);
+  const int whole_from = (live_first(p, warp_row0 + (FAULT(window_tile_whole) ? 0 : 15)) + TILE - 1) / TILE - tile_first;
+  const int whole_to = (FAULT(diagonal_tile_whole) ? any_end : all_end) / TILE - tile_first;
   const int split_tiles = (int)(p.kv_split / TILE);
-  auto sums = [&] { return a.packed.split_sums ? a.packed.split_sums + (int64_t)blockIdx.x * (Shape<D>::SUMS + 6) * Shape<D>::THREADS + threadIdx.x : nullptr; };
+  auto sums = [&] { return a.packed.split_sums ? a.packed.split_sums + (FAULT(split_sums_shared) ? 0 : (int64_t)blockIdx.x) * (Shape<D>::SUMS + 6) * Shape<D>::THREADS + threadIdx.x : nullptr; };
 
   Warp<D, TOKEN> w;
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    w.row_factor[h] = ifa_row_factor(q_scale_of(a, matrix, warp_row0 + (lane >> 2) + 8 * h), p.sm_scale);
+    w.row_factor[h] = ifa_row_factor(q_scale_of(a, matrix, warp_row0 + (lane >> 2) + (FAULT(row_factor_of_first_half) ? 0 : 8 * h)), p.sm_scale);
     w.l[h] = 0;
     w.unit[h] = -INFINITY;
     w.value_unit[h] = IFA_NO_UNIT;
@@ -689,17 +736,21 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
   for (int i = 0; i < D / 8; i++)
 #pragma unroll
     for (int j = 0; j < 4; j++) w.acc[i][j] = 0;
-  if (sums()) start_sums<D, TOKEN>(sums());
+  if (sums() && !FAULT(split_sums_not_reset)) start_sums<D, TOKEN>(sums());
 
   Ring<D, TOKEN> ring;
-  ring.start(s, a.packed.tiles + (kv_matrix * a.tiles + tile_first) * (int64_t)IFA_GPU_TILE_BYTES(D), steps);
-  load_q<D>(a, s, batch, head, row0);
+  ring.start(s, a.packed.tiles + (kv_matrix * (FAULT(matrix_pitch_rounded_down) ? p.nk / TILE : a.tiles) + tile_first) * (int64_t)IFA_GPU_TILE_BYTES(D), steps);
+  if (!FAULT(q_barrier_missing)) load_q<D>(a, s, batch, head, row0);
   __syncthreads(); /* Q, and the ring's barriers, are there */
+  if (FAULT(q_barrier_missing)) {
+    if (warp == Shape<D>::WARPS - 1) fault_late();
+    load_q<D>(a, s, batch, head, row0);
+  }
 
   Lane at;
-  at.q = shared_address(s.q) + (warp * 16 + (lane & 15)) * D, at.q_chunk = ((lane >> 4) ^ IFA_GPU_SWIZZLE(D, lane & 7)) * 16;
-  at.k = ring.first + (lane & 7) * D, at.k_chunk = ((lane >> 3) ^ IFA_GPU_SWIZZLE(D, lane & 7)) * 16;
-  at.v = ring.first + IFA_GPU_AT_V(D) + (lane & 7) * TILE + ((lane >> 3) ^ IFA_GPU_SWIZZLE(TILE, lane & 7)) * 16;
+  at.q = shared_address(s.q) + (warp * 16 + (lane & 15)) * D, at.q_chunk = ((lane >> 4) ^ (FAULT(q_swizzle_missing) ? 0 : IFA_GPU_SWIZZLE(D, lane & 7))) * 16;
+  at.k = ring.first + (lane & 7) * D, at.k_chunk = ((lane >> 3) ^ (FAULT(k_swizzle_of_128) ? IFA_GPU_SWIZZLE(128, lane & 7) : IFA_GPU_SWIZZLE(D, lane & 7))) * 16;
+  at.v = ring.first + IFA_GPU_AT_V(D) + (lane & 7) * TILE + ((lane >> 3) ^ (FAULT(v_swizzle_missing) ? 0 : IFA_GPU_SWIZZLE(TILE, lane & 7))) * 16;
   asm volatile("" : "+r"(at.q), "+r"(at.q_chunk), "+r"(at.k), "+r"(at.k_chunk), "+r"(at.v)); /* keep them: computing them again in every step costs more */
 
   auto tile_at = [&](int place) {
@@ -707,8 +758,8 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
     Tile tile;
     tile.scale = scales[TILE];
     tile.exponent = TOKEN ? __float_as_int(scales[TILE + 1]) : 0;
-    tile.k_scale = scales + (lane & 3) * 2;
-    tile.v_scale16 = (const uint16_t *)(s.tile[place] + IFA_GPU_AT_V_SCALE16(D)) + (lane & 3) * 2;
+    tile.k_scale = scales + ((FAULT(k_scale_of_row_lane) ? lane >> 2 : lane) & 3) * 2;
+    tile.v_scale16 = (const uint16_t *)(s.tile[place] + IFA_GPU_AT_V_SCALE16(D)) + ((FAULT(v_scale_of_row_lane) ? lane >> 2 : lane) & 3) * 2;
     return tile;
   };
 
@@ -718,6 +769,7 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
     if (from_j == 0) high[0] = high[1] = INT32_MIN;
 #pragma unroll
     for (int j = from_j; j < to_j; j++) {
+      if (FAULT(last_scores_stale) && j == 7) continue;
       score(u[j], sc[j], tile, j);
       high[0] = max3(high[0], __float_as_int(u[j][0]), __float_as_int(u[j][1])), high[1] = max3(high[1], __float_as_int(u[j][2]), __float_as_int(u[j][3]));
     }
@@ -729,7 +781,7 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
   if (from < to) {
     uint32_t q[2][4], kb[2][2][4], pa[2][4], y[2][4][2], highest[2];
     float r[2], r32[2], c[2];
-    int split_left = split_tiles - (tile_first + step) % split_tiles, growth_keys = 0; /* tiles to the end of the split; keys to there from this tile's first */
+    int split_left = split_tiles - ((FAULT(split_from_first_tile) ? 0 : tile_first) + step) % split_tiles, growth_keys = 0; /* tiles to the end of the split; keys to there from this tile's first */
     const float tau1 = p.tau == IFA_TAU_INF ? INFINITY : (float)(p.tau + 1);
     const int row = (int)warp_row0 + (lane >> 2);
     ring.wait_first(step);
@@ -761,22 +813,22 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
     for (; step < to; step++) {
       const bool more = step + 1 < to, come = ring.poll_next(), whole = (step >= whole_from) & (step < whole_to);
       float largest[2] = {__int_as_float(high[0]), __int_as_float(high[1])};
-      stage_scores(a, matrix, row, (tile_first + step) * TILE, sc, SCORE_ZERO);
+      stage_scores(a, matrix, row, (tile_first + step) * TILE, sc, score_zero());
 #pragma unroll
       for (int h = 0; h < 2; h++) r[h] = __fmul_rn(w.row_factor[h], tile.scale);
       /* As integers the patterns of binary32 numbers sort like the numbers if the largest is not negative. */
-      const bool stays = whole & (split_left != 0) & ((high[0] | high[1]) >= 0) & !unit_moves(__fmul_rn(largest[0], r[0]), w.unit[0], tau1) &
+      const bool stays = whole & ((split_left != 0) | FAULT(split_end_not_asked)) & (((high[0] | high[1]) >= 0) | FAULT(largest_of_negative_patterns)) & !unit_moves(__fmul_rn(largest[0], r[0]), w.unit[0], tau1) &
                          !unit_moves(__fmul_rn(largest[1], r[1]), w.unit[1], tau1);
-      if (__builtin_expect(!__all_sync(~0u, stays), 0)) {
+      if (__builtin_expect(!(FAULT(stay_vote_of_one_lane) ? __shfl_sync(~0u, (int)stays, 0) : __all_sync(~0u, stays)), 0)) {
         if (split_left == 0) {
           stage_sums(a, matrix, row, (tile_first + step) * TILE - 1, w.l[0], w.l[1], w.acc);
           end_split<D, TOKEN>(w, sums());
           split_left = split_tiles;
         }
-        if (!whole || __any_sync(~0u, (high[0] | high[1]) < 0)) largest_live(largest, u, p, (tile_first + step) * TILE, row);
+        if (!whole || (__any_sync(~0u, (high[0] | high[1]) < 0) && !FAULT(largest_of_negative_patterns))) largest_live(largest, u, p, (tile_first + step) * TILE, row);
         const float x[2] = {__fmul_rn(largest[0], r[0]), __fmul_rn(largest[1], r[1])};
         const bool moves[2] = {unit_moves(x[0], w.unit[0], tau1) && largest[0] > -INFINITY, unit_moves(x[1], w.unit[1], tau1) && largest[1] > -INFINITY};
-        if (__any_sync(~0u, moves[0] | moves[1])) move_units(w, x, moves, split_left * TILE);
+        if (any_moves(moves[0] | moves[1])) move_units(w, x, moves, (split_left - FAULT(growth_after_tile)) * TILE);
       }
       growth_keys = split_left * TILE;
       split_left--;
@@ -797,8 +849,14 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
       stage_value_weights(a, matrix, row, (tile_first + step) * TILE, pa);
       stage_units(a, matrix, row, (tile_first + step) * TILE, unit_of(w.unit[0]), unit_of(w.unit[1]), w.value_unit[0], w.value_unit[1]);
 
+      if (FAULT(tile_released_early)) ring.release(step);
+      if ((FAULT(tile_released_early) || FAULT(one_warp_late)) && warp == step % Shape<D>::WARPS) fault_late();
+
       /* acc of this tile, and u of the next. */
+      const Tile tile_before = tile;
       tile = tile_at(next);
+      if (FAULT(tile_scale_before)) tile.scale = tile_before.scale;
+      if (FAULT(key_scales_before)) tile.k_scale = tile_before.k_scale;
 #pragma unroll
       for (int g = 0; g < Products<D>::PV; g++) {
         uint32_t vb[4][4];
@@ -807,12 +865,12 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
         constexpr int SPREAD = Products<D>::PV > 1 ? Products<D>::PV - 1 : 1; /* the last group hides the shuffles */
         if (g < SPREAD) score_tile(tile, g * 8 / SPREAD, (g + 1) * 8 / SPREAD);
       }
-      ring.release(step);
+      if (!FAULT(tile_released_early)) ring.release(step);
     }
   }
   for (; step < steps; step++) ring.pass(step);
   stage_sums(a, matrix, warp_row0 + (lane >> 2), (tile_first + to) * TILE - 1, w.l[0], w.l[1], w.acc);
-  if (sums()) end_split<D, TOKEN>(w, sums());
+  if (sums() && !FAULT(last_split_not_merged)) end_split<D, TOKEN>(w, sums());
   write_rows<D, TOKEN>(a, w, sums(), batch, head, kv_matrix, warp_row0 + (lane >> 2));
 }
 

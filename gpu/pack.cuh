@@ -5,12 +5,14 @@
 
 #include "common/contract.h"
 #include "common/operand.h"
+#include "gpu/faults.h"
 #include "gpu/params.h"
 
 enum { PACK_THREADS = 256 };
 
 /* Key within its tile that slot `slot` of a V row holds: gpu/attention_sm80.cuh. */
 __device__ __forceinline__ int packed_key(int slot) {
+  if (FAULT(v_keys_in_order)) return slot;
   return (slot & ~31) + ((slot & 16) ? 16 : 0) + 8 * ((slot & 3) >> 1) + 2 * ((slot & 15) >> 2) + (slot & 1);
 }
 
@@ -19,7 +21,7 @@ __device__ __forceinline__ int4 row_chunk(const ifa_problem &p, ifa_type type, i
   union { int8_t byte[16]; int4 all; } chunk;
   int64_t at = ifa_offset(strides, batch, head, token) + d;
   if (token < p.nk && type == IFA_I8 && d + 16 <= p.head_dim && (((uintptr_t)data + (uintptr_t)at) & 15) == 0) return *(const int4 *)((const int8_t *)data + at);
-  for (int j = 0; j < 16; j++) chunk.byte[j] = token < p.nk && d + j < p.head_dim ? (int8_t)ifa_operand_get(type, data, at + j) : 0;
+  for (int j = 0; j < 16; j++) chunk.byte[j] = token < p.nk && d + j < p.head_dim ? (int8_t)ifa_operand_get(type, data, at + j) : FAULT(padding_not_zero);
   return chunk.all;
 }
 
@@ -34,13 +36,14 @@ static __global__ void __launch_bounds__(PACK_THREADS) pack(__grid_constant__ co
   float *const scales = (float *)(to + IFA_GPU_AT_SCALES(dim));
   const bool per_token = p.v_scale == IFA_SCALE_TOKEN || p.v_scale == IFA_SCALE_TOKEN_CHANNEL;
 
+  if (FAULT(pack_barrier_missing) && threadIdx.x >= PACK_THREADS - 32) fault_late();
   for (int i = (int)threadIdx.x; i < IFA_GPU_TILE * chunks; i += PACK_THREADS) {
     int token = i / chunks, d = i % chunks * 16;
     *(int4 *)(to + token * dim + ((i % chunks) ^ IFA_GPU_SWIZZLE(dim, token)) * 16) = row_chunk(p, p.k_type, p.k_stride, a.in.k, batch, head, first + token, d);
     *(int4 *)(rows + token * pitch + d) = row_chunk(p, p.v_type, p.v_stride, a.in.v, batch, head, first + token, d);
   }
   if (threadIdx.x == 0) largest = 0;
-  __syncthreads();
+  if (!FAULT(pack_barrier_missing)) __syncthreads();
   for (int i = (int)threadIdx.x; i < dim * 4; i += PACK_THREADS) { /* 16 slots of channel d */
     union { int8_t byte[16]; int4 all; } chunk;
     int d = i >> 2, slot = (i & 3) * 16;
@@ -54,7 +57,7 @@ static __global__ void __launch_bounds__(PACK_THREADS) pack(__grid_constant__ co
   if (key) {
     float scale = p.k_scale == IFA_SCALE_TOKEN ? (real ? a.in.k_scale[matrix * p.nk + token] : 0.0f) : 1.0f;
     scales[threadIdx.x] = scale;
-    if (per_token && real) atomicMax(&largest, __float_as_uint(a.in.v_scale[matrix * p.nk + token]));
+    if (per_token && real && !(FAULT(largest_v_scale_of_half) && threadIdx.x >= 32)) atomicMax(&largest, __float_as_uint(a.in.v_scale[matrix * p.nk + token]));
   }
   __syncthreads();
   if (key && per_token) {
