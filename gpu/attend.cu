@@ -42,7 +42,11 @@ typedef struct kernel_entry {
 
 #define ENTRY(D) {D, sm80::Shape<D>::ROWS, sm80::Shape<D>::THREADS, sizeof(sm80::Shared<D>), \
     (size_t)(sm80::Shape<D>::SUMS + 6) * sm80::Shape<D>::THREADS, (const void *)sm80::attend<D, false>, (const void *)sm80::attend<D, true>}
+#ifdef IFA_GPU_MUTANT /* gpu/mutants.cu */
+static const kernel_entry kernels[] = {ENTRY(64), ENTRY(128)};
+#else
 static const kernel_entry kernels[] = {ENTRY(32), ENTRY(64), ENTRY(96), ENTRY(128), ENTRY(192), ENTRY(256)};
+#endif
 
 static const kernel_entry *kernel_for(const ifa_problem *p) {
   const kernel_entry *k = kernels;

@@ -6,18 +6,12 @@
 
 extern "C" {
 #include "common/backend.h"
-#include "common/operand.h"
 #include "common/problem.h"
 }
+#include "gpu/device_copies.h"
 #include "ifa_cuda.h"
 
 enum { CALLS = 4 }; /* between two events, so that the host's part of a call overlaps the one before */
-
-/* Device copies of one run, all freed at its end. */
-typedef struct device_blocks {
-  void *list[24];
-  int count;
-} device_blocks;
 
 /* One ifa_cuda_attend: every pointer is the device's. */
 typedef struct device_call {
@@ -27,43 +21,6 @@ typedef struct device_call {
   void *workspace;
   size_t workspace_bytes;
 } device_call;
-
-static ifa_status cuda_failure(const char *what, cudaError_t error, ifa_message *message) {
-  cudaGetLastError();
-  return ifa_fail(message, error == cudaErrorMemoryAllocation ? IFA_OUT_OF_MEMORY : IFA_NOT_AVAILABLE, "%s: %s", what, cudaGetErrorString(error));
-}
-
-/* `bytes` device bytes, a copy of `from` or (NULL) every byte 0xfb, so that what a kernel does not write shows. */
-static ifa_status to_device(device_blocks *blocks, const char *what, const void *from, int64_t bytes, const void **to, ifa_message *message) {
-  void *block = nullptr;
-  *to = nullptr;
-  cudaError_t error = cudaMalloc(&block, (size_t)bytes + 16);
-  if (error == cudaSuccess) {
-    blocks->list[blocks->count++] = block;
-    error = from ? cudaMemcpy(block, from, (size_t)bytes, cudaMemcpyHostToDevice) : cudaMemset(block, 0xfb, (size_t)bytes + 16);
-  }
-  if (error != cudaSuccess) return cuda_failure(what, error, message);
-  *to = block;
-  return IFA_OK;
-}
-
-static ifa_status copy_inputs(const ifa_problem *p, const ifa_inputs *in, device_blocks *blocks, ifa_inputs *device, ifa_message *message) {
-  int64_t b = p->batch, d = p->head_dim;
-  const struct { const char *name; const void *from; int64_t bytes; const void **to; } list[] = {
-      {"q", in->q, ifa_extent_bytes(p->q_type, p->q_stride, b, p->q_heads, p->nq, d), &device->q},
-      {"k", in->k, ifa_extent_bytes(p->k_type, p->k_stride, b, p->kv_heads, p->nk, d), &device->k},
-      {"v", in->v, ifa_extent_bytes(p->v_type, p->v_stride, b, p->kv_heads, p->nk, d), &device->v},
-      {"q_scale", in->q_scale, 4 * ifa_scale_count(p->q_scale, b, p->q_heads, p->nq, d, p->q_block), (const void **)&device->q_scale},
-      {"k_scale", in->k_scale, 4 * ifa_scale_count(p->k_scale, b, p->kv_heads, p->nk, d, p->k_block), (const void **)&device->k_scale},
-      {"v_scale", in->v_scale, 4 * ifa_scale_count(p->v_scale, b, p->kv_heads, p->nk, d, 1), (const void **)&device->v_scale},
-      {"v_channel_scale", in->v_channel_scale, p->v_scale == IFA_SCALE_TOKEN_CHANNEL ? 4 * b * p->kv_heads * d : 0, (const void **)&device->v_channel_scale}};
-  for (const auto &entry : list) {
-    if (entry.bytes == 0) continue;
-    ifa_status status = to_device(blocks, entry.name, entry.from, entry.bytes, entry.to, message);
-    if (status != IFA_OK) return status;
-  }
-  return IFA_OK;
-}
 
 /* The computed rows of the device's output into the caller's; nothing else is touched. */
 static void store_rows(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, const uint8_t *o, const float *lse) {
@@ -194,7 +151,7 @@ static ifa_status run_timed(const ifa_problem *p, const ifa_inputs *in, const if
   uint8_t *o = (uint8_t *)malloc((size_t)o_bytes);
   float *lse = (float *)malloc((size_t)(p->batch * p->q_heads * p->nq) * sizeof(float));
   ifa_status status = o && lse ? run_on_device(p, in, out, &blocks, o, o_bytes, lse, seconds, count, message) : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
-  for (int i = 0; i < blocks.count; i++) cudaFree(blocks.list[i]);
+  free_device_blocks(&blocks);
   free(o);
   free(lse);
   return status == IFA_OK ? ifa_succeed(message) : status;

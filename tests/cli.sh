@@ -138,11 +138,29 @@ expect "bench" 0 "Gop/s" -- "$validate" bench --repeat 1 --case "$one"
 # ---- mutants
 "$validate" mutants --list >"$folder/mutants.txt" 2>&1
 check "mutants are listed" test "$(grep -c '^  [a-z0-9-]' "$folder/mutants.txt")" -ge 60
+# each fault of a catalogue lies somewhere in its kernel, and nothing else does (that no name is given twice is the compiler's to say)
+faults_of() { grep -ohE "$1" "${@:2}" | sed -E 's/.*\(//; s/[,)].*//' | grep -vxE 'name|fault_name' | sort -u; } # faults_of PATTERN FILE...
+check "the CPU's faults" diff <(faults_of '^  [XE]\([a-z0-9_]+,' "$source/validate/mutants/catalogue.h") <(faults_of 'FAULT\([a-z0-9_]+\)' "$source/validate/mutants/kernel.c")
+check "the GPU's faults" diff <(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/faults.h") <(faults_of 'FAULT\([a-z0-9_]+\)' "$source"/gpu/*.cuh "$source/gpu/attend.cu")
+check "60 faults of the CPU" test "$(faults_of '^  [XE]\([a-z0-9_]+,' "$source/validate/mutants/catalogue.h" | wc -l)" -ge 60
+check "30 faults of the GPU" test "$(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/faults.h" | wc -l)" -ge 30
 printf '%s\n' "$one lse=1" >"$folder/one.txt"
 expect "a mutant killed" 0 "1 of 1 mutants killed" -- "$validate" mutants --suite "$folder/one.txt" --only last-key-dropped --json "$folder/m.json"
 check "json of mutants" python3 -c "import json; r=json.load(open('$folder/m.json')); m=r['mutants'][0]; assert r['passed'] and m['killed'] and m['killed_by']['one.txt'].startswith('b=1')"
 expect "a mutant survives" 1 "causal-strict survives" -- "$validate" mutants --suite "$folder/one.txt" --only causal-strict,last-key-dropped
 expect "an equivalent mutant" 0 "1 more proved equivalent" -- "$validate" mutants --suite "$folder/one.txt" --only merge-not-fused,last-key-dropped
+has_gpu=$(grep -A1 '^  cuda-sm80 ' "$folder/list" | grep -c '  available$')
+if [ "$has_gpu" = 0 ]; then
+  expect "mutants of an absent GPU" 3 "not available: cuda-sm80: " -- "$validate" mutants --suite "$folder/one.txt" --kernel cuda-sm80
+  expect "an absent GPU beside the CPU" 0 "not available: cuda-sm80: " -- "$validate" mutants --suite "$folder/one.txt" --only last-key-dropped,quad-sum-of-two-lanes --json "$folder/m.json"
+  check "json of an absent GPU" python3 -c "import json; r=json.load(open('$folder/m.json')); assert r['passed'] and r['mutants_that_count'] == 1 and not r['kernels']['cuda-sm80']['available']"
+  expect "an absent GPU beside a survivor" 1 "not available: cuda-sm80: " -- "$validate" mutants --suite "$folder/one.txt" --only causal-strict,quad-sum-of-two-lanes
+else
+  expect "a mutant of the GPU" 0 "cuda-sm80: 1 of 1 mutants killed" -- "$validate" mutants --suite "$folder/one.txt" --only quad-sum-of-two-lanes
+fi
+expect "a mutant of another kernel" 2 "is a mutant of cuda-sm80" -- "$validate" mutants --kernel cpu --only quad-sum-of-two-lanes
+expect "no such kernel" 2 "there is no kernel 'gpu'" -- "$validate" mutants --kernel gpu
+expect "mutants of one kernel listed" 0 "^cuda-sm80: pipeline" -- "$validate" mutants --kernel cuda-sm80 --list
 expect "no such mutant" 2 "no mutant 'nonsense'" -- "$validate" mutants --only nonsense
 expect "mutants of no suite" 2 "no suite and no file" -- "$validate" mutants --suite nowhere
 

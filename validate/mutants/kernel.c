@@ -732,11 +732,7 @@ ifa_status ifa_mutant_run(const ifa_mutant *mutant, const ifa_problem *p, const 
   return have_memory ? ifa_succeed(message) : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the unpacked operands");
 }
 
-/* ---- the catalogue ---- */
-
-#define ENTRY_X(name, part, what) {#name, part, what, NULL},
-#define ENTRY_E(name, part, what, proof) {#name, part, what, proof},
-const ifa_mutant_entry ifa_mutant_entries[IFA_MUTANT_COUNT] = {{"none", "", "no fault", NULL}, IFA_MUTANTS(ENTRY_X, ENTRY_E)};
+/* ---- mutants ---- */
 
 ifa_mutant *ifa_mutant_new(ifa_mutant_number fault) {
   ifa_mutant *mutant = calloc(1, sizeof *mutant);

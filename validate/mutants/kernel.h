@@ -1,26 +1,36 @@
-/* kernel.h - an attention kernel that can be told to make one of the mistakes of catalogue.h. */
+/* kernel.h - attention kernels that can be told to make one of the mistakes of a catalogue: on the CPU those of catalogue.h, on the GPU those of
+ * gpu/faults.h (gpu/mutants.h). */
 #ifndef IFA_VALIDATE_MUTANTS_KERNEL_H
 #define IFA_VALIDATE_MUTANTS_KERNEL_H
 
 #include "common/message.h"
+#include "gpu/faults.h"
 #include "ifa.h"
 #include "validate/mutants/catalogue.h"
 
-#define IFA_MUTANT_ENUM_X(name, part, what) IFA_MUTANT_##name,
-#define IFA_MUTANT_ENUM_E(name, part, what, proof) IFA_MUTANT_##name,
+/* Which kernel a fault lies in. */
+typedef enum ifa_mutant_kernel { IFA_MUTANT_CPU = 0, IFA_MUTANT_CUDA_SM80, IFA_MUTANT_KERNELS } ifa_mutant_kernel;
+
+/* One after the other, so that no name is given twice. */
+#define IFA_MUTANT_ENUM(name, ...) IFA_MUTANT_##name,
 typedef enum ifa_mutant_number {
   IFA_MUTANT_none = 0, /* no fault: the oracle's bits */
-  IFA_MUTANTS(IFA_MUTANT_ENUM_X, IFA_MUTANT_ENUM_E) IFA_MUTANT_COUNT
+  IFA_MUTANTS(IFA_MUTANT_ENUM, IFA_MUTANT_ENUM) IFA_MUTANT_gpu_none,
+  IFA_GPU_FAULTS(IFA_MUTANT_ENUM, IFA_MUTANT_ENUM, IFA_MUTANT_ENUM) IFA_MUTANT_COUNT
 } ifa_mutant_number;
 
-/* What the catalogue says of a mutant. */
+/* What a catalogue says of a mutant. */
 typedef struct ifa_mutant_entry {
+  ifa_mutant_kernel kernel;
   const char *name, *part, *what;
   const char *proof; /* NULL, or why the fault cannot be seen */
+  int race;          /* it need not show in every run */
 } ifa_mutant_entry;
-extern const ifa_mutant_entry ifa_mutant_entries[IFA_MUTANT_COUNT]; /* [0]: none */
+extern const ifa_mutant_entry ifa_mutant_entries[IFA_MUTANT_COUNT]; /* IFA_MUTANT_none and IFA_MUTANT_gpu_none: part "" */
 
-/* A kernel with one fault. It may be run by several threads at once. NULL: no memory. */
+static inline ifa_gpu_fault ifa_gpu_fault_of(int number) { return (ifa_gpu_fault)(number - (int)IFA_MUTANT_gpu_none); }
+
+/* A kernel of the CPU with one fault. It may be run by several threads at once. NULL: no memory. */
 typedef struct ifa_mutant ifa_mutant;
 ifa_mutant *ifa_mutant_new(ifa_mutant_number fault);
 void ifa_mutant_free(ifa_mutant *mutant);
