@@ -159,12 +159,12 @@ extern "C" ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inpu
   if (outputs->stages) a.stages = *outputs->stages;
 #endif
 
+  void *arguments[] = {&a};
   if (a.tiles > 0) {
-    pack<<<dim3((unsigned)a.tiles, (unsigned)matrices), PACK_THREADS, 0, (cudaStream_t)stream>>>(a);
+    cudaLaunchKernel((const void *)pack, dim3((unsigned)a.tiles, (unsigned)matrices), dim3(PACK_THREADS), arguments, 0, (cudaStream_t)stream);
     if ((status = check_launch("pack", message)) != IFA_OK) return status;
   }
   const void *kernel = a.p.v_scale == IFA_SCALE_TOKEN || a.p.v_scale == IFA_SCALE_TOKEN_CHANNEL ? k->token : k->channel;
-  void *arguments[] = {&a};
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)k->shared_bytes);
   cudaLaunchKernel(kernel, dim3((unsigned)ctas), dim3((unsigned)k->threads), arguments, k->shared_bytes, (cudaStream_t)stream);
   status = check_launch("attention", message);

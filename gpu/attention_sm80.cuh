@@ -55,6 +55,11 @@ template <int D> struct Shared {
 
 /* ---- instructions ---- */
 
+#ifdef IFA_GPU_EMULATION
+}  // namespace sm80
+#include "tests/gpu_emulation/instructions.h"
+namespace sm80 {
+#else
 __device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
 __device__ __forceinline__ void copy16(uint32_t to, const void *from) {
@@ -67,6 +72,10 @@ template <int N> __device__ __forceinline__ void copy_wait() { asm volatile("cp.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && !defined(IFA_GPU_NO_BULK)
 #define IFA_GPU_BULK 1
 __device__ __forceinline__ void barrier_init(uint32_t barrier) { asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory"); }
+__device__ __forceinline__ void barrier_fence() { /* what was initialized is there for copies too */
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 /* Is the phase over? Says so later than it asks, so ask early. */
 __device__ __forceinline__ bool barrier_poll(uint32_t barrier, uint32_t parity) {
   uint32_t done;
@@ -134,6 +143,8 @@ __device__ __forceinline__ float fma_saturated(float a, float b, float c) {
   asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(d) : "f"(a), "f"(b), "f"(c));
   return d;
 }
+
+#endif
 
 /* (the larger of three, as one instruction from 9.0 on) */
 __device__ __forceinline__ int max3(int a, int b, int c) { return max(max(a, b), c); }
@@ -298,8 +309,7 @@ template <int D, bool TOKEN> struct Ring {
     first = shared_address(&s), tiles = from, steps = count, before = 0;
     if (threadIdx.x == 0) {
       for (int n = 0; n < STAGES; n++) barrier_init(full(n)), s.released[n] = 0;
-      asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      barrier_fence();
       if (FAULT(copies_late)) fault_late();
       if (!FAULT(first_tile_not_awaited)) fill_all();
     }

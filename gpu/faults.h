@@ -100,7 +100,7 @@ typedef enum ifa_gpu_fault {
   IFA_GPU_FAULTS(IFA_GPU_FAULT_ENUM, IFA_GPU_FAULT_ENUM, IFA_GPU_FAULT_ENUM) IFA_GPU_FAULT_COUNT
 } ifa_gpu_fault;
 
-#ifdef __CUDACC__
+#if defined(__CUDACC__) || defined(IFA_GPU_EMULATION)
 #ifdef IFA_GPU_MUTANT
 static __constant__ int gpu_fault;
 #define FAULT(name) (gpu_fault == IFA_GPU_FAULT_##name)
