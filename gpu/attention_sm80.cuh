@@ -53,7 +53,7 @@ template <int D> struct Shared {
   uint32_t released[Shape<D>::STAGES];                   /* warps that are done with it, counted on and on */
 };
 
-/* ---- instructions ---- */
+/* ---- instructions: with IFA_GPU_EMULATION plain C++ in their place (tests/gpu_emulation) ---- */
 
 #ifdef IFA_GPU_EMULATION
 }  // namespace sm80

@@ -6,8 +6,9 @@
 #include <map>
 #include <vector>
 
-#include "tests/gpu_emulation/cuda_runtime.h"
 #include "gpu/params.h"
+#include "tests/gpu_emulation/cuda_runtime.h"
+#include "tests/gpu_emulation/memory.h"
 
 enum { THREADS = 1024, STACK_BYTES = 1 << 17, SHARED_BYTES = 232448 };
 
@@ -26,8 +27,10 @@ thread_local dim3 thread, block;
 
 /* ---- threads ---- */
 
-struct Copy { uint32_t to; const void *from; int group; };
-struct BulkCopy { uint32_t to, bytes, barrier; const void *from; };
+struct Copy { uint32_t to, bytes; const void *from; int group; };
+
+/* Copies that come at some time, and then arrive at a barrier. */
+struct Arrival { std::vector<Copy> copies; uint32_t barrier; };
 
 struct Thread {
   jmp_buf here;
@@ -42,7 +45,7 @@ static Meeting meetings[THREADS / 32];
 static int asleep[THREADS / 32]; /* rounds that the warp sits out */
 static int count, running, left, idle_rounds, cta_arrived;
 static uint64_t cta_generation;
-static std::vector<BulkCopy> bulk_copies;
+static std::vector<Arrival> arrivals;
 static jmp_buf scheduler;
 static ucontext_t unused;
 static void (*body)(void *);
@@ -66,22 +69,22 @@ static void start_thread() {
   abort();
 }
 
-static void finish_bulk_copy(size_t n) {
-  BulkCopy c = bulk_copies[n];
-  bulk_copies.erase(bulk_copies.begin() + (long)n);
-  memcpy(sm80::shared_bytes + c.to, c.from, c.bytes);
-  ++*(uint64_t *)(sm80::shared_bytes + c.barrier);
+static void finish_copies(size_t n) {
+  for (const Copy &c : arrivals[n].copies) memcpy(sm80::shared_bytes + c.to, c.from, c.bytes);
+  sm80::barrier_arrive(arrivals[n].barrier);
+  arrivals.erase(arrivals.begin() + (long)n);
   progress();
 }
 
 /* The next thread, in order; a warp that sleeps is passed over. */
-static int next_thread() {
+static __noinline__ int next_thread() {
   int next = running;
   for (int tries = 0;; tries++) {
     next = next + 1 == count ? 0 : next + 1;
     if (next == 0) {
       if (++idle_rounds > 100000) fail("the threads of the CTA wait for each other");
-      if (!bulk_copies.empty() && draw() % 64 == 0) finish_bulk_copy(draw() % bulk_copies.size());
+      for (size_t n = arrivals.size(); n-- > 0;)
+        if (draw() % 64 == 0) finish_copies(n);
     }
     if (next % 32 == 0 && asleep[next / 32] > 0) {
       asleep[next / 32]--;
@@ -149,7 +152,7 @@ static void run_cta() {
   memset(asleep, 0, sizeof asleep);
   left = count, cta_arrived = 0, idle_rounds = 0;
   if (_setjmp(scheduler) == 0) resume(0);
-  if (!bulk_copies.empty()) fail("the CTA ended before its bulk copies");
+  if (!arrivals.empty()) fail("the CTA ended before its copies");
 }
 
 void run(void (*kernel)(void *), void *argument, dim3 grid, dim3 cta, size_t shared) {
@@ -174,22 +177,28 @@ using emulation::threads, emulation::running;
 
 void copy16(uint32_t to, const void *from) {
   if (to % 16 || (uintptr_t)from % 16) emulation::fail("cp.async: not aligned");
-  threads[running].copies.push_back({to, from, threads[running].groups});
+  threads[running].copies.push_back({to, 16, from, threads[running].groups});
 }
 void copy_commit() { threads[running].groups++; }
 void copy_wait_all_but(int groups) {
   emulation::Thread &t = threads[running];
   size_t kept = 0;
   for (const emulation::Copy &c : t.copies) {
-    if (c.group < t.groups - groups) memcpy(shared_bytes + c.to, c.from, 16);
+    if (c.group < t.groups - groups) memcpy(shared_bytes + c.to, c.from, c.bytes);
     else t.copies[kept++] = c;
   }
   t.copies.resize(kept);
 }
+void arrive_after_copies(uint32_t barrier) {
+  emulation::arrivals.push_back({threads[running].copies, barrier});
+  threads[running].copies.clear();
+}
+#ifdef IFA_GPU_EMULATION_BULK
 void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier) {
   if (to % 16 || (uintptr_t)from % 16 || bytes % 16) emulation::fail("cp.async.bulk: not aligned");
-  emulation::bulk_copies.push_back({to, bytes, barrier, from});
+  emulation::arrivals.push_back({{{to, bytes, from, 0}}, barrier});
 }
+#endif
 
 }  // namespace sm80
 

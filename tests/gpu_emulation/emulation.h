@@ -1,8 +1,8 @@
 /* emulation.h - gpu/ compiled as C++ for the CPU: what its kernels use of CUDA, and a runtime that runs them, so that every bit that they give, and their stages, can be
- * compared with the oracle's where there is no GPU. For tests: thousands of times slower than the oracle it is not, but hundreds.
+ * compared with the oracle's where there is no GPU. Slow: some 30 small cases a second.
  *
  * The threads of a CTA are coroutines that switch where a warp or a CTA meets: shuffles, votes, products, barriers. Now and then a warp sleeps for a while, so that
- * they drift apart as on a card. Copies arrive as late as they may. What is not emulated: speed, memory order, warps that diverge. */
+ * they drift apart as on a card. Copies come late. What is not emulated: speed, memory order, warps that diverge. */
 #ifndef IFA_TESTS_GPU_EMULATION_H
 #define IFA_TESTS_GPU_EMULATION_H
 
@@ -36,6 +36,7 @@ struct dim3 {
 };
 struct int4 { int x, y, z, w; } __attribute__((aligned(16)));
 struct float2 { float x, y; } __attribute__((aligned(8)));
+struct float4 { float x, y, z, w; } __attribute__((aligned(16)));
 static inline float2 make_float2(float x, float y) { return {x, y}; }
 
 /* ---- threads ---- */
@@ -108,6 +109,9 @@ static inline unsigned __ballot_sync(unsigned, int predicate) {
     for (int i = 0; i < 32; i++) all |= (unsigned)in[i] << i;
     std::fill(out, out + 32, all);
   });
+}
+static inline int __reduce_max_sync(unsigned, int x) {
+  return emulation::meet<int, int>("reduce max", x, [](const int *in, int *out) { std::fill(out, out + 32, *std::max_element(in, in + 32)); });
 }
 static inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 static inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == ~0u; }

@@ -3,33 +3,9 @@
 #define IFA_TESTS_GPU_EMULATION_INSTRUCTIONS_H
 
 #include "common/exact.h"
-#include "tests/gpu_emulation/emulation.h"
+#include "tests/gpu_emulation/memory.h"
 
 namespace sm80 {
-
-extern thread_local __align__(128) uint8_t shared_bytes[]; /* the CTA's; shared addresses count from its start */
-
-static inline uint32_t shared_address(const void *p) { return (uint32_t)((const uint8_t *)p - shared_bytes); }
-
-/* Copies in groups: they come when they are waited for, not before. */
-void copy16(uint32_t to, const void *from);
-void copy_commit();
-void copy_wait_all_but(int groups);
-template <int N> static inline void copy_wait() { copy_wait_all_but(N); }
-
-#ifdef IFA_GPU_EMULATION_BULK
-#define IFA_GPU_BULK 1
-/* An mbarrier of one arrival: the number of phases that are over. A bulk copy comes when somebody has waited for a while. */
-static inline uint64_t &barrier_phases(uint32_t barrier) { return *(uint64_t *)(shared_bytes + barrier); }
-static inline void barrier_init(uint32_t barrier) { barrier_phases(barrier) = 0; }
-static inline void barrier_fence() {}
-static inline bool barrier_poll(uint32_t barrier, uint32_t parity) { return (barrier_phases(barrier) & 1) != parity; }
-static inline void barrier_wait(uint32_t barrier, uint32_t parity) {
-  while (!barrier_poll(barrier, parity)) emulation::yield();
-}
-void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier);
-static inline uint32_t count_up(uint32_t counter) { return (*(uint32_t *)(shared_bytes + counter))++; }
-#endif
 
 /* Matrix n: 8 rows of 16 bytes at the addresses that lanes 8n .. 8n + 7 bring; lane 4 g + t gets bytes 4t .. 4t + 3 of row g of each. */
 static inline void load_matrices(uint32_t (&r)[4], uint32_t address) {
@@ -72,7 +48,7 @@ template <class A> static inline void multiply(const char *name, int (&c)[4], co
 }
 static inline void mma_s8(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) { multiply<int8_t>("mma s8", c, a, b0, b1); }
 static inline void mma_s8_first(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) {
-  for (int n = 0; n < 4; n++) c[n] = SCORE_ZERO;
+  for (int n = 0; n < 4; n++) c[n] = score_zero();
   multiply<int8_t>("mma s8", c, a, b0, b1);
 }
 static inline void mma_u8(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) { multiply<uint8_t>("mma u8", c, a, b0, b1); }
