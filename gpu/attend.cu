@@ -27,31 +27,61 @@ extern "C" ifa_status ifa_cuda_available(ifa_message *message) {
 extern "C" ifa_status ifa_cuda_supports(const ifa_problem *problem, ifa_message *message) {
   ifa_status status = ifa_problem_check(problem, message);
   if (status != IFA_OK) return status;
-  if (problem->kv_tile != IFA_GPU_TILE)
-    return ifa_fail(message, IFA_UNSUPPORTED, "kv_tile is %d; cuda-sm80 has %d", (int)problem->kv_tile, (int)IFA_GPU_TILE);
   return ifa_succeed(message);
 }
 
 /* ---- kernels by head dimension ---- */
 
 typedef struct kernel_entry {
-  int dim, rows, threads; /* padded head_dim; query rows and threads a CTA */
-  size_t shared_bytes, scratch_floats; /* scratch: per CTA, float sums between splits */
+  int dim, keys, rows, threads, ctas; /* padded head_dim; keys a block; query rows and threads a CTA; CTAs a multiprocessor */
+  size_t fixed_bytes, block_bytes, scratch_floats; /* shared memory without and for each block; per CTA, float sums between splits */
   const void *channel, *token;
 } kernel_entry;
 
-#define ENTRY(D) {D, sm80::Shape<D>::ROWS, sm80::Shape<D>::THREADS, sizeof(sm80::Shared<D>), \
-    (size_t)(sm80::Shape<D>::SUMS + 6) * sm80::Shape<D>::THREADS, (const void *)sm80::attend<D, false>, (const void *)sm80::attend<D, true>}
-#ifdef IFA_GPU_MUTANT /* gpu/mutants.cu */
-static const kernel_entry kernels[] = {ENTRY(64), ENTRY(128)};
-#else
-static const kernel_entry kernels[] = {ENTRY(32), ENTRY(64), ENTRY(96), ENTRY(128), ENTRY(192), ENTRY(256)};
-#endif
+template <typename S> static constexpr kernel_entry entry(const void *channel, const void *token, int ctas) {
+  return {S::D, S::KEYS, S::ROWS, S::THREADS, ctas, sizeof(sm80::Shared<S>), S::BLOCK_BYTES, (size_t)sm80::SUMS_KEPT<S> * S::THREADS, channel, token};
+}
+template <int D> static kernel_entry fast_entry() {
+  using S = sm80::Shape<D, 64, false>;
+  return entry<S>((const void *)sm80::attend<S>, (const void *)sm80::attend<sm80::Shape<D, 64, true>>, S::CTAS);
+}
+template <int D> static kernel_entry any_tile_entry() {
+  using S = sm80::Shape<D, 32, false>;
+  return entry<S>((const void *)sm80::attend_any_tile<S>, (const void *)sm80::attend_any_tile<sm80::Shape<D, 32, true>>, 1);
+}
 
-static const kernel_entry *kernel_for(const ifa_problem *p) {
-  const kernel_entry *k = kernels;
-  while (k->dim < p->head_dim) k++;
-  return k;
+static kernel_entry kernel_for(const ifa_problem *p) {
+  const bool fast = p->kv_tile == 64;
+  const int d = p->head_dim;
+#ifdef IFA_GPU_MUTANT /* gpu/mutants.cu: fewer, to compile quickly */
+  return d <= 64 ? fast ? fast_entry<64>() : any_tile_entry<64>() : fast ? fast_entry<128>() : any_tile_entry<128>();
+#else
+  if (d <= 32) return fast ? fast_entry<32>() : any_tile_entry<32>();
+  if (d <= 64) return fast ? fast_entry<64>() : any_tile_entry<64>();
+  if (d <= 96) return fast ? fast_entry<96>() : any_tile_entry<96>();
+  if (d <= 128) return fast ? fast_entry<128>() : any_tile_entry<128>();
+  if (d <= 192) return fast ? fast_entry<192>() : any_tile_entry<192>();
+  return fast ? fast_entry<256>() : any_tile_entry<256>();
+#endif
+}
+
+/* How many blocks the ring of a CTA may hold on this device: at least 3, and all of a tile; with less room than the kernel is made for, one CTA a multiprocessor. */
+static ifa_status choose_stages(const ifa_problem *p, const kernel_entry *k, int32_t *stages, ifa_message *message) {
+  int device, block = 0, multiprocessor = 0, reserved = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&multiprocessor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&reserved, cudaDevAttrReservedSharedMemoryPerBlock, device);
+  if (error != cudaSuccess) return ifa_fail(message, IFA_NOT_AVAILABLE, "cuda-sm80: %s", cudaGetErrorString(error));
+  const int needed = p->kv_tile > 3 * k->keys ? p->kv_tile / k->keys : 3;
+  const int room[2] = {multiprocessor / k->ctas - reserved < block ? multiprocessor / k->ctas - reserved : block, block};
+  for (int i = 0; i < 2; i++) {
+    const int64_t fit = (room[i] - (int64_t)k->fixed_bytes) / (int64_t)k->block_bytes;
+    *stages = (int32_t)(fit < sm80::MAX_STAGES ? fit : sm80::MAX_STAGES);
+    if (*stages >= needed) return IFA_OK;
+  }
+  return ifa_fail(message, IFA_UNSUPPORTED, "head_dim %d with kv_tile %d needs %zu bytes of shared memory; the device has %d", (int)p->head_dim, (int)p->kv_tile,
+                  k->fixed_bytes + (size_t)needed * k->block_bytes, block);
 }
 
 static int64_t cta_count(const ifa_problem *p, const kernel_entry *k) { return p->batch * p->q_heads * ifa_ceil_div(p->nq, k->rows); }
@@ -61,13 +91,13 @@ static int64_t cta_count(const ifa_problem *p, const kernel_entry *k) { return p
 /* Lays the workspace out from `base` (NULL: only to learn its size). Returns its bytes. */
 static size_t lay_out(ifa_gpu_params *a, const kernel_entry *k, uint8_t *base) {
   const ifa_problem *p = &a->p;
-  size_t used = 0, tiles = (size_t)(p->batch * p->kv_heads) * (size_t)a->tiles;
+  size_t used = 0, blocks = (size_t)(p->batch * p->kv_heads) * (size_t)a->block_count;
   auto take = [&](size_t bytes) {
     uint8_t *at = base ? base + used : nullptr;
     used += (bytes + 255) / 256 * 256;
     return (void *)at;
   };
-  a->packed.tiles = (uint8_t *)take(tiles * (size_t)IFA_GPU_TILE_BYTES(k->dim));
+  a->packed.blocks = (uint8_t *)take(blocks * k->block_bytes);
   bool several_splits = p->nk > p->kv_split;
   a->packed.split_sums = several_splits ? (float *)take((size_t)cta_count(p, k) * k->scratch_floats * sizeof(float)) : nullptr;
   return used;
@@ -76,7 +106,8 @@ static size_t lay_out(ifa_gpu_params *a, const kernel_entry *k, uint8_t *base) {
 static ifa_gpu_params params_for(const ifa_problem *problem, const kernel_entry *k) {
   ifa_gpu_params a = {};
   a.p = ifa_problem_resolved(problem);
-  a.tiles = (int32_t)ifa_ceil_div(a.p.nk, IFA_GPU_TILE);
+  a.keys = k->keys;
+  a.block_count = (int32_t)ifa_ceil_div(a.p.nk, k->keys);
   a.dim_padded = k->dim;
   return a;
 }
@@ -85,9 +116,9 @@ extern "C" ifa_status ifa_cuda_workspace_bytes(const ifa_problem *problem, size_
   ifa_status status = ifa_cuda_supports(problem, message);
   if (status != IFA_OK) return status;
   if (!bytes) return ifa_fail(message, IFA_BAD_ARGUMENT, "bytes is NULL");
-  const kernel_entry *k = kernel_for(problem);
-  ifa_gpu_params a = params_for(problem, k);
-  *bytes = lay_out(&a, k, nullptr);
+  const kernel_entry k = kernel_for(problem);
+  ifa_gpu_params a = params_for(problem, &k);
+  *bytes = lay_out(&a, &k, nullptr);
   return ifa_succeed(message);
 }
 
@@ -142,31 +173,33 @@ extern "C" ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inpu
   ifa_status status = ifa_cuda_supports(problem, message);
   if (status == IFA_OK) status = ifa_cuda_available(message);
   if (status != IFA_OK) return status;
-  const kernel_entry *k = kernel_for(problem);
-  ifa_gpu_params a = params_for(problem, k);
+  const kernel_entry k = kernel_for(problem);
+  ifa_gpu_params a = params_for(problem, &k);
   if (a.p.nq == 0) return ifa_succeed(message);
   if ((status = check_arguments(&a.p, inputs, outputs, message)) != IFA_OK) return status;
-  size_t needed = lay_out(&a, k, (uint8_t *)workspace);
+  size_t needed = lay_out(&a, &k, (uint8_t *)workspace);
   if (needed > 0 && (status = check_pointer("workspace", workspace, true, 256, message)) != IFA_OK) return status;
   if (workspace_bytes < needed) return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace_bytes is %zu; %zu are needed", workspace_bytes, needed);
-  int64_t ctas = cta_count(&a.p, k), matrices = a.p.batch * a.p.kv_heads;
+  int64_t ctas = cta_count(&a.p, &k), matrices = a.p.batch * a.p.kv_heads;
   if (ctas > INT32_MAX || matrices > 65535)
     return ifa_fail(message, IFA_UNSUPPORTED, "%" PRId64 " blocks of rows and %" PRId64 " key matrices; cuda-sm80 has 2^31 - 1 and 65535", ctas, matrices);
+  if ((status = choose_stages(&a.p, &k, &a.stages, message)) != IFA_OK) return status;
   a.in = *inputs;
   a.o = outputs->o;
   a.lse = outputs->lse;
 #ifdef IFA_GPU_STAGES
-  if (outputs->stages) a.stages = *outputs->stages;
+  if (outputs->stages) a.stage_outputs = *outputs->stages;
 #endif
 
   void *arguments[] = {&a};
-  if (a.tiles > 0) {
-    cudaLaunchKernel((const void *)pack, dim3((unsigned)a.tiles, (unsigned)matrices), dim3(PACK_THREADS), arguments, 0, (cudaStream_t)stream);
+  if (a.block_count > 0) {
+    cudaLaunchKernel((const void *)pack, dim3((unsigned)a.block_count, (unsigned)matrices), dim3(PACK_THREADS), arguments, 0, (cudaStream_t)stream);
     if ((status = check_launch("pack", message)) != IFA_OK) return status;
   }
-  const void *kernel = a.p.v_scale == IFA_SCALE_TOKEN || a.p.v_scale == IFA_SCALE_TOKEN_CHANNEL ? k->token : k->channel;
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)k->shared_bytes);
-  cudaLaunchKernel(kernel, dim3((unsigned)ctas), dim3((unsigned)k->threads), arguments, k->shared_bytes, (cudaStream_t)stream);
+  const void *kernel = a.p.v_scale == IFA_SCALE_TOKEN || a.p.v_scale == IFA_SCALE_TOKEN_CHANNEL ? k.token : k.channel;
+  const size_t shared_bytes = k.fixed_bytes + (size_t)a.stages * k.block_bytes;
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
+  cudaLaunchKernel(kernel, dim3((unsigned)ctas), dim3((unsigned)k.threads), arguments, shared_bytes, (cudaStream_t)stream);
   status = check_launch("attention", message);
   return status == IFA_OK ? ifa_succeed(message) : status;
 }

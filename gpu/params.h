@@ -6,25 +6,22 @@
 
 #include "ifa.h"
 
-enum { IFA_GPU_TILE = 64 }; /* keys per tile: the kernels are built for kv_tile = 64 */
-
-/* A tile of one key/value head in the workspace, byte for byte as the attention kernel has it in shared memory, so that it is copied as one
- * piece. Padded with zeros to whole tiles and to `dim` channels. The 16-byte chunks of a row of K or V are stored in another order,
+/* Keys are packed in blocks of `keys`, 32 or 64. A block of one key/value head in the workspace, byte for byte as the attention kernels have it in shared memory, so
+ * that it is copied as one piece. Padded with zeros to whole blocks and to `dim` channels. The 16-byte chunks of a row of K or V are stored in another order,
  * chunk c of row r at place c ^ IFA_GPU_SWIZZLE(bytes of a row, r), so that 8 rows at one chunk lie in 8 different groups of banks.
  *
- *     K            [64 keys][dim]
- *     V            [dim][64 keys, permuted (gpu/attention_sm80.cuh)]
- *     scales       68 binary32: the keys' or 1; the tile's (a K block's or tensor's) or 1; the value exponent b (as bits); 2 unused
- *     v_scale16    64 binary16: s_j, V per token */
-enum { IFA_GPU_SCALES = IFA_GPU_TILE + 4 };
+ *     K            [keys][dim]
+ *     V            [dim][keys, permuted (gpu/attention_parts.cuh)]
+ *     scales       keys + 4 binary32: the keys' or 1 (packed_scale); the tile's (a K block's or tensor's) or 1; the value exponent b (as bits); 2 unused
+ *     v_scale16    keys binary16: s_j, V per token (packed_scale16); b and s_j are those of the tile if it is one block */
 #define IFA_GPU_SWIZZLE(pitch, row) ((pitch) % 128 == 0 ? (row) & 7 : (pitch) % 64 == 0 ? ((row) >> 1) & 3 : ((row) >> 2) & 1)
-#define IFA_GPU_AT_V(dim) (IFA_GPU_TILE * (dim))
-#define IFA_GPU_AT_SCALES(dim) (IFA_GPU_AT_V(dim) + (dim) * IFA_GPU_TILE)
-#define IFA_GPU_AT_V_SCALE16(dim) (IFA_GPU_AT_SCALES(dim) + IFA_GPU_SCALES * 4)
-#define IFA_GPU_TILE_BYTES(dim) (IFA_GPU_AT_V_SCALE16(dim) + IFA_GPU_TILE * 2)
+#define IFA_GPU_AT_V(dim, keys) ((keys) * (dim))
+#define IFA_GPU_AT_SCALES(dim, keys) (IFA_GPU_AT_V(dim, keys) + (dim) * (keys))
+#define IFA_GPU_AT_V_SCALE16(dim, keys) (IFA_GPU_AT_SCALES(dim, keys) + ((keys) + 4) * 4)
+#define IFA_GPU_BLOCK_BYTES(dim, keys) (IFA_GPU_AT_V_SCALE16(dim, keys) + (keys) * 2)
 
 typedef struct ifa_gpu_packed {
-  uint8_t *tiles;    /* [matrix][tile][IFA_GPU_TILE_BYTES] */
+  uint8_t *blocks;   /* [matrix][block][IFA_GPU_BLOCK_BYTES] */
   float *split_sums; /* per CTA and thread: float sums between splits; NULL if there is one split */
 } ifa_gpu_packed;
 
@@ -34,10 +31,12 @@ typedef struct ifa_gpu_params {
   void *o;
   float *lse;
   ifa_gpu_packed packed;
-  int32_t tiles;       /* of all keys */
+  int32_t keys;        /* of a block */
+  int32_t block_count; /* of all keys */
+  int32_t stages;      /* blocks in shared memory */
   int32_t dim_padded;  /* 32, 64, 96, 128, 192 or 256 */
 #ifdef IFA_GPU_STAGES
-  ifa_stages stages;   /* what to record: gpu/stages.cuh */
+  ifa_stages stage_outputs; /* what to record: gpu/stages.cuh */
 #endif
 } ifa_gpu_params;
 

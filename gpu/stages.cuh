@@ -1,8 +1,8 @@
 /* stages.cuh - where the attention kernel shows its stages (ifa_stages) in a build with IFA_GPU_STAGES. In any other the functions are empty and nothing is left of them.
  *
- * The kernel hands over what it has in registers, as fragments of 16 query rows by keys or channels (attention_sm80.cuh has the map): `row` is the query row of
+ * The kernel hands over what it has in registers, as fragments of 16 query rows by keys or channels (attention_parts.cuh has the map): `row` is the query row of
  * this thread's first half, row + 8 that of the second; `key` the first key of the fragments. All lanes of the warp call. Recorded are the
- * computed rows (a.in.rows, or all) wherever a.stages points to something; what the kernel passes over keeps what the caller had put there. */
+ * computed rows (a.in.rows, or all) wherever a.stage_outputs points to something; what the kernel passes over keeps what the caller had put there. */
 #ifndef IFA_GPU_STAGES_CUH
 #define IFA_GPU_STAGES_CUH
 
@@ -12,7 +12,7 @@ namespace sm80 {
 
 #ifdef IFA_GPU_STAGES
 
-/* of attention_sm80.cuh */
+/* of attention_parts.cuh */
 __device__ __forceinline__ int live_first(const ifa_problem &p, int64_t i);
 __device__ __forceinline__ int live_end(const ifa_problem &p, int64_t i);
 __device__ __forceinline__ int quad_sum(int x);
@@ -33,7 +33,7 @@ __device__ __forceinline__ int64_t stage_number(const ifa_gpu_params &a, int64_t
 
 /* S of live keys, from sums that began at `zero`. */
 template <int N> __device__ __forceinline__ void stage_scores(const ifa_gpu_params &a, int64_t matrix, int64_t row, int key, const int (&sc)[N][4], int zero) {
-  if (!a.stages.s) return;
+  if (!a.stage_outputs.s) return;
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int64_t number = stage_number(a, matrix, row + 8 * h);
@@ -44,7 +44,7 @@ template <int N> __device__ __forceinline__ void stage_scores(const ifa_gpu_para
 #pragma unroll
       for (int i = 0; i < 2; i++) {
         const int at = key + j * 8 + (threadIdx.x & 3) * 2 + i;
-        if (at >= first && at < end) a.stages.s[number * a.p.nk + at] = sc[j][2 * h + i] - zero;
+        if (at >= first && at < end) a.stage_outputs.s[number * a.p.nk + at] = sc[j][2 * h + i] - zero;
       }
   }
 }
@@ -68,10 +68,10 @@ template <int N> __device__ __forceinline__ void stage_bytes(const ifa_gpu_param
 
 /* p, and P (the same again unless V is per token). */
 template <int N> __device__ __forceinline__ void stage_weights(const ifa_gpu_params &a, int64_t matrix, int64_t row, int key, const uint32_t (&pa)[N][4]) {
-  stage_bytes(a, a.stages.p, matrix, row, key, pa);
+  stage_bytes(a, a.stage_outputs.p, matrix, row, key, pa);
 }
 template <int N> __device__ __forceinline__ void stage_value_weights(const ifa_gpu_params &a, int64_t matrix, int64_t row, int key, const uint32_t (&pa)[N][4]) {
-  stage_bytes(a, a.stages.value_p, matrix, row, key, pa);
+  stage_bytes(a, a.stage_outputs.value_p, matrix, row, key, pa);
 }
 
 /* U and (V per token) U' of both halves after the tile that holds `key`, for rows that see some of it. */
@@ -82,8 +82,8 @@ __device__ __forceinline__ void stage_units(const ifa_gpu_params &a, int64_t mat
     const int64_t number = stage_number(a, matrix, row + 8 * h), at = number * ((a.p.nk + a.p.kv_tile - 1) / a.p.kv_tile) + tile;
     const int first = max(live_first(a.p, row + 8 * h), tile * a.p.kv_tile), end = min(live_end(a.p, row + 8 * h), (tile + 1) * a.p.kv_tile);
     if (number < 0 || first >= end || (threadIdx.x & 3) != 0) continue;
-    if (a.stages.unit) a.stages.unit[at] = h ? unit1 : unit0;
-    if (a.stages.value_unit) a.stages.value_unit[at] = h ? value_unit1 : value_unit0;
+    if (a.stage_outputs.unit) a.stage_outputs.unit[at] = h ? unit1 : unit0;
+    if (a.stage_outputs.value_unit) a.stage_outputs.value_unit[at] = h ? value_unit1 : value_unit0;
   }
 }
 
@@ -94,13 +94,13 @@ template <int N> __device__ __forceinline__ void stage_sums(const ifa_gpu_params
   for (int h = 0; h < 2; h++) {
     const int64_t number = stage_number(a, matrix, row + 8 * h), at = number * ((a.p.nk + a.p.kv_split - 1) / a.p.kv_split) + last_key / a.p.kv_split;
     if (number < 0 || last_key < 0) continue;
-    if (a.stages.l && (threadIdx.x & 3) == 0) a.stages.l[at] = l[h];
+    if (a.stage_outputs.l && (threadIdx.x & 3) == 0) a.stage_outputs.l[at] = l[h];
 #pragma unroll
     for (int n = 0; n < N; n++)
 #pragma unroll
       for (int i = 0; i < 2; i++) {
         const int d = n * 8 + (threadIdx.x & 3) * 2 + i;
-        if (a.stages.acc && d < a.p.head_dim) a.stages.acc[at * a.p.head_dim + d] = acc[n][2 * h + i];
+        if (a.stage_outputs.acc && d < a.p.head_dim) a.stage_outputs.acc[at * a.p.head_dim + d] = acc[n][2 * h + i];
       }
   }
 }

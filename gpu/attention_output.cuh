@@ -1,0 +1,151 @@
+/* attention_output.cuh - how a warp ends: sums between splits (section 9), outputs and log-sum-exp (sections 10 and 11). */
+#ifndef IFA_GPU_ATTENTION_OUTPUT_CUH
+#define IFA_GPU_ATTENTION_OUTPUT_CUH
+
+#include "gpu/attention_parts.cuh"
+
+namespace sm80 {
+
+/* A thread's float sums between splits lie in global memory, those of a CTA's threads side by side: D / 2 sums, then for each of its two rows L, E and E'. */
+template <class S> constexpr int SUMS_KEPT = S::SUMS + 6;
+template <class S> __device__ __forceinline__ float *sums_at(float *sums, int index) { return sums + (int64_t)index * S::THREADS; }
+template <class S> __device__ __forceinline__ const float *sums_at(const float *sums, int index) { return sums + (int64_t)index * S::THREADS; }
+
+/* This thread's; NULL if there is one split. */
+template <class S> __device__ __forceinline__ float *split_sums(const ifa_gpu_params &a) {
+  return a.packed.split_sums ? a.packed.split_sums + (int64_t)blockIdx.x * SUMS_KEPT<S> * S::THREADS + threadIdx.x : nullptr;
+}
+
+template <class S> __device__ __noinline__ void start_sums(float *sums) {
+  for (int h = 0; h < 2; h++) {
+    *sums_at<S>(sums, S::SUMS + 3 * h + 1) = __int_as_float(IFA_NO_UNIT);
+    *sums_at<S>(sums, S::SUMS + 3 * h + 2) = __int_as_float(IFA_NO_UNIT);
+  }
+}
+
+/* The split's sums join those before; the warp starts anew. */
+template <class S> __device__ __forceinline__ void end_split(Warp<S> &w, float *sums) {
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    float *const row = sums_at<S>(sums, S::SUMS + 3 * h);
+    const int sum = quad_sum(w.l[h]), unit = w.unit[h], value_unit = S::TOKEN ? w.value_unit[h] : unit;
+    const int before = __float_as_int(row[S::THREADS]), value_before = __float_as_int(row[2 * S::THREADS]);
+    if (unit != IFA_NO_UNIT) {
+      const int e = max(unit, before);
+      row[0] = before == IFA_NO_UNIT ? (float)sum : ifa_merge(row[0], before, sum, unit, e);
+      row[S::THREADS] = __int_as_float(e);
+    }
+    if (value_unit != IFA_NO_UNIT) {
+      const int e = max(value_unit, value_before);
+      const float new_share = ifa_pow2(value_unit - e), old_share = value_before == IFA_NO_UNIT ? 0.0f : ifa_pow2(value_before - e);
+#pragma unroll
+      for (int i = 0; i < S::D / 8; i++)
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+          float *const at = sums_at<S>(sums, (h * (S::D / 8) + i) * 2 + j);
+          *at = value_before == IFA_NO_UNIT ? (float)w.acc[i][2 * h + j] : __fmaf_rn((float)w.acc[i][2 * h + j], new_share, __fmul_rn(*at, old_share)); /* ifa_merge */
+          w.acc[i][2 * h + j] = 0;
+        }
+      row[2 * S::THREADS] = __int_as_float(e);
+    }
+    w.l[h] = 0;
+    w.unit[h] = w.value_unit[h] = IFA_NO_UNIT;
+  }
+}
+
+/* fl(o / l) for integers in binary32: two corrections of o times the reciprocal, the last from a quotient that is at most one unit off, so it rounds correctly
+ * (Markstein); no step leaves the normal range. */
+__device__ __forceinline__ float divide(float o, float l, float reciprocal) {
+  float q = __fmul_rn(o, reciprocal);
+  q = __fmaf_rn(__fmaf_rn(-q, l, o), reciprocal, q);
+  return __fmaf_rn(__fmaf_rn(-q, l, o), reciprocal, q);
+}
+
+/* Four adjacent elements, as one store where that is aligned; `count` of them exist. */
+__device__ __forceinline__ void store_four(ifa_type type, void *o, int64_t at, const float (&x)[4], int count) {
+  const bool whole = count >= 4;
+  if (whole && type == IFA_F16 && ((uintptr_t)((uint16_t *)o + at) & 7) == 0) {
+    __half2 pair[2] = {__floats2half2_rn(x[0], x[1]), __floats2half2_rn(x[2], x[3])};
+    *(uint2 *)((uint16_t *)o + at) = *(const uint2 *)pair;
+  } else if (whole && type == IFA_F32 && ((uintptr_t)((float *)o + at) & 15) == 0) {
+    *(float4 *)((float *)o + at) = make_float4(x[0], x[1], x[2], x[3]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      if (i < count) ifa_float_set(type, o, at + i, x[i]);
+  }
+}
+
+/* What each channel's quotient is multiplied by: V's scale of the channel or the tensor, or 1, which changes nothing. For all threads of the CTA to load before its first barrier. */
+template <class S> __device__ __forceinline__ void load_factors(const ifa_gpu_params &a, float (&factor)[S::D], int64_t kv_matrix) {
+  const ifa_problem &p = a.p;
+  for (int d = threadIdx.x; d < p.head_dim; d += S::THREADS)
+    factor[d] = p.nk == 0 ? 0.0f : p.v_scale == IFA_SCALE_CHANNEL ? a.in.v_scale[kv_matrix * p.head_dim + d] : p.v_scale == IFA_SCALE_TENSOR ? a.in.v_scale[kv_matrix]
+              : p.v_scale == IFA_SCALE_TOKEN_CHANNEL ? a.in.v_channel_scale[kv_matrix * p.head_dim + d] : 1.0f;
+}
+
+/* The warp's 16 rows, from row `warp_row0` on. A quarter of the channels at a time goes through `stage` (16 D bytes of shared memory, the warp's own), after which
+ * two lanes have a row: the divisions are code once, and what is stored is contiguous. */
+template <class S>
+__device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S> &w, const float *sums, uint8_t *stage, const float (&factor)[S::D], int64_t batch, int64_t head, int64_t warp_row0) {
+  constexpr int CHANNELS = S::D / 4, CHUNKS = CHANNELS / 4; /* of a quarter; in chunks of 16 bytes */
+  constexpr int SWIZZLE = (CHUNKS & (CHUNKS - 1)) == 0 ? (CHUNKS < 8 ? CHUNKS - 1 : 7) : 0;
+  const ifa_problem &p = a.p;
+  const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, r = lane >> 1; /* r: the row that this lane stores */
+
+  float l[2];
+  int unit[2], value_unit[2];
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    l[h] = (float)quad_sum(w.l[h]), unit[h] = w.unit[h], value_unit[h] = S::TOKEN ? w.value_unit[h] : unit[h];
+    if (sums) {
+      const float *kept = sums_at<S>(sums, S::SUMS + 3 * h);
+      l[h] = kept[0], unit[h] = __float_as_int(kept[S::THREADS]), value_unit[h] = __float_as_int(kept[2 * S::THREADS]);
+    }
+    const int from = (r & 7) * 4;
+    l[h] = __shfl_sync(~0u, l[h], from), unit[h] = __shfl_sync(~0u, unit[h], from), value_unit[h] = __shfl_sync(~0u, value_unit[h], from);
+  }
+  const float my_l = r < 8 ? l[0] : l[1];
+  const int my_unit = r < 8 ? unit[0] : unit[1], up = (r < 8 ? value_unit[0] : value_unit[1]) - my_unit;
+  const bool empty = my_unit == IFA_NO_UNIT || (r < 8 ? value_unit[0] : value_unit[1]) == IFA_NO_UNIT;
+  const float reciprocal = empty || sums ? 0.0f : __frcp_rn(my_l);
+  const int64_t i = warp_row0 + r, base = ifa_offset(p.o_stride, batch, head, i);
+  if (a.lse && i < p.nq && (lane & 1) == 0) a.lse[(batch * p.q_heads + head) * p.nq + i] = my_unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(my_l, my_unit);
+
+#pragma unroll
+  for (int quarter = 0; quarter < 4; quarter++) {
+    __syncwarp();
+#pragma unroll
+    for (int n = 0; n < CHANNELS / 8; n++)
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        const int tile = quarter * (CHANNELS / 8) + n, row = g + 8 * h;
+        int2 x = make_int2(w.acc[tile][2 * h], w.acc[tile][2 * h + 1]);
+        if (sums) {
+          const float *kept = sums_at<S>(sums, (h * (S::D / 8) + tile) * 2);
+          x = make_int2(__float_as_int(kept[0]), __float_as_int(kept[S::THREADS]));
+        }
+        *(int2 *)(stage + row * CHANNELS * 4 + (((n * 2 + (t >> 1)) ^ (row & SWIZZLE)) * 16 + (t & 1) * 8)) = x;
+      }
+    __syncwarp();
+#pragma unroll 1
+    for (int chunk = lane & 1; chunk < CHUNKS; chunk += 2) {
+      const int d = quarter * CHANNELS + chunk * 4;
+      const int4 raw = *(const int4 *)(stage + r * CHANNELS * 4 + (chunk ^ (r & SWIZZLE)) * 16);
+      const float4 scale = *(const float4 *)(factor + d);
+      const int o[4] = {raw.x, raw.y, raw.z, raw.w};
+      const float scales[4] = {scale.x, scale.y, scale.z, scale.w};
+      float x[4];
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        const float quotient = empty ? 0.0f : sums ? __fdiv_rn(__int_as_float(o[j]), my_l) : divide((float)o[j], my_l, reciprocal);
+        x[j] = __fmul_rn(S::TOKEN && !empty ? scalbnf(quotient, up) : quotient, scales[j]);
+      }
+      if (i < p.nq) store_four(p.out_type, a.o, base + d, x, p.head_dim - d);
+    }
+  }
+}
+
+}  // namespace sm80
+
+#endif
