@@ -24,6 +24,7 @@
 #define __device__
 #define __host__
 #define __shared__ thread_local /* one copy, at whatever scope it is declared */
+#define __constant__
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
@@ -90,6 +91,13 @@ void run(void (*kernel)(void *), void *argument, dim3 grid, dim3 cta, size_t sha
 
 #define threadIdx (emulation::thread)
 #define blockIdx (emulation::block)
+
+/* A look at the clock takes time, in which others run. */
+static inline long long clock64() {
+  static long long now;
+  emulation::yield();
+  return now += 64;
+}
 
 static inline void __syncthreads() { emulation::wait_for_cta(); }
 static inline void __syncwarp() {

@@ -39,7 +39,11 @@ static inline void barrier_arrive(uint32_t barrier) {
 }
 static inline bool barrier_poll(uint32_t barrier, uint32_t parity) { return (barrier_at(barrier).phases & 1) != parity; }
 static inline void barrier_wait(uint32_t barrier, uint32_t parity) {
+#ifdef IFA_GPU_MUTANT /* not for ever */
+  for (int tries = 0; tries < 1 << 14 && !barrier_poll(barrier, parity); tries++) emulation::yield();
+#else
   while (!barrier_poll(barrier, parity)) emulation::yield();
+#endif
 }
 
 /* Copies of 16 bytes come when they are waited for, not before; or, if the thread is to arrive at a barrier after them, at some time. */
