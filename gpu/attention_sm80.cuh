@@ -363,7 +363,7 @@ template <int D, bool TOKEN> struct Ring {
   __device__ __forceinline__ void wait_first(int step) {
     if (!(FAULT(first_tile_not_awaited) && step == 0) && !FAULT(next_tile_not_awaited)) copy_wait<STAGES - 3>();
     if (FAULT(tile_released_early)) fill(step + STAGES - 2);
-    __syncthreads();
+    if (!FAULT(q_barrier_missing) || step > 0) __syncthreads();
     if (!FAULT(tile_released_early)) fill(step + STAGES - 2);
   }
   __device__ __forceinline__ bool poll_next() { return false; }
@@ -531,7 +531,7 @@ __device__ __forceinline__ void largest_live(float (&largest)[2], float (&u)[8][
 }
 
 /* Section 5: with x = largest u * r the unit stays if U - tau - 1 <= x < U, for then floor(x) + 1 is in U - tau .. U. A row without a live key stays. */
-__device__ __forceinline__ bool unit_moves(float x, float unit, float tau1) { return (FAULT(unit_kept_at_equality) ? !(x <= unit) : !(x < unit)) | !(x >= __fadd_rn(unit, -tau1)); }
+__device__ __forceinline__ bool unit_moves(float x, float unit, float tau1) { return !(x < unit) | !(x >= __fadd_rn(unit, -tau1)); }
 
 /* Section 6 for register x of key group kk of P's A fragment: S tiles 4kk + 2(x >> 1) and the next, row half x & 1. c = (30 - U) / 32. */
 template <int D, bool TOKEN, bool WHOLE>
@@ -728,7 +728,7 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
    * with the row). */
   const int tile_first = live_first(p, FAULT(first_tile_of_last_row) ? cta_last : row0) / TILE, steps = max((live_end(p, cta_last) + TILE - 1) / TILE - tile_first, 0);
   const int any_end = warp_row0 < p.nq ? live_end(p, warp_last) : 0, all_end = warp_row0 + 16 <= p.nq || FAULT(ragged_warp_whole) ? live_end(p, warp_row0) : 0;
-  const int from = min(live_first(p, warp_row0) / TILE - tile_first, steps), to = max((any_end + (FAULT(warp_leaves_last_tile) ? 0 : TILE - 1)) / TILE - tile_first, from);
+  const int from = FAULT(first_tile_of_last_row) ? 0 : min(live_first(p, warp_row0) / TILE - tile_first, steps), to = max((any_end + (FAULT(warp_leaves_last_tile) ? 0 : TILE - 1)) / TILE - tile_first, from);
   const int whole_from = (live_first(p, warp_row0 + (FAULT(window_tile_whole) ? 0 : 15)) + TILE - 1) / TILE - tile_first;
   const int whole_to = (FAULT(diagonal_tile_whole) ? any_end : all_end) / TILE - tile_first;
   const int split_tiles = (int)(p.kv_split / TILE);
@@ -792,7 +792,7 @@ template <int D, bool TOKEN> __global__ void __launch_bounds__(Shape<D>::THREADS
     uint32_t q[2][4], kb[2][2][4], pa[2][4], y[2][4][2], highest[2];
     float r[2], r32[2], c[2];
     int split_left = split_tiles - ((FAULT(split_from_first_tile) ? 0 : tile_first) + step) % split_tiles, growth_keys = 0; /* tiles to the end of the split; keys to there from this tile's first */
-    const float tau1 = p.tau == IFA_TAU_INF ? INFINITY : (float)(p.tau + 1);
+    const float tau1 = p.tau == IFA_TAU_INF ? INFINITY : (float)(p.tau + !FAULT(unit_falls_at_tau));
     const int row = (int)warp_row0 + (lane >> 2);
     ring.wait_first(step);
     Tile tile = tile_at(ring.place);
