@@ -49,7 +49,7 @@
   X(stay_vote_of_one_lane, "units", "whether any unit moves is the answer of the warp's first thread")                                        \
   X(move_vote_of_one_lane, "units", "whether any unit moves, looked at closely, is the answer of the warp's first thread")                    \
   X(largest_of_negative_patterns, "units", "the largest of scores that are all negative is taken by their patterns as integers: the least")   \
-  X(unit_kept_at_equality, "units", "the unit stays if x = U")                                                                                \
+  X(unit_falls_at_tau, "units", "the unit falls if x < U - tau: where floor(x) + 1 is U - tau already")                                        \
   X(l_shifted_in_parts, "units", "each thread shifts its own part of l: the parts' floors")                                                   \
   X(gathered_l_kept_by_all, "units", "all four threads keep the l that was gathered")                                                         \
   X(shift_of_first_row_half, "units", "acc of rows g + 8 is shifted as that of rows g")                                                       \

@@ -66,6 +66,9 @@ extern "C" void ifa_gpu_case_free(ifa_gpu_case *c) {
 }
 
 /* What an earlier CTA left in shared memory may be the very tile that a fault does not wait for. */
+#ifdef IFA_GPU_EMULATION
+static cudaError_t scrub_shared_memory(uint8_t) { return cudaSuccess; } /* a CTA begins with bytes of its own */
+#else
 static __global__ void scrub(uint32_t word, int words) {
   extern __shared__ uint32_t scrubbed[];
   for (int i = (int)threadIdx.x; i < words; i += (int)blockDim.x) ((volatile uint32_t *)scrubbed)[i] = word;
@@ -80,6 +83,7 @@ static cudaError_t scrub_shared_memory(uint8_t poison) {
   if (error == cudaSuccess) scrub<<<2 * processors, 1024, (size_t)bytes>>>(poison * 0x01010101u, bytes / 4);
   return error == cudaSuccess ? cudaGetLastError() : error;
 }
+#endif
 
 static ifa_status prepare(const ifa_gpu_case *c, int fault, uint8_t poison, ifa_message *message) {
   cudaError_t error = cudaMemcpyToSymbol(gpu_fault, &fault, sizeof fault);

@@ -370,7 +370,7 @@ static size_t count_survivors(const json_t *json) {
 static void print_mutants(FILE *to, const json_t *json, size_t number) {
   const json_t *m, *list = ifa_report_list(json, IFA_REPORT_MUTANTS);
   json_t *suites = json_object_get(json, "suites"), *about;
-  const char *suite;
+  const char *suite, *kernel;
   size_t i, equivalent = 0;
   json_array_foreach(list, i, m) equivalent += json_is_true(json_object_get(m, "equivalent"));
   fprintf(to, "<h2>Kill matrix</h2>\n");
@@ -381,7 +381,14 @@ static void print_mutants(FILE *to, const json_t *json, size_t number) {
     put(to, suite);
     fprintf(to, "</b> kills %.0f with %.0f cases.", fmax(ifa_json_value(about, "killed"), 0), fmax(ifa_json_value(about, "cases"), 0));
   }
-  fprintf(to, "</p>\n<div>");
+  fprintf(to, "</p>\n");
+  json_object_foreach(json_object_get(json, "kernels"), kernel, about)
+    if (json_is_false(json_object_get(about, "available"))) {
+      fprintf(to, "<p>Not run: ");
+      put_member(to, about, "message");
+      fprintf(to, "</p>\n");
+    }
+  fprintf(to, "<div>");
   print_filter(to, number, "all", "all", json_array_size(list), 1);
   print_filter(to, number, "survived", "survivors", count_survivors(json), 0);
   fprintf(to, "<table class=\"stack\"><thead><tr><th>mutant</th><th>fault</th>");
@@ -396,6 +403,7 @@ static void print_mutants(FILE *to, const json_t *json, size_t number) {
     fprintf(to, "<tr class=\"r-%s\">", killed || is_equivalent ? "killed" : "survived");
     cell(to, "mutant", ifa_json_text(m, "name"));
     fprintf(to, "<td>");
+    if (*ifa_json_text(m, "kernel")) put_member(to, m, "kernel"), fprintf(to, ", ");
     put_member(to, m, "part");
     fprintf(to, ": ");
     put_member(to, m, "what");

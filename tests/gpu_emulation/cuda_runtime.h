@@ -20,6 +20,7 @@ cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 cta, void **arg
 
 static inline cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind) { return memcpy(to, from, bytes), cudaSuccess; }
 static inline cudaError_t cudaMemset(void *to, int byte, size_t bytes) { return memset(to, byte, bytes), cudaSuccess; }
+template <class T> static inline cudaError_t cudaMemcpyToSymbol(T &symbol, const void *from, size_t bytes) { return memcpy(&symbol, from, bytes), cudaSuccess; }
 static inline cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
 static inline cudaError_t cudaDeviceGetAttribute(int *value, int, int) { return *value = 8, cudaSuccess; }
 static inline cudaError_t cudaFuncSetAttribute(const void *, int, int) { return cudaSuccess; }

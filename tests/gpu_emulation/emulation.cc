@@ -12,13 +12,12 @@
 
 enum { THREADS = 1024, STACK_BYTES = 1 << 17, SHARED_BYTES = 232448 };
 
-namespace sm80 {
 thread_local __align__(128) uint8_t shared_bytes[SHARED_BYTES];
-}
 
 namespace emulation {
 
 thread_local dim3 thread, block;
+long long rounds;
 
 [[noreturn]] void fail(const char *what) {
   fprintf(stderr, "emulated GPU: block %u, thread %u: %s\n", block.x, thread.x, what);
@@ -70,7 +69,7 @@ static void start_thread() {
 }
 
 static void finish_copies(size_t n) {
-  for (const Copy &c : arrivals[n].copies) memcpy(sm80::shared_bytes + c.to, c.from, c.bytes);
+  for (const Copy &c : arrivals[n].copies) memcpy(shared_bytes + c.to, c.from, c.bytes);
   sm80::barrier_arrive(arrivals[n].barrier);
   arrivals.erase(arrivals.begin() + (long)n);
   progress();
@@ -82,6 +81,7 @@ static __noinline__ int next_thread() {
   for (int tries = 0;; tries++) {
     next = next + 1 == count ? 0 : next + 1;
     if (next == 0) {
+      rounds++;
       if (++idle_rounds > 100000) fail("the threads of the CTA wait for each other");
       for (size_t n = arrivals.size(); n-- > 0;)
         if (draw() % 64 == 0) finish_copies(n);
@@ -140,7 +140,7 @@ void wait_for_cta() {
 }
 
 static void run_cta() {
-  memset(sm80::shared_bytes, 0xee, SHARED_BYTES);
+  memset(shared_bytes, 0xee, SHARED_BYTES);
   for (int i = 0; i < count; i++) {
     Thread &t = threads[i];
     if (!t.stack) t.stack = (uint8_t *)malloc(STACK_BYTES);
@@ -171,7 +171,7 @@ void run(void (*kernel)(void *), void *argument, dim3 grid, dim3 cta, size_t sha
 
 /* ---- copies ---- */
 
-namespace sm80 {
+extern "C" {
 
 using emulation::threads, emulation::running;
 
@@ -193,14 +193,11 @@ void arrive_after_copies(uint32_t barrier) {
   emulation::arrivals.push_back({threads[running].copies, barrier});
   threads[running].copies.clear();
 }
-#ifdef IFA_GPU_EMULATION_BULK
 void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier) {
   if (to % 16 || (uintptr_t)from % 16 || bytes % 16) emulation::fail("cp.async.bulk: not aligned");
   emulation::arrivals.push_back({{{to, bytes, from, 0}}, barrier});
 }
-#endif
-
-}  // namespace sm80
+}
 
 /* ---- runtime ---- */
 

@@ -23,6 +23,7 @@
 #define __global__
 #define __device__
 #define __host__
+#define __constant__
 #define __shared__ thread_local /* one copy, at whatever scope it is declared */
 #define __grid_constant__
 #define __launch_bounds__(...)
@@ -44,6 +45,7 @@ static inline float2 make_float2(float x, float y) { return {x, y}; }
 namespace emulation {
 
 extern thread_local dim3 thread, block;
+extern long long rounds; /* of the threads of a CTA */
 
 [[noreturn]] void fail(const char *what);
 
@@ -91,6 +93,8 @@ void run(void (*kernel)(void *), void *argument, dim3 grid, dim3 cta, size_t sha
 #define threadIdx (emulation::thread)
 #define blockIdx (emulation::block)
 
+/* Ten a round: a thread that asks lets the others run. */
+static inline long long clock64() { return emulation::yield(), 10 * emulation::rounds; }
 static inline void __syncthreads() { emulation::wait_for_cta(); }
 static inline void __syncwarp() {
   emulation::meet<int, int>("syncwarp", 0, [](const int *, int *out) { std::fill(out, out + 32, 0); });
@@ -137,6 +141,10 @@ static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
 }
 static inline unsigned __dp4a(unsigned a, unsigned b, unsigned c) {
   for (int i = 0; i < 4; i++) c += (a >> 8 * i & 255) * (b >> 8 * i & 255);
+  return c;
+}
+static inline int __dp4a(int a, int b, int c) {
+  for (int i = 0; i < 4; i++) c += (int8_t)(a >> 8 * i) * (int8_t)(b >> 8 * i);
   return c;
 }
 template <class A, class B> static inline typename std::common_type<A, B>::type min(A a, B b) { typename std::common_type<A, B>::type x = a, y = b; return x < y ? x : y; }

@@ -6,7 +6,15 @@
 
 namespace sm80 {
 
+extern "C" { /* one of each, whatever this namespace is called: gpu/mutants.cu gives it another name */
 extern thread_local __align__(128) uint8_t shared_bytes[]; /* the CTA's; shared addresses count from its start */
+/* Copies of 16 bytes come when they are waited for, not before; or, if the thread is to arrive at a barrier after them, at some time. */
+void copy16(uint32_t to, const void *from);
+void copy_commit();
+void copy_wait_all_but(int groups);
+void arrive_after_copies(uint32_t barrier);
+void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier); /* comes at some time, and arrives */
+}
 
 static inline uint32_t shared_address(const void *p) { return (uint32_t)((const uint8_t *)p - shared_bytes); }
 
@@ -39,19 +47,16 @@ static inline void barrier_arrive(uint32_t barrier) {
 }
 static inline bool barrier_poll(uint32_t barrier, uint32_t parity) { return (barrier_at(barrier).phases & 1) != parity; }
 static inline void barrier_wait(uint32_t barrier, uint32_t parity) {
+#ifdef IFA_GPU_MUTANT /* not for ever */
+  for (int tries = 0; tries < 1 << 14 && !barrier_poll(barrier, parity); tries++) emulation::yield();
+#else
   while (!barrier_poll(barrier, parity)) emulation::yield();
+#endif
 }
 
-/* Copies of 16 bytes come when they are waited for, not before; or, if the thread is to arrive at a barrier after them, at some time. */
-void copy16(uint32_t to, const void *from);
-void copy_commit();
-void copy_wait_all_but(int groups);
 template <int N> static inline void copy_wait() { copy_wait_all_but(N); }
-void arrive_after_copies(uint32_t barrier);
-
 #ifdef IFA_GPU_EMULATION_BULK
 #define IFA_GPU_BULK 1
-void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier); /* comes at some time, and arrives */
 #endif
 static inline uint32_t count_up(uint32_t counter) { return (*(uint32_t *)(shared_bytes + counter))++; }
 
