@@ -187,8 +187,8 @@ template <class S> __device__ __forceinline__ void score(float (&u)[S::NT][4], c
   }
 }
 
-/* Keys that are not live become -infinity; the largest u of each row among this thread's. `row`: of h = 0; `first_key`: of the block. */
-template <class S> __device__ __forceinline__ void mask_scores(float (&u)[S::NT][4], float (&largest)[2], const ifa_problem &p, int first_key, int64_t row) {
+/* The largest u of each row among this thread's live keys. `row`: of h = 0; `first_key`: of the block. */
+template <class S> __device__ __forceinline__ void largest_live(float (&largest)[2], const float (&u)[S::NT][4], const ifa_problem &p, int first_key, int64_t row) {
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int first = live_first(p, row + 8 * h) - first_key, end = live_end(p, row + 8 * h) - first_key;
@@ -198,9 +198,7 @@ template <class S> __device__ __forceinline__ void mask_scores(float (&u)[S::NT]
 #pragma unroll
       for (int i = 0; i < 2; i++) {
         const int key = j * 8 + (threadIdx.x & 3) * 2 + i;
-        float &x = u[j][2 * h + i];
-        if (key < first || key >= end) x = -INFINITY;
-        largest[h] = fmaxf(largest[h], x);
+        if (key >= first && key < end) largest[h] = fmaxf(largest[h], u[j][2 * h + i]);
       }
   }
 }
@@ -227,18 +225,23 @@ template <class S> __device__ __forceinline__ int largest_acc(const Warp<S> &w, 
 __device__ __forceinline__ int octaves_right(int up) { return min(max(up, 0), 31); }
 __device__ __forceinline__ int octaves_left(int up) { return min(max(-up, 0), 31); } /* 31 octaves down or more: only nothing falls so far */
 
+/* Which way rows move, of all the warp's rows: whether any of its rows h rises (bit h), or falls (bit h + 2). */
+__device__ __forceinline__ uint32_t directions(const int (&up)[2]) {
+  return __reduce_or_sync(~0u, (uint32_t)(up[0] > 0) | (uint32_t)(up[1] > 0) << 1 | (uint32_t)(up[0] < 0) << 2 | (uint32_t)(up[1] < 0) << 3);
+}
+
 /* acc of the rows moved up[h] octaves (0: not). */
-template <class S> __device__ __forceinline__ void shift_acc(Warp<S> &w, const int (&up)[2]) {
+template <class S> __device__ __forceinline__ void shift_acc(Warp<S> &w, const int (&up)[2], uint32_t directions) {
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int right = octaves_right(up[h]), left = octaves_left(up[h]);
-    if (__any_sync(~0u, right != 0)) {
+    if (directions >> h & 1) {
 #pragma unroll
       for (int i = 0; i < S::D / 8; i++)
 #pragma unroll
         for (int j = 2 * h; j < 2 * h + 2; j++) w.acc[i][j] >>= right;
     }
-    if (__any_sync(~0u, left != 0)) {
+    if (directions >> h & 4) {
 #pragma unroll
       for (int i = 0; i < S::D / 8; i++)
 #pragma unroll
@@ -254,7 +257,7 @@ __device__ __forceinline__ int headroom(int magnitude, int growth, int wanted) {
   return magnitude == 0 ? wanted : min(wanted, room);
 }
 
-/* When some row of the warp must move (all lanes take part); x: its largest score; `moves`: this one must. The threads of a row agree. growth_keys: R of section 7. */
+/* Rows follow their tile (all lanes take part); x: a row's largest score; `moves`: it must. The threads of a row agree. growth_keys: R of section 7. */
 template <class S> __device__ __forceinline__ void move_units(Warp<S> &w, const float (&x)[2], const bool (&moves)[2], int growth_keys) {
   int want[2], sum[2], up[2];
 #pragma unroll
@@ -263,7 +266,8 @@ template <class S> __device__ __forceinline__ void move_units(Warp<S> &w, const 
     want[h] = moves[h] ? __float2int_rd(x[h]) + 1 : w.unit[h];
     up[h] = w.unit[h] == IFA_NO_UNIT ? 0 : want[h] - w.unit[h];
   }
-  if (__any_sync(~0u, (up[0] | up[1]) < 0)) { /* only a fall asks for headroom */
+  const uint32_t ways = directions(up);
+  if (ways & 12) { /* only a fall asks for headroom */
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       const int magnitude = S::TOKEN ? sum[h] : max(sum[h], largest_acc(w, h));
@@ -273,16 +277,17 @@ template <class S> __device__ __forceinline__ void move_units(Warp<S> &w, const 
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     w.unit[h] = want[h];
-    w.l[h] = (threadIdx.x & 3) == 0 ? (sum[h] << octaves_left(up[h])) >> octaves_right(up[h]) : 0; /* gathered, for floor(a + b) is not floor(a) + floor(b) */
+    if (ways) w.l[h] = (threadIdx.x & 3) == 0 ? (sum[h] << octaves_left(up[h])) >> octaves_right(up[h]) : 0; /* gathered, for floor(a + b) is not floor(a) + floor(b) */
   }
-  if (!S::TOKEN) shift_acc(w, up);
+  if (!S::TOKEN) shift_acc(w, up, ways);
 }
 
 template <class S> __device__ __forceinline__ void move_value_units(Warp<S> &w, const int (&want)[2], const bool (&moves)[2], int growth_keys) {
   int up[2];
 #pragma unroll
   for (int h = 0; h < 2; h++) up[h] = moves[h] & (w.value_unit[h] != IFA_NO_UNIT) ? want[h] - w.value_unit[h] : 0;
-  if (__any_sync(~0u, (up[0] | up[1]) < 0)) {
+  const uint32_t ways = directions(up);
+  if (ways & 12) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       const int magnitude = largest_acc(w, h);
@@ -291,7 +296,7 @@ template <class S> __device__ __forceinline__ void move_value_units(Warp<S> &w, 
   }
 #pragma unroll
   for (int h = 0; h < 2; h++) w.value_unit[h] = moves[h] & (w.value_unit[h] == IFA_NO_UNIT) ? want[h] : w.value_unit[h] + up[h];
-  shift_acc(w, up);
+  shift_acc(w, up, ways);
 }
 
 /* ---- section 6: weights, two scores at a time ---- */
@@ -326,6 +331,19 @@ template <class S> __device__ __forceinline__ void weigh_index(uint32_t (&n)[S::
   for (int j = 0; j < S::NT; j++)
 #pragma unroll
     for (int h = 0; h < 2; h++) n[j][h] = weight_h(u[j][2 * h], u[j][2 * h + 1], index.r32[h], index.c[h]);
+}
+
+/* Keys that are not live get n = 0, and so no weight. */
+template <class S> __device__ __forceinline__ void mask_index(uint32_t (&n)[S::NT][2], const ifa_problem &p, int first_key, int64_t row) {
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    const int first = live_first(p, row + 8 * h) - first_key, end = live_end(p, row + 8 * h) - first_key;
+#pragma unroll
+    for (int j = 0; j < S::NT; j++) {
+      const int key = j * 8 + (threadIdx.x & 3) * 2;
+      n[j][h] &= (key >= first && key < end ? 0xffffu : 0u) | (key + 1 >= first && key + 1 < end ? 0xffff0000u : 0u);
+    }
+  }
 }
 
 /* P's A fragments: pa[kk][x] has S tiles 4kk + 2(x >> 1) and the next, row x & 1; and l, if it is to COUNT. V per token: also y[kk][x], that is W, or, where all keys

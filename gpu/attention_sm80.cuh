@@ -151,8 +151,8 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::CTAS) attend
         bool moves[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) largest[h] = __int_as_float(__shfl_sync(~0u, most, (lane & 28) | h));
-        if (__any_sync(~0u, !whole | ((__float_as_int(largest[0]) | __float_as_int(largest[1])) < 0))) {
-          mask_scores<S>(u, largest, p, key_of(step), row);
+        if (__any_sync(~0u, !whole | (most < 0))) {
+          largest_live<S>(largest, u, p, key_of(step), row);
 #pragma unroll
           for (int h = 0; h < 2; h++) largest[h] = quad_max(largest[h]);
         }
@@ -161,13 +161,14 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::CTAS) attend
           r[h] = __fmul_rn(w.row_factor[h], tile_scale), score_in_octaves[h] = __fmul_rn(largest[h], r[h]);
           moves[h] = unit_moves(largest[h], score_in_octaves[h], w.unit[h], tau1);
         }
-        if (__any_sync(~0u, moves[0] | moves[1])) move_units(w, score_in_octaves, moves, (split_end - step) * TILE);
+        move_units(w, score_in_octaves, moves, (split_end - step) * TILE);
         index.follow(w, r);
         test_r = odd ? r[1] : r[0];
         test_unit = (odd ? w.unit[1] : w.unit[0]) == IFA_NO_UNIT ? -INFINITY : (float)(odd ? w.unit[1] : w.unit[0]);
         test_low = __fadd_rn(test_unit, -tau1);
         quiet_end = is_whole(step + 1) ? min(whole_to, split_end) : 0;
         weigh_index<S>(n, u, index);
+        if (!whole) mask_index<S>(n, p, key_of(step), row);
       }
       come = __all_sync(~0u, ring.poll_next()); /* votes where all lanes agree anyway: so the compiler knows */
       more = __any_sync(~0u, step + 1 < to);
@@ -252,7 +253,7 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, 1) attend_any_t
       multiply_scores<S, 1>(s, q, at, block.place());
       stage_scores(a, work.matrix, row, tile_key + b * KEYS, s, SCORE_ZERO);
       score<S>(u, s, high, at.scales + block.place());
-      mask_scores<S>(u, largest, p, tile_key + b * KEYS, row);
+      largest_live<S>(largest, u, p, tile_key + b * KEYS, row);
     };
     float u[S::NT][4], largest[2] = {-INFINITY, -INFINITY}, x[2];
     bool moves[2];
@@ -269,7 +270,7 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, 1) attend_any_t
       r[h] = __fmul_rn(w.row_factor[h], tile_scale), x[h] = __fmul_rn(largest[h], r[h]);
       moves[h] = unit_moves(largest[h], x[h], w.unit[h], tau1);
     }
-    if (__any_sync(~0u, moves[0] | moves[1])) move_units(w, x, moves, growth_keys);
+    move_units(w, x, moves, growth_keys);
     Index index;
     index.follow(w, r);
 
@@ -283,6 +284,7 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, 1) attend_any_t
         float of_block[2];
         scores(b, u, of_block);
         weigh_index<S>(n, u, index);
+        mask_index<S>(n, p, tile_key + b * KEYS, row);
         weigh<S, false, false>(w, pa, y, highest, n, one, 0);
         scale_live_values<S>(y, exponent, highest, p, v_scale, tile_key + b * KEYS, row);
       }
@@ -295,6 +297,7 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, 1) attend_any_t
       float of_block[2];
       scores(b, u, of_block);
       weigh_index<S>(n, u, index);
+      mask_index<S>(n, p, tile_key + b * KEYS, row);
       weigh<S, false>(w, pa, y, highest, n, one, 0);
       stage_weights(a, work.matrix, row, tile_key + b * KEYS, pa);
       if (S::TOKEN) {

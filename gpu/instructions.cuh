@@ -101,7 +101,7 @@ __device__ __forceinline__ uint32_t max_half2(uint32_t a, uint32_t b) {
   asm("max.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
   return d;
 }
-/* Clamped to [0, 1]; NaN (a masked score times a zero factor) gives 0. */
+/* Clamped to [0, 1]; NaN gives 0. */
 __device__ __forceinline__ float fma_saturated(float a, float b, float c) {
   float d;
   asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(d) : "f"(a), "f"(b), "f"(c));
