@@ -128,7 +128,7 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S
         *(int2 *)(stage + row * CHANNELS * 4 + (((n * 2 + (t >> 1)) ^ (row & SWIZZLE)) * 16 + (t & 1) * 8)) = x;
       }
     __syncwarp();
-#pragma unroll 1
+#pragma unroll 2
     for (int chunk = lane & 1; chunk < CHUNKS; chunk += 2) {
       const int d = quarter * CHANNELS + chunk * 4;
       const int4 raw = *(const int4 *)(stage + r * CHANNELS * 4 + (chunk ^ (r & SWIZZLE)) * 16);
@@ -136,11 +136,15 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S
       const int o[4] = {raw.x, raw.y, raw.z, raw.w};
       const float scales[4] = {scale.x, scale.y, scale.z, scale.w};
       float x[4];
+      if (sums) {
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
-        const float quotient = empty ? 0.0f : sums ? __fdiv_rn(__int_as_float(o[j]), my_l) : divide((float)o[j], my_l, reciprocal);
-        x[j] = __fmul_rn(S::TOKEN && !empty ? scalbnf(quotient, up) : quotient, scales[j]);
+        for (int j = 0; j < 4; j++) x[j] = empty ? 0.0f : __fdiv_rn(__int_as_float(o[j]), my_l);
+      } else {
+#pragma unroll
+        for (int j = 0; j < 4; j++) x[j] = empty ? 0.0f : divide((float)o[j], my_l, reciprocal);
       }
+#pragma unroll
+      for (int j = 0; j < 4; j++) x[j] = __fmul_rn(S::TOKEN && !empty ? scalbnf(x[j], up) : x[j], scales[j]);
       if (i < p.nq) store_four(p.out_type, a.o, base + d, x, p.head_dim - d);
     }
   }

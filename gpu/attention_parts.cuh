@@ -211,15 +211,18 @@ __device__ __forceinline__ bool unit_moves(float largest, float x, int unit, flo
   return (largest > -INFINITY) & (!(x < u) | !(x >= __fadd_rn(u, -tau1)) | (unit == IFA_NO_UNIT));
 }
 
-/* max_d |acc_d| of row h. */
-template <class S> __device__ __forceinline__ int largest_acc(const Warp<S> &w, int h) {
-  int high = 0, low = 0;
+/* max_d |acc_d| of both rows. */
+template <class S> __device__ __forceinline__ void largest_acc(int (&magnitude)[2], const Warp<S> &w) {
+  int high[2] = {0, 0}, low[2] = {0, 0};
 #pragma unroll
-  for (int i = 0; i < S::D / 8; i++) {
-    high = max3(high, w.acc[i][2 * h], w.acc[i][2 * h + 1]);
-    low = min3(low, w.acc[i][2 * h], w.acc[i][2 * h + 1]);
-  }
-  return quad_max(max(high, -low));
+  for (int i = 0; i < S::D / 8; i++)
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      high[h] = max3(high[h], w.acc[i][2 * h], w.acc[i][2 * h + 1]);
+      low[h] = min3(low[h], w.acc[i][2 * h], w.acc[i][2 * h + 1]);
+    }
+#pragma unroll
+  for (int h = 0; h < 2; h++) magnitude[h] = quad_max(max(high[h], -low[h]));
 }
 
 __device__ __forceinline__ int octaves_right(int up) { return min(max(up, 0), 31); }
@@ -268,10 +271,13 @@ template <class S> __device__ __forceinline__ void move_units(Warp<S> &w, const 
   }
   const uint32_t ways = directions(up);
   if (ways & 12) { /* only a fall asks for headroom */
+    int magnitude[2] = {0, 0};
+    if (!S::TOKEN) largest_acc(magnitude, w);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      const int magnitude = S::TOKEN ? sum[h] : max(sum[h], largest_acc(w, h));
-      if (up[h] < 0) up[h] = -headroom(magnitude, (S::TOKEN ? IFA_WEIGHT_MAX : IFA_MAX_PRODUCT) * growth_keys, -up[h]), want[h] = w.unit[h] + up[h];
+      const int room = headroom(max(magnitude[h], sum[h]), (S::TOKEN ? IFA_WEIGHT_MAX : IFA_MAX_PRODUCT) * growth_keys, max(-up[h], 0));
+      want[h] = up[h] < 0 ? w.unit[h] - room : want[h];
+      up[h] = up[h] < 0 ? -room : up[h];
     }
   }
 #pragma unroll
@@ -288,11 +294,10 @@ template <class S> __device__ __forceinline__ void move_value_units(Warp<S> &w, 
   for (int h = 0; h < 2; h++) up[h] = moves[h] & (w.value_unit[h] != IFA_NO_UNIT) ? want[h] - w.value_unit[h] : 0;
   const uint32_t ways = directions(up);
   if (ways & 12) {
+    int magnitude[2];
+    largest_acc(magnitude, w);
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      const int magnitude = largest_acc(w, h);
-      if (up[h] < 0) up[h] = -headroom(magnitude, IFA_MAX_PRODUCT * growth_keys, -up[h]);
-    }
+    for (int h = 0; h < 2; h++) up[h] = up[h] < 0 ? -headroom(magnitude[h], IFA_MAX_PRODUCT * growth_keys, -up[h]) : up[h];
   }
 #pragma unroll
   for (int h = 0; h < 2; h++) w.value_unit[h] = moves[h] & (w.value_unit[h] == IFA_NO_UNIT) ? want[h] : w.value_unit[h] + up[h];
@@ -407,24 +412,26 @@ __device__ __forceinline__ void scale_live_values(uint32_t (&y)[S::KC][4][2], co
   }
 }
 
-/* U' follows the tile's largest y (of this thread; the quad's is found here). factor[h]: what takes y to P, twice. */
-template <class S>
-__device__ __forceinline__ void follow_values(Warp<S> &w, uint32_t (&factor)[2], const int (&exponent)[2], const uint32_t (&highest)[2], const ifa_problem &p, int growth_keys) {
-  uint32_t most = max_half2(__byte_perm(highest[0], highest[1], 0x5410), __byte_perm(highest[0], highest[1], 0x7632)); /* row 0 in the low half, row 1 in the high */
+/* The quad's largest y of both rows: of row 0 in the low half, of row 1 in the high. */
+__device__ __forceinline__ uint32_t quad_largest(const uint32_t (&highest)[2]) {
+  uint32_t most = max_half2(__byte_perm(highest[0], highest[1], 0x5410), __byte_perm(highest[0], highest[1], 0x7632));
   most = max_half2(most, __shfl_xor_sync(~0u, most, 1));
-  most = max_half2(most, __shfl_xor_sync(~0u, most, 2));
+  return max_half2(most, __shfl_xor_sync(~0u, most, 2));
+}
+
+/* U' follows the tile's largest y. factor[h]: what takes y to P, twice; it depends on the units and b only: where all y are 0 any number will do. */
+template <class S> __device__ __forceinline__ void follow_values(Warp<S> &w, uint32_t (&factor)[2], const int (&exponent)[2], uint32_t most, const ifa_problem &p, int growth_keys) {
   int want[2];
-  bool moves[2], any = false;
+  bool moves[2];
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const uint32_t largest = h ? most >> 16 : most & 0xffffu;
     want[h] = w.unit[h] + exponent[h] - ifa_value_shift((uint16_t)largest);
     moves[h] = (largest != 0) & ((want[h] > w.value_unit[h]) | ((p.tau != IFA_TAU_INF) & (want[h] < w.value_unit[h] - p.tau))); /* none yet: the least integer */
-    any |= moves[h];
   }
-  if (__any_sync(~0u, any)) move_value_units(w, want, moves, growth_keys);
+  if (__any_sync(~0u, moves[0] | moves[1])) move_value_units(w, want, moves, growth_keys);
 #pragma unroll
-  for (int h = 0; h < 2; h++) factor[h] = (h ? most >> 16 : most & 0xffffu) ? twice(half_pow2(w.unit[h] + exponent[h] - w.value_unit[h])) : 0u;
+  for (int h = 0; h < 2; h++) factor[h] = w.value_unit[h] == IFA_NO_UNIT ? 0u : twice(half_pow2(min(w.unit[h] + exponent[h] - w.value_unit[h], 15)));
 }
 
 /* P. */

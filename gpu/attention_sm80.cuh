@@ -114,6 +114,9 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::CTAS) attend
     asm volatile("" : "+r"(odd));
     float r[2], tile_scale = -1.0f, test_r = 0.0f, test_unit = -INFINITY, test_low = -INFINITY;
     Index index = {};
+    uint32_t factor[2] = {0, 0}; /* V per token: as tile_exponent, the units and the test's figures are */
+    int tile_exponent = INT32_MIN, test_sum = 0, test_value_unit = 0;
+    const uint32_t value_tau = p.tau == IFA_TAU_INF ? 1u << 28 : (uint32_t)p.tau;
     int split_end = step + split_tiles - (tile_first + step) % split_tiles, quiet_end = 0; /* before step quiet_end no mask cuts a tile and no split ends */
     uint32_t q[KEPT][4];
     if (KEPT > 1) {
@@ -167,6 +170,7 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::CTAS) attend
         test_unit = (odd ? w.unit[1] : w.unit[0]) == IFA_NO_UNIT ? -INFINITY : (float)(odd ? w.unit[1] : w.unit[0]);
         test_low = __fadd_rn(test_unit, -tau1);
         quiet_end = is_whole(step + 1) ? min(whole_to, split_end) : 0;
+        tile_exponent = INT32_MIN;
         weigh_index<S>(n, u, index);
         if (!whole) mask_index<S>(n, p, key_of(step), row);
       }
@@ -181,17 +185,27 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::CTAS) attend
       else weigh<S, false>(w, pa, y, highest, n, one, at.v_scales(place));
       stage_weights(a, work.matrix, row, key_of(step), pa);
       if (S::TOKEN) {
-        uint32_t factor[2];
-        int exponent[2] = {at.exponent(place), 0};
-        exponent[1] = exponent[0];
-        if (!whole) {
-          const float *v_scale = a.in.v_scale + work.kv_matrix * p.nk;
+        const int b = at.exponent(place);
+        const uint32_t most = quad_largest(highest);
+        weigh_values<S>(pa, y, factor); /* as if U' did not move */
+        const uint32_t mine = odd ? most >> 16 : most & 0xffffu;
+        const bool stays = (b == tile_exponent) & whole & ((mine == 0) | ((uint32_t)(test_value_unit - (test_sum - ifa_value_shift((uint16_t)mine))) <= value_tau));
+        if (__builtin_expect(!__all_sync(~0u, stays), 0)) {
+          int exponent[2] = {b, b};
+          tile_exponent = b;
+          if (!whole) {
+            const float *v_scale = a.in.v_scale + work.kv_matrix * p.nk;
 #pragma unroll
-          for (int h = 0; h < 2; h++) exponent[h] = live_value_exponent(v_scale, max(live_first(p, row + 8 * h), key_of(step)), min(live_end(p, row + 8 * h), key_of(step + 1)));
-          scale_live_values<S>(y, exponent, highest, p, v_scale, key_of(step), row);
+            for (int h = 0; h < 2; h++) exponent[h] = live_value_exponent(v_scale, max(live_first(p, row + 8 * h), key_of(step)), min(live_end(p, row + 8 * h), key_of(step + 1)));
+            scale_live_values<S>(y, exponent, highest, p, v_scale, key_of(step), row);
+            tile_exponent = INT32_MIN; /* the next tile looks again */
+          }
+          follow_values(w, factor, exponent, whole ? most : quad_largest(highest), p, (split_end - step) * TILE);
+          weigh_values<S>(pa, y, factor);
+          test_sum = (odd ? w.unit[1] : w.unit[0]) + b;
+          test_value_unit = odd ? w.value_unit[1] : w.value_unit[0];
+          if (test_value_unit == IFA_NO_UNIT) test_value_unit = 1 << 30; /* far from any */
         }
-        follow_values(w, factor, exponent, highest, p, (split_end - step) * TILE);
-        weigh_values<S>(pa, y, factor);
       }
       stage_value_weights(a, work.matrix, row, key_of(step), pa);
       stage_units(a, work.matrix, row, key_of(step), w.unit[0], w.unit[1], w.value_unit[0], w.value_unit[1]);
@@ -288,7 +302,7 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, 1) attend_any_t
         weigh<S, false, false>(w, pa, y, highest, n, one, 0);
         scale_live_values<S>(y, exponent, highest, p, v_scale, tile_key + b * KEYS, row);
       }
-      follow_values(w, factor, exponent, highest, p, growth_keys);
+      follow_values(w, factor, exponent, quad_largest(highest), p, growth_keys);
     }
     stage_units(a, work.matrix, row, tile_key, w.unit[0], w.unit[1], w.value_unit[0], w.value_unit[1]);
 
