@@ -84,69 +84,69 @@ template <class S> __device__ __forceinline__ void load_factors(const ifa_gpu_pa
               : p.v_scale == IFA_SCALE_TOKEN_CHANNEL ? a.in.v_channel_scale[kv_matrix * p.head_dim + d] : 1.0f;
 }
 
-/* The warp's 16 rows, from row `warp_row0` on. A quarter of the channels at a time goes through `stage` (16 D bytes of shared memory, the warp's own), after which
- * two lanes have a row: the divisions are code once, and what is stored is contiguous. */
+/* The warp's 16 rows, from row `warp_row0` on. They go through `stage` (64 D bytes of shared memory, the warp's own), after which lanes side by side have channels
+ * side by side: what is stored is contiguous, and the divisions are code once. */
 template <class S>
 __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S> &w, const float *sums, uint8_t *stage, const float (&factor)[S::D], int64_t batch, int64_t head, int64_t warp_row0) {
-  constexpr int CHANNELS = S::D / 4, CHUNKS = CHANNELS / 4; /* of a quarter; in chunks of 16 bytes */
-  constexpr int SWIZZLE = (CHUNKS & (CHUNKS - 1)) == 0 ? (CHUNKS < 8 ? CHUNKS - 1 : 7) : 0;
+  constexpr int D = S::D, CHUNKS = D / 4; /* chunks of 16 bytes of a row; those of row r lie in another order, c at c ^ (r & 7) */
   const ifa_problem &p = a.p;
-  const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, r = lane >> 1; /* r: the row that this lane stores */
+  const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
 
-  float l[2];
-  int unit[2], value_unit[2];
+  /* Lane r gets L, E and E' of row r. */
+  float row_l[2];
+  int row_unit[2], row_value_unit[2];
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    l[h] = (float)quad_sum(w.l[h]), unit[h] = w.unit[h], value_unit[h] = S::TOKEN ? w.value_unit[h] : unit[h];
+    row_l[h] = (float)quad_sum(w.l[h]), row_unit[h] = w.unit[h], row_value_unit[h] = S::TOKEN ? w.value_unit[h] : w.unit[h];
     if (sums) {
       const float *kept = sums_at<S>(sums, S::SUMS + 3 * h);
-      l[h] = kept[0], unit[h] = __float_as_int(kept[S::THREADS]), value_unit[h] = __float_as_int(kept[2 * S::THREADS]);
+      row_l[h] = kept[0], row_unit[h] = __float_as_int(kept[S::THREADS]), row_value_unit[h] = __float_as_int(kept[2 * S::THREADS]);
     }
-    const int from = (r & 7) * 4;
-    l[h] = __shfl_sync(~0u, l[h], from), unit[h] = __shfl_sync(~0u, unit[h], from), value_unit[h] = __shfl_sync(~0u, value_unit[h], from);
+    const int from = (lane & 7) * 4;
+    row_l[h] = __shfl_sync(~0u, row_l[h], from), row_unit[h] = __shfl_sync(~0u, row_unit[h], from), row_value_unit[h] = __shfl_sync(~0u, row_value_unit[h], from);
   }
-  const float my_l = r < 8 ? l[0] : l[1];
-  const int my_unit = r < 8 ? unit[0] : unit[1], up = (r < 8 ? value_unit[0] : value_unit[1]) - my_unit;
-  const bool empty = my_unit == IFA_NO_UNIT || (r < 8 ? value_unit[0] : value_unit[1]) == IFA_NO_UNIT;
-  const float reciprocal = empty || sums ? 0.0f : __frcp_rn(my_l);
-  const int64_t i = warp_row0 + r, base = ifa_offset(p.o_stride, batch, head, i);
-  if (a.lse && i < p.nq && (lane & 1) == 0) a.lse[(batch * p.q_heads + head) * p.nq + i] = my_unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(my_l, my_unit);
+  const bool second = lane & 8;
+  const float l = second ? row_l[1] : row_l[0];
+  const int unit = second ? row_unit[1] : row_unit[0], value_unit = second ? row_value_unit[1] : row_value_unit[0];
+  if (a.lse && lane < 16 && warp_row0 + lane < p.nq) a.lse[(batch * p.q_heads + head) * p.nq + warp_row0 + lane] = unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(l, unit);
+  const bool empty = unit == IFA_NO_UNIT || value_unit == IFA_NO_UNIT;
+  const float divisor = empty ? 1.0f : l, reciprocal = empty ? 0.0f : __frcp_rn(l); /* an empty row's sums are 0 */
+  const int up = empty ? 0 : value_unit - unit;
 
 #pragma unroll
-  for (int quarter = 0; quarter < 4; quarter++) {
-    __syncwarp();
+  for (int n = 0; n < D / 8; n++)
 #pragma unroll
-    for (int n = 0; n < CHANNELS / 8; n++)
-#pragma unroll
-      for (int h = 0; h < 2; h++) {
-        const int tile = quarter * (CHANNELS / 8) + n, row = g + 8 * h;
-        int2 x = make_int2(w.acc[tile][2 * h], w.acc[tile][2 * h + 1]);
-        if (sums) {
-          const float *kept = sums_at<S>(sums, (h * (S::D / 8) + tile) * 2);
-          x = make_int2(__float_as_int(kept[0]), __float_as_int(kept[S::THREADS]));
-        }
-        *(int2 *)(stage + row * CHANNELS * 4 + (((n * 2 + (t >> 1)) ^ (row & SWIZZLE)) * 16 + (t & 1) * 8)) = x;
-      }
-    __syncwarp();
-#pragma unroll 2
-    for (int chunk = lane & 1; chunk < CHUNKS; chunk += 2) {
-      const int d = quarter * CHANNELS + chunk * 4;
-      const int4 raw = *(const int4 *)(stage + r * CHANNELS * 4 + (chunk ^ (r & SWIZZLE)) * 16);
-      const float4 scale = *(const float4 *)(factor + d);
-      const int o[4] = {raw.x, raw.y, raw.z, raw.w};
-      const float scales[4] = {scale.x, scale.y, scale.z, scale.w};
-      float x[4];
+    for (int h = 0; h < 2; h++) {
+      const int r = g + 8 * h;
+      int2 x = make_int2(w.acc[n][2 * h], w.acc[n][2 * h + 1]);
       if (sums) {
-#pragma unroll
-        for (int j = 0; j < 4; j++) x[j] = empty ? 0.0f : __fdiv_rn(__int_as_float(o[j]), my_l);
-      } else {
-#pragma unroll
-        for (int j = 0; j < 4; j++) x[j] = empty ? 0.0f : divide((float)o[j], my_l, reciprocal);
+        const float *kept = sums_at<S>(sums, (h * (D / 8) + n) * 2);
+        x = make_int2(__float_as_int(kept[0]), __float_as_int(kept[S::THREADS]));
       }
-#pragma unroll
-      for (int j = 0; j < 4; j++) x[j] = __fmul_rn(S::TOKEN && !empty ? scalbnf(x[j], up) : x[j], scales[j]);
-      if (i < p.nq) store_four(p.out_type, a.o, base + d, x, p.head_dim - d);
+      *(int2 *)(stage + r * D * 4 + ((n * 2 + (t >> 1)) ^ (r & 7)) * 16 + (t & 1) * 8) = x;
     }
+  __syncwarp();
+
+#pragma unroll 2
+  for (int i = lane; i < 16 * CHUNKS; i += 32) {
+    const int r = i / CHUNKS, d = i % CHUNKS * 4;
+    const int4 raw = *(const int4 *)(stage + r * D * 4 + ((d / 4) ^ (r & 7)) * 16);
+    const float4 scale = *(const float4 *)(factor + d);
+    const int o[4] = {raw.x, raw.y, raw.z, raw.w};
+    const float scales[4] = {scale.x, scale.y, scale.z, scale.w}, row_divisor = __shfl_sync(~0u, divisor, r), row_reciprocal = __shfl_sync(~0u, reciprocal, r);
+    const int row_up = __shfl_sync(~0u, up, r);
+    const bool row_empty = __shfl_sync(~0u, (int)empty, r);
+    float x[4];
+    if (sums) {
+#pragma unroll
+      for (int j = 0; j < 4; j++) x[j] = row_empty ? 0.0f : __fdiv_rn(__int_as_float(o[j]), row_divisor);
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; j++) x[j] = row_empty ? 0.0f : divide((float)o[j], row_divisor, row_reciprocal);
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) x[j] = __fmul_rn(S::TOKEN ? scalbnf(x[j], row_up) : x[j], scales[j]);
+    if (warp_row0 + r < p.nq) store_four(p.out_type, a.o, ifa_offset(p.o_stride, batch, head, warp_row0 + r) + d, x, p.head_dim - d);
   }
 }
 

@@ -35,9 +35,9 @@ template <int DIM, int BLOCK, bool PER_TOKEN> struct Shape {
   using TileRing = Ring<BLOCK_BYTES, COPIED, WARPS>;
 };
 
-/* Blocks follow, as many as the ring has. */
+/* Blocks follow, as many as the ring has; at the end they make room for the outputs. */
 template <class S> struct Shared {
-  int8_t q[S::ROWS * S::D]; /* swizzled as K; at the end each warp's part stages its output */
+  int8_t q[S::ROWS * S::D]; /* swizzled as K */
   float factor[S::D];       /* of the channels, at the end */
   RingBarriers barriers;
 };

@@ -45,7 +45,7 @@ __device__ __forceinline__ float q_scale_of(const ifa_gpu_params &a, int64_t mat
   return a.in.q_scale[matrix];
 }
 
-/* Q rows row0 .. of the CTA into shared memory, zeros beyond nq and head_dim. */
+/* Q rows row0 .. of the CTA into shared memory, zeros beyond nq and head_dim. Partly in the background: wait_for_copies. */
 template <class S> __device__ __forceinline__ void load_q(const ifa_gpu_params &a, Shared<S> &shared, const Work &work) {
   constexpr int D = S::D;
   const ifa_problem &p = a.p;
@@ -58,7 +58,6 @@ template <class S> __device__ __forceinline__ void load_q(const ifa_gpu_params &
       const bool real = work.row0 + r < p.nq;
       copy16(shared_address(place(r, chunk)), (const int8_t *)a.in.q + (real ? ifa_offset(p.q_stride, work.batch, work.head, work.row0 + r) + chunk * 16 : 0), real);
     }
-    wait_for_copies();
   } else { /* any stride and INT4: once a CTA, so it may be slow */
     for (int i = threadIdx.x; i < S::ROWS * D; i += S::THREADS) {
       const int r = i / D, d = i % D;
@@ -94,16 +93,16 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::CTAS) attend
   const uint32_t place0 = shared_address(shared_bytes + sizeof(Shared<S>));
   typename S::TileRing ring(place0, shared.barriers, a.packed.blocks + (work.kv_matrix * a.block_count + tile_first) * (int64_t)S::BLOCK_BYTES, steps, a.stages, 2);
   if (work.warp == 0) ring.prepare();
-  load_factors<S>(a, shared.factor, work.kv_matrix);
   load_q(a, shared, work);
+  load_factors<S>(a, shared.factor, work.kv_matrix);
   Warp<S> w;
   start(w);
 #pragma unroll
   for (int h = 0; h < 2; h++) w.row_factor[h] = ifa_row_factor(q_scale_of(a, work.matrix, row + 8 * h), p.sm_scale);
   if (split_sums<S>(a)) start_sums<S>(split_sums<S>(a));
+  wait_for_copies();
   __syncthreads(); /* Q, and the ring's barriers, are there */
-  uint8_t *const warp_q = (uint8_t *)shared.q + work.warp * 16 * D;
-  const Lane<S> at(shared_address(warp_q), place0);
+  const Lane<S> at(shared_address(shared.q) + work.warp * 16 * D, place0);
 
   int step = 0;
   for (; __any_sync(~0u, step < from); step++) ring.pass(step, work.warp);
@@ -221,7 +220,8 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::CTAS) attend
   stage_sums(a, work.matrix, row, key_of(to) - 1, w.l[0], w.l[1], w.acc);
   float *const sums = split_sums<S>(a);
   if (sums) end_split(w, sums);
-  write_rows(a, w, sums, warp_q, shared.factor, work.batch, work.head, warp_row0);
+  __syncthreads(); /* nobody reads blocks any more */
+  write_rows(a, w, sums, shared_bytes + sizeof(Shared<S>) + work.warp * 64 * D, shared.factor, work.batch, work.head, warp_row0);
 }
 
 /* ---- any other tile ---- */
@@ -238,8 +238,8 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, 1) attend_any_t
   const uint32_t place0 = shared_address(shared_bytes + sizeof(Shared<S>));
   typename S::TileRing ring(place0, shared.barriers, a.packed.blocks + (work.kv_matrix * a.block_count + first_key / KEYS) * (int64_t)S::BLOCK_BYTES, steps, a.stages, 0);
   if (work.warp == 0) ring.prepare();
-  load_factors<S>(a, shared.factor, work.kv_matrix);
   load_q(a, shared, work);
+  load_factors<S>(a, shared.factor, work.kv_matrix);
   Warp<S> w;
   start(w);
   float r[2];
@@ -247,9 +247,9 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, 1) attend_any_t
   for (int h = 0; h < 2; h++) w.row_factor[h] = ifa_row_factor(q_scale_of(a, work.matrix, row + 8 * h), p.sm_scale);
   float *const sums = split_sums<S>(a);
   if (sums) start_sums<S>(sums);
+  wait_for_copies();
   __syncthreads();
-  uint8_t *const warp_q = (uint8_t *)shared.q + work.warp * 16 * D;
-  const Lane<S> at(shared_address(warp_q), place0);
+  const Lane<S> at(shared_address(shared.q) + work.warp * 16 * D, place0);
   const float tau1 = p.tau == IFA_TAU_INF ? INFINITY : (float)(p.tau + 1), *const v_scale = a.in.v_scale + work.kv_matrix * p.nk;
   const uint32_t one = hidden_one(p);
 
@@ -330,7 +330,8 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, 1) attend_any_t
   }
   stage_sums(a, work.matrix, row, first_key + steps * KEYS - 1, w.l[0], w.l[1], w.acc);
   if (sums) end_split(w, sums);
-  write_rows(a, w, sums, warp_q, shared.factor, work.batch, work.head, work.warp_row0);
+  __syncthreads();
+  write_rows(a, w, sums, shared_bytes + sizeof(Shared<S>) + work.warp * 64 * D, shared.factor, work.batch, work.head, work.warp_row0);
 }
 
 }  // namespace sm80
