@@ -176,7 +176,7 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::CTAS) attend
       come = __all_sync(~0u, ring.poll_next()); /* votes where all lanes agree anyway: so the compiler knows */
       more = __any_sync(~0u, step + 1 < to);
 
-      constexpr int EARLY = S::PV_GROUPS < 2 ? S::PV_GROUPS : 2; /* groups of V's fragments that are loaded ahead */
+      constexpr int EARLY = D <= 64 ? 1 : 2; /* groups of V's fragments that are loaded ahead */
       uint32_t v[S::PV_GROUPS][2 * S::KC][4], pa[S::KC][4], y[S::KC][4][2], highest[2] = {0, 0};
 #pragma unroll
       for (int g = 0; g < EARLY; g++) load_v_fragments<S>(v[g], at, place, g);

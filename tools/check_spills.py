@@ -12,12 +12,12 @@ ARCHITECTURES = ("sm_80", "sm_90")
 HEAD_DIMS = (64, 128)
 V_SCALES = {0: "V per channel", 1: "V per token"}
 
-# What must not spill: (architecture, head_dim, V's scale). SWITCH: MAIN instead of the list makes every main configuration fail.
+# (architecture, head_dim, V's scale); and those that must not spill.
 MAIN = [(a, d, v) for a in ARCHITECTURES for d in HEAD_DIMS for v in V_SCALES]
-SPILL_FREE = [(a, 128, v) for a in ARCHITECTURES for v in V_SCALES]
+SPILL_FREE = MAIN
 
-# sm80::attend<head_dim, V per token, ...>, as the compiler mangles it; further template arguments are further kernels of the configuration.
-KERNEL = re.compile(r"attendILi(\d+)ELb([01])E")
+# sm80::attend<Shape<head_dim, 64, V per token>>, the kernel for tiles of 64 keys, as the compiler mangles it.
+KERNEL = re.compile(r"attendINS_5ShapeILi(\d+)ELi64ELb([01])EEE")
 
 
 def kernels_of(log):
