@@ -393,6 +393,7 @@ int main(int argc, char **argv) {
   printf("%s, driver %s, %s; gpu source %s\n", run.device.c_str(), run.driver.c_str(), run.toolkit.c_str(), IFA_GPU_SOURCE);
   printf("mma.sync u8*s8 ceiling %.0f TOPS, copy within memory %.0f GB/s; median of %d groups of %d calls by events, f16 output, %d rows of each case checked first\n",
          run.ceiling_tops, run.copy_gb_per_s, GROUPS, CALLS, run.rows);
+  printf("a product takes %.1f clocks of a warp scheduler; with four other instructions after it %.1f\n", measure_product_clocks(0), measure_product_clocks(4));
   printf("%-26s %-8s %-26s %9s %7s %8s %7s\n", "case", "V scale", "what", "ms", "TOPS", "ceiling", "GB/s");
   double alone[2] = {0, 0}; /* of the case that is measured end to end, by V scale */
   for (const Shape &s : shapes)

@@ -11,6 +11,10 @@ extern "C" {
 double measure_mma_tops(void);
 double measure_copy_gb_per_s(void);
 
+/* Clocks that one of those products takes of a warp scheduler, alone (others 0) or with four other instructions after it (others 4), which are independent of it and of each
+ * other: the sum of both, if nothing runs beside a product. */
+double measure_product_clocks(int others);
+
 #ifdef __cplusplus
 }
 #endif
