@@ -114,14 +114,18 @@ expect "attend without a file" 2 "nowhere.safetensors" -- "$validate" attend --i
 head -c 1000 "$real" >"$folder/cut.safetensors"
 expect "attend on a truncated file" 2 "cut.safetensors" -- "$validate" attend --input "$folder/cut.safetensors" --output "$folder/o3.safetensors"
 expect "attend without output" 2 "needed" -- "$validate" attend --input "$real"
-python3 - "$folder/nan.safetensors" <<'P'
+python3 - "$folder" <<'P' # q, k, v of 2 heads, 70 tokens and 8 channels
 import json, struct, sys
-data = struct.pack('<16f', *([1.0] * 16)); bad = struct.pack('<16f', *([1.0] * 5 + [float('nan')] + [1.0] * 10))
-head = json.dumps({n: {'dtype': 'F32', 'shape': [1, 1, 2, 8], 'data_offsets': [i * 64, i * 64 + 64]} for i, n in enumerate('qkv')}).encode()
-open(sys.argv[1], 'wb').write(struct.pack('<Q', len(head)) + head + data + bad + data)
+def write(name, k):
+    data = [struct.pack(f'<{len(x)}f', *x) for x in (good, k, good)]; size = len(data[0])
+    head = json.dumps({n: {'dtype': 'F32', 'shape': [1, 2, 70, 8], 'data_offsets': [i * size, (i + 1) * size]} for i, n in enumerate('qkv')}).encode()
+    open(f'{sys.argv[1]}/{name}.safetensors', 'wb').write(struct.pack('<Q', len(head)) + head + b''.join(data))
+good = [i * i * 37 % 101 / 50 - 1 for i in range(2 * 70 * 8)]
+write('small', good[::-1])
+write('nan', good[:5] + [float('nan')] + good[6:])
 P
 expect "NaN in the input" 2 "is -?nan; elements must be finite" -- "$validate" attend --input "$folder/nan.safetensors" --output "$folder/o3.safetensors"
-expect "run on a file" 0 "16 passed" -- "$validate" run --backend scalar --input "$real"
+expect "run on a file" 0 "16 passed" -- "$validate" run --backend scalar --input "$folder/small.safetensors"
 expect "run on a file with case keys" 0 "2 passed" -- "$validate" run --backend scalar --input "$real" --case "vscale=channel,token rows=4"
 expect "sizes beside a file" 2 "nq: the input file decides it" -- "$validate" run --backend scalar --case "input=minilm_layer5 nq=3"
 expect "a suite's sizes beside a file" 2 "the input file decides it" -- "$validate" run --backend scalar --input "$real" --suite smoke
