@@ -5,7 +5,7 @@
 #include "tests/gpu_emulation/emulation.h"
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2 };
-enum { cudaDevAttrComputeCapabilityMajor };
+enum { cudaDevAttrComputeCapabilityMajor, cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMaxSharedMemoryPerMultiprocessor, cudaDevAttrReservedSharedMemoryPerBlock };
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
@@ -22,7 +22,18 @@ static inline cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, c
 static inline cudaError_t cudaMemset(void *to, int byte, size_t bytes) { return memset(to, byte, bytes), cudaSuccess; }
 template <class T> static inline cudaError_t cudaMemcpyToSymbol(T &symbol, const void *from, size_t bytes) { return memcpy(&symbol, from, bytes), cudaSuccess; }
 static inline cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
-static inline cudaError_t cudaDeviceGetAttribute(int *value, int, int) { return *value = 8, cudaSuccess; }
+static inline cudaError_t cudaDeviceGetAttribute(int *value, int attribute, int) {
+#ifdef IFA_GPU_EMULATION_BULK
+  const int major = 9, shared = 228 << 10;
+#else
+  const int major = 8, shared = 100 << 10; /* 8.6 and 8.9, which have least */
+#endif
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? major
+           : attribute == cudaDevAttrMaxSharedMemoryPerMultiprocessor ? shared
+           : attribute == cudaDevAttrReservedSharedMemoryPerBlock ? 1024
+                                                                  : shared - 1024;
+  return cudaSuccess;
+}
 static inline cudaError_t cudaFuncSetAttribute(const void *, int, int) { return cudaSuccess; }
 static inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 static inline const char *cudaGetErrorString(cudaError_t) { return "emulated"; }

@@ -26,7 +26,12 @@ long long rounds;
 
 /* ---- threads ---- */
 
-struct Copy { uint32_t to, bytes; const void *from; int group; };
+struct Copy { uint32_t to, bytes; const void *from; int group; }; /* from NULL: zeros */
+
+static void finish(const Copy &c) {
+  if (c.from) memcpy(shared_bytes + c.to, c.from, c.bytes);
+  else memset(shared_bytes + c.to, 0, c.bytes);
+}
 
 /* Copies that come at some time, and then arrive at a barrier. */
 struct Arrival { std::vector<Copy> copies; uint32_t barrier; };
@@ -69,7 +74,7 @@ static void start_thread() {
 }
 
 static void finish_copies(size_t n) {
-  for (const Copy &c : arrivals[n].copies) memcpy(shared_bytes + c.to, c.from, c.bytes);
+  for (const Copy &c : arrivals[n].copies) finish(c);
   sm80::barrier_arrive(arrivals[n].barrier);
   arrivals.erase(arrivals.begin() + (long)n);
   progress();
@@ -175,19 +180,23 @@ extern "C" {
 
 using emulation::threads, emulation::running;
 
-void copy16(uint32_t to, const void *from) {
-  if (to % 16 || (uintptr_t)from % 16) emulation::fail("cp.async: not aligned");
-  threads[running].copies.push_back({to, 16, from, threads[running].groups});
+void copy16(uint32_t to, const void *from, bool real) {
+  if (to % 16 || (real && (uintptr_t)from % 16)) emulation::fail("cp.async: not aligned");
+  threads[running].copies.push_back({to, 16, real ? from : nullptr, threads[running].groups});
 }
 void copy_commit() { threads[running].groups++; }
 void copy_wait_all_but(int groups) {
   emulation::Thread &t = threads[running];
   size_t kept = 0;
   for (const emulation::Copy &c : t.copies) {
-    if (c.group < t.groups - groups) memcpy(shared_bytes + c.to, c.from, c.bytes);
+    if (c.group < t.groups - groups) emulation::finish(c);
     else t.copies[kept++] = c;
   }
   t.copies.resize(kept);
+}
+void wait_for_copies() {
+  copy_commit();
+  copy_wait_all_but(0);
 }
 void arrive_after_copies(uint32_t barrier) {
   emulation::arrivals.push_back({threads[running].copies, barrier});

@@ -38,6 +38,10 @@ struct dim3 {
 struct int4 { int x, y, z, w; } __attribute__((aligned(16)));
 struct float2 { float x, y; } __attribute__((aligned(8)));
 struct float4 { float x, y, z, w; } __attribute__((aligned(16)));
+struct int2 { int x, y; } __attribute__((aligned(8)));
+struct uint2 { unsigned x, y; } __attribute__((aligned(8)));
+static inline int2 make_int2(int x, int y) { return {x, y}; }
+static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline float2 make_float2(float x, float y) { return {x, y}; }
 
 /* ---- threads ---- */
@@ -117,6 +121,13 @@ static inline unsigned __ballot_sync(unsigned, int predicate) {
 static inline int __reduce_max_sync(unsigned, int x) {
   return emulation::meet<int, int>("reduce max", x, [](const int *in, int *out) { std::fill(out, out + 32, *std::max_element(in, in + 32)); });
 }
+static inline unsigned __reduce_or_sync(unsigned, unsigned x) {
+  return emulation::meet<unsigned, unsigned>("reduce or", x, [](const unsigned *in, unsigned *out) {
+    unsigned all = 0;
+    for (int i = 0; i < 32; i++) all |= in[i];
+    std::fill(out, out + 32, all);
+  });
+}
 static inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 static inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == ~0u; }
 
@@ -132,6 +143,7 @@ static inline unsigned __float_as_uint(float x) { return ifa_bits_of_f32(x); }
 static inline float __int_as_float(int x) { return ifa_f32_of_bits((uint32_t)x); }
 static inline float __uint_as_float(unsigned x) { return ifa_f32_of_bits(x); }
 static inline int __float2int_rz(float x) { return x != x ? 0 : x >= 0x1p31f ? INT32_MAX : x < -0x1p31f ? INT32_MIN : (int)x; }
+static inline int __float2int_rd(float x) { return __float2int_rz(floorf(x)); }
 static inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz((unsigned)x); }
 static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
   const uint64_t bytes = (uint64_t)b << 32 | a;

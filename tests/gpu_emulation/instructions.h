@@ -8,6 +8,14 @@
 
 namespace sm80 {
 
+#ifdef IFA_GPU_INSTRUCTIONS_CUH /* gpu/instructions.cuh */
+constexpr int SCORE_ZERO = 0x4b400000;
+static inline int score_zero() { return SCORE_ZERO; }
+static inline int max3(int a, int b, int c) { return max(max(a, b), c); }
+static inline int min3(int a, int b, int c) { return min(min(a, b), c); }
+static inline constexpr uint32_t twice(uint32_t half) { return half << 16 | half; }
+#endif
+
 /* Matrix n: 8 rows of 16 bytes at the addresses that lanes 8n .. 8n + 7 bring; lane 4 g + t gets bytes 4t .. 4t + 3 of row g of each. */
 static inline void load_matrices(uint32_t (&r)[4], uint32_t address) {
   struct Out { uint32_t r[4]; };
