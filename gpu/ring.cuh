@@ -54,10 +54,7 @@ template <uint32_t BYTES, uint32_t COPIED, int WARPS> struct Ring {
 #endif
         barrier_init(empty(n), WARPS);
       }
-#ifdef IFA_GPU_BULK
-      asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
+      barrier_fence();
     }
     __syncwarp();
     for (int n = 0; n < stages && n < steps; n++) fill(n, n);

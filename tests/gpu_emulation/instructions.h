@@ -1,4 +1,4 @@
-/* instructions.h - the instructions of gpu/attention_sm80.cuh in plain C++ (IFA_GPU_EMULATION). Fragments are as the PTX manual has them: lane = 4 g + t. */
+/* instructions.h - the instructions of gpu/instructions.cuh in plain C++ (IFA_GPU_EMULATION). Fragments are as the PTX manual has them: lane = 4 g + t. */
 #ifndef IFA_TESTS_GPU_EMULATION_INSTRUCTIONS_H
 #define IFA_TESTS_GPU_EMULATION_INSTRUCTIONS_H
 
@@ -8,13 +8,10 @@
 
 namespace sm80 {
 
-#ifdef IFA_GPU_INSTRUCTIONS_CUH /* gpu/instructions.cuh */
 constexpr int SCORE_ZERO = 0x4b400000;
-static inline int score_zero() { return SCORE_ZERO; }
 static inline int max3(int a, int b, int c) { return max(max(a, b), c); }
 static inline int min3(int a, int b, int c) { return min(min(a, b), c); }
 static inline constexpr uint32_t twice(uint32_t half) { return half << 16 | half; }
-#endif
 
 /* Matrix n: 8 rows of 16 bytes at the addresses that lanes 8n .. 8n + 7 bring; lane 4 g + t gets bytes 4t .. 4t + 3 of row g of each. */
 static inline void load_matrices(uint32_t (&r)[4], uint32_t address) {
@@ -57,7 +54,7 @@ template <class A> static inline void multiply(const char *name, int (&c)[4], co
 }
 static inline void mma_s8(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) { multiply<int8_t>("mma s8", c, a, b0, b1); }
 static inline void mma_s8_first(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) {
-  for (int n = 0; n < 4; n++) c[n] = score_zero();
+  for (int n = 0; n < 4; n++) c[n] = SCORE_ZERO;
   multiply<int8_t>("mma s8", c, a, b0, b1);
 }
 static inline void mma_u8(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) { multiply<uint8_t>("mma u8", c, a, b0, b1); }
