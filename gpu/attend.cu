@@ -65,7 +65,7 @@ static kernel_entry kernel_for(const ifa_problem *p) {
 #endif
 }
 
-/* How many blocks the ring of a CTA may hold on this device: at least 3, all of a tile, and room for the outputs at the end; with less room than the kernel is made for, one CTA a multiprocessor. */
+/* How many blocks the ring of a CTA may hold on this device: at least 2, all of a tile, and room for the outputs at the end; with less room than the kernel is made for, one CTA a multiprocessor. */
 static ifa_status choose_stages(const ifa_problem *p, const kernel_entry *k, int32_t *stages, ifa_message *message) {
   int device, block = 0, multiprocessor = 0, reserved = 0;
   cudaError_t error = cudaGetDevice(&device);
@@ -74,7 +74,7 @@ static ifa_status choose_stages(const ifa_problem *p, const kernel_entry *k, int
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&reserved, cudaDevAttrReservedSharedMemoryPerBlock, device);
   if (error != cudaSuccess) return ifa_fail(message, IFA_NOT_AVAILABLE, "cuda-sm80: %s", cudaGetErrorString(error));
   const int for_outputs = (int)ifa_ceil_div(4 * (int64_t)k->rows * k->dim, (int64_t)k->block_bytes), for_tile = p->kv_tile / k->keys;
-  const int needed = for_outputs > for_tile ? for_outputs > 3 ? for_outputs : 3 : for_tile > 3 ? for_tile : 3;
+  const int needed = for_outputs > for_tile ? for_outputs > 2 ? for_outputs : 2 : for_tile > 2 ? for_tile : 2;
   const int room[2] = {multiprocessor / k->ctas - reserved < block ? multiprocessor / k->ctas - reserved : block, block};
   for (int i = 0; i < 2; i++) {
     const int64_t fit = (room[i] - (int64_t)k->fixed_bytes) / (int64_t)k->block_bytes;

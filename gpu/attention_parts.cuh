@@ -24,8 +24,8 @@ namespace sm80 {
 template <int DIM, int BLOCK, bool PER_TOKEN> struct Shape {
   static constexpr int D = DIM, KEYS = BLOCK;
   static constexpr bool TOKEN = PER_TOKEN;
-  static constexpr int WARPS = D <= 128 ? 4 : 8;              /* a CTA */
-  static constexpr int CTAS = D <= 64 ? 3 : D <= 128 ? 2 : 1; /* a multiprocessor: bounds the registers to 168 or 255 */
+  static constexpr int WARPS = 4;                             /* a CTA */
+  static constexpr int CTAS = D <= 64 ? 3 : 2;                /* a multiprocessor: bounds the registers to 168 or 255 */
   static constexpr int THREADS = 32 * WARPS, ROWS = 16 * WARPS;
   static constexpr int NT = KEYS / 8, KC = KEYS / 32;         /* n8 tiles of S; k32 chunks of P */
   static constexpr int QK_GROUPS = D / 32 * KC;               /* QK^T in groups of 32 channels by 32 keys */
@@ -164,6 +164,14 @@ template <class S> __device__ __forceinline__ void multiply_pv(Warp<S> &w, const
       const int at = n * S::KC + kk;
       mma_u8(w.acc[g * 4 + n], pa[kk], b[at >> 1][2 * (at & 1)], b[at >> 1][2 * (at & 1) + 1]);
     }
+}
+
+/* 0, but not before these fragments are in registers, and with them all that was asked for before: loads return in order. */
+template <class S> __device__ __forceinline__ uint32_t zero_after(const uint32_t (&v)[2 * S::KC][4], const ifa_problem &p) {
+  uint32_t any = 0;
+#pragma unroll
+  for (int n = 0; n < 2 * S::KC; n++) any |= v[n][0];
+  return any & (uint32_t)(p.head_dim >> 31); /* the compiler does not know that this is 0 */
 }
 
 /* ---- section 4: scores ---- */

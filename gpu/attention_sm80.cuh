@@ -4,7 +4,7 @@
  *   attend_any_tile  kv_tile 32, 128, 256: blocks of 32 keys; a tile of several is walked twice (V per token: three times), for its unit must be known
  *                    before its weights
  *
- * A CTA has 64 query rows (head_dim up to 128) or 128, 16 a warp; its warps share the blocks of keys that come through the ring.
+ * A CTA has 64 query rows, 16 a warp; its warps share the blocks of keys that come through the ring.
  *
  * On these tensor cores a product occupies the warp scheduler while it runs, so nothing is gained by running other instructions beside it: what counts is how many
  * instructions there are, and that no latency lies bare (docs/kernels.md). Hence the order within a step: exchanges and votes are asked early and
@@ -91,7 +91,7 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::CTAS) attend
   auto is_whole = [&](int step) { return (step >= whole_from) & (step < whole_to); };
 
   const uint32_t place0 = shared_address(shared_bytes + sizeof(Shared<S>));
-  typename S::TileRing ring(place0, shared.barriers, a.packed.blocks + (work.kv_matrix * a.block_count + tile_first) * (int64_t)S::BLOCK_BYTES, steps, a.stages, 2);
+  typename S::TileRing ring(place0, shared.barriers, a.packed.blocks + (work.kv_matrix * a.block_count + tile_first) * (int64_t)S::BLOCK_BYTES, steps, a.stages, min(a.stages - 1, 2));
   if (work.warp == 0) ring.prepare();
   load_q(a, shared, work);
   load_factors<S>(a, shared.factor, work.kv_matrix);
@@ -213,7 +213,7 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::CTAS) attend
         if (g + EARLY < S::PV_GROUPS) load_v_fragments<S>(v[g + EARLY], at, place, g + EARLY);
         multiply_pv<S>(w, pa, v[g], g);
       }
-      ring.release(step, work.warp);
+      ring.release(step, work.warp, zero_after<S>(v[S::PV_GROUPS - 1], p));
     }
   }
   for (; __any_sync(~0u, step < steps); step++) ring.pass(step, work.warp);
@@ -319,13 +319,13 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, 1) attend_any_t
         weigh_values<S>(pa, y, factor);
       }
       stage_value_weights(a, work.matrix, row, tile_key + b * KEYS, pa);
+      uint32_t v[2 * S::KC][4];
 #pragma unroll
       for (int g = 0; g < S::PV_GROUPS; g++) {
-        uint32_t v[2 * S::KC][4];
         load_v_fragments<S>(v, at, block.place(), g);
         multiply_pv<S>(w, pa, v, g);
       }
-      ring.release(step, work.warp);
+      ring.release(step, work.warp, zero_after<S>(v, p));
     }
   }
   stage_sums(a, work.matrix, row, first_key + steps * KEYS - 1, w.l[0], w.l[1], w.acc);

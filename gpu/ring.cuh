@@ -70,10 +70,12 @@ template <uint32_t BYTES, uint32_t COPIED, int WARPS> struct Ring {
 #endif
   }
 
-  /* After the last use of the current step's tile; on to the next. */
-  __device__ __forceinline__ void release(int step, int warp) {
+  /* After the last use of the current step's tile; on to the next. What was read of it must be in registers, not only asked for: a load that still waits in a queue of the
+   * memory pipeline can be overtaken by the release and the copy that follows (seen on a card, with another kernel keeping that pipeline busy). So the
+   * release depends on what was loaded last: zero_after. */
+  __device__ __forceinline__ void release(int step, int warp, uint32_t zero) {
     __syncwarp();
-    if ((threadIdx.x & 31) == 0) barrier_arrive(empty(number));
+    if ((threadIdx.x & 31) == 0) barrier_arrive(empty(number) + zero);
     if (__any_sync(~0u, (step + warp) % WARPS == 0 && step >= lag && step - lag + stages < steps)) { /* a vote, so that the compiler knows that all lanes agree */
       const bool wraps = number < lag;
       const int to = wraps ? number - lag + stages : number - lag;
@@ -84,7 +86,7 @@ template <uint32_t BYTES, uint32_t COPIED, int WARPS> struct Ring {
   }
   __device__ __forceinline__ void pass(int step, int warp) {
     wait();
-    release(step, warp);
+    release(step, warp, 0);
   }
 };
 
