@@ -4,9 +4,9 @@
  *     R(name, part, what is wrong)              the same, and a race: it may show in some runs only, so it is run several times
  *     E(name, part, what is wrong, proof)       a change that cannot be seen: the proof says why
  *
- * A name is used as FAULT(name) where it lies. In the product FAULT is false, and nothing of it is compiled; gpu/mutants.cu compiles the kernels once
- * more with IFA_GPU_MUTANT, where it asks one integer in constant memory. A fault never reads or writes outside the arrays and never makes a warp wait
- * for ever: what the suites must notice is wrong bits, not a crash. Where a race needs somebody to be late, fault_late() makes him late. */
+ * The kernels' source knows nothing of them: gpu/mutants/faults.txt has them as edits of it, which are made in a copy in the build folder, and gpu/mutants.cu
+ * compiles the copy, with IFA_GPU_MUTANT, where FAULT(name) asks one integer in constant memory. A fault never reads or writes outside the arrays and never makes
+ * a warp wait for ever: what the suites must notice is wrong bits, not a crash. Where a race needs somebody to be late, fault_late() makes him late. */
 #ifndef IFA_GPU_FAULTS_H
 #define IFA_GPU_FAULTS_H
 
@@ -14,40 +14,52 @@
   /* ---- tiles on their way ---- */                                                                                                          \
   R(first_tile_not_awaited, "pipeline", "the first tile is read without waiting for its copy")                                                \
   R(next_tile_not_awaited, "pipeline", "the next tile's scores are begun without waiting for its copy")                                       \
-  R(tile_released_early, "pipeline", "a tile is given back before its V is read: it is filled again under a warp that is late")               \
+  R(tile_released_early, "pipeline", "a tile is given back before its V is read: it is filled again under a warp that is late")              \
+  R(block_released_early, "pipeline", "tiles of other sizes: a block is given back before its weights are made")                             \
+  R(refill_not_awaited, "pipeline", "a place is filled again without waiting until every warp has given it back")                            \
+  R(next_tile_polled_in_its_place, "pipeline", "whether the next tile has come is asked of the place of this one")                           \
+  R(wrap_polled_with_old_parity, "pipeline", "where the ring wraps, whether the next tile has come is asked with the parity of the round before") \
   R(q_barrier_missing, "pipeline", "no barrier of the CTA between the loading of Q and its use")                                              \
   R(pack_barrier_missing, "pipeline", "packing: no barrier between V's rows and their transpose")                                             \
   X(refill_of_tile_before, "pipeline", "a place is filled again with the tile before the one that it is waited for")                          \
-  X(v_scales_not_copied, "pipeline", "V per token: a tile's copy ends before V's scales")                                                     \
+  X(ring_from_key_0, "pipeline", "window: the blocks come from key 0 on, not from the first that the CTA looks at")                          \
+  X(v_scales_not_copied, "pipeline", "V per token: a tile's copy ends 64 bytes early, in V's scales")                                        \
   E(one_warp_late, "pipeline", "in every step one warp of the CTA is late, each in turn",                                                     \
     "A place is filled again only when every warp has released it, and a tile is read only after it has come: no result depends on when.")    \
-  E(copies_late, "pipeline", "tiles are copied late",                                                                                         \
+  E(copies_late, "pipeline", "places are filled again late, and as late as can be",                                                         \
     "The same: what waits for a tile waits for its copy, not for a time.")                                                                    \
   /* ---- shared memory, fragments, lanes ---- */                                                                                             \
   X(q_swizzle_missing, "fragments", "Q's chunks are read in the order in which they were before the swizzle")                                 \
   X(k_swizzle_of_128, "fragments", "K's chunks are read with the swizzle of rows of 128 bytes, whatever head_dim")                            \
   X(v_swizzle_missing, "fragments", "V's chunks are read in the order in which they were before the swizzle")                                 \
   X(q_registers_exchanged, "fragments", "registers 1 and 2 of Q's fragment (rows g + 8; channels 16 on) are exchanged")                       \
-  X(k_tiles_exchanged, "fragments", "the K fragments of two neighbouring groups of 8 keys are exchanged")                                     \
+  X(k_tiles_exchanged, "fragments", "the K fragments of two neighbouring groups of 16 keys are exchanged")                                   \
   X(v_registers_exchanged, "fragments", "both registers of V's fragment are exchanged: keys 0..15 and 16..31 of a group")                     \
   X(weight_rows_exchanged, "fragments", "rows g and g + 8 of the weights' fragment are exchanged")                                            \
   X(weights_out_of_order, "fragments", "the four weights of a register are packed in the order 0, 2, 1, 3")                                   \
   X(v_keys_in_order, "fragments", "V is transposed without the permutation of the keys that the fragments want")                              \
+  X(key_scales_in_order, "fragments", "K's scales are packed in the order of the keys, not side by side for each thread")                    \
+  X(value_scales_in_order, "fragments", "V per token: the same of V's scales")                                                               \
   X(k_scales_exchanged, "fragments", "K per token: the scales of columns 2t and 2t + 1 are exchanged")                                        \
   X(k_scale_of_row_lane, "fragments", "K per token: the scales of columns 2g and 2g + 1, not 2t and 2t + 1")                                  \
   X(v_scale_of_row_lane, "fragments", "V per token: the same of V's scales")                                                                  \
-  X(last_scores_stale, "fragments", "the scores of a tile's last 8 keys are those of the tile before")                                        \
+  X(k_fragments_of_other_group, "fragments", "scores are made of the other of two sets of K fragments: those of the next group")             \
+  X(v_fragments_of_group_before, "fragments", "32 channels of V are multiplied as those before")                                             \
   X(output_columns_exchanged, "fragments", "columns 2t and 2t + 1 of the output are exchanged")                                               \
   X(padding_not_zero, "fragments", "channels beyond head_dim are 1, not 0")                                                                   \
   /* ---- scores and units ---- */                                                                                                             \
   X(score_zero_2_23, "units", "sums of QK begin at 2^23: right for sums that are not negative")                                               \
-  X(key_scales_before, "units", "K per token: the next tile's scores get the scales of the tile before")                                      \
-  X(tile_scale_before, "units", "K per block: the same of the tile's scale")                                                                  \
+  X(key_scales_before, "units", "K per token: the scales of the tile before")                                                                \
+  X(tile_scale_unnoticed, "units", "K per block: another scale of the tile is no reason to look closely")                                    \
   X(row_factor_of_first_half, "units", "rows g + 8 get the factor of rows g")                                                                 \
-  X(quad_max_of_two_lanes, "units", "the largest of a row is taken over two of its four threads")                                             \
+  X(quad_max_of_two_lanes, "units", "the largest of a row is taken over two of its four threads")                                            \
+  X(own_row_handed_over, "units", "a thread hands its neighbour the largest of the row that it keeps, not of the other")                     \
+  X(test_of_other_row, "units", "whether its unit stays is tested with the unit and the factor of the other of two rows")                    \
   X(quad_sum_of_two_lanes, "units", "l is summed over two of its four threads")                                                               \
   X(stay_vote_of_one_lane, "units", "whether any unit moves is the answer of the warp's first thread")                                        \
   X(move_vote_of_one_lane, "units", "whether any unit moves, looked at closely, is the answer of the warp's first thread")                    \
+  X(unit_of_first_block, "units", "tiles of several blocks: the unit follows the largest of the first")                                      \
+  X(largest_of_dead_keys, "units", "in a tile that a mask cuts the unit follows keys that are not live")                                        \
   X(largest_of_negative_patterns, "units", "the largest of scores that are all negative is taken by their patterns as integers: the least")   \
   X(unit_falls_at_tau, "units", "the unit falls if x < U - tau: where floor(x) + 1 is U - tau already")                                        \
   X(l_shifted_in_parts, "units", "each thread shifts its own part of l: the parts' floors")                                                   \
@@ -58,14 +70,21 @@
   X(growth_after_tile, "units", "the headroom leaves no room for the tile itself")                                                            \
   /* ---- weights ---- */                                                                                                                      \
   X(weight_not_saturated, "weights", "the weight's argument is not clamped to 0 .. 1")                                                        \
+  X(weights_before_move, "weights", "weights begun before the unit moved are kept")                                                          \
   X(fraction_not_complemented, "weights", "the polynomial gets the fraction, not its complement")                                             \
   X(round_constant_in_one_half, "weights", "the constant that rounds two weights is in one half of the pair only")                            \
   X(row_sum_signed, "weights", "l takes the weights for signed bytes")                                                                        \
+  X(weights_counted_twice, "weights", "V per token, tiles of several blocks: l counts the weights of both walks")                            \
   X(weights_as_s8, "weights", "P V by the instruction of signed weights")                                                                     \
   X(value_factor_flushed, "weights", "V per token: 2^m is 0 where it is a subnormal binary16")                                                \
   X(largest_value_of_even_keys, "weights", "V per token: the largest of a row misses the upper halves of the pairs")                          \
+  X(tile_exponent_unnoticed, "weights", "V per token: another b is no reason to look closely")                                               \
+  X(value_rise_unnoticed, "weights", "V per token: whether U' stays is tested for a fall only")                                              \
+  X(value_test_of_other_row, "weights", "V per token: whether U' stays is tested with the units of the other of two rows")                   \
+  X(value_factor_of_old_unit, "weights", "V per token: what takes y to P is kept where U has moved")                                         \
   X(largest_v_scale_of_half, "weights", "V per token: b is taken from the tile's first 32 keys")                                              \
   X(live_exponent_of_whole_tile, "weights", "V per token: b is the whole tile's also where a mask cuts it")                                   \
+  X(exponent_of_first_block, "weights", "V per token, tiles of several blocks: b is the first block's")                                      \
   /* ---- masks, tiles, splits ---- */                                                                                                         \
   X(mask_of_key_pairs, "mask", "both keys of a pair are masked by the first")                                                                 \
   X(mask_of_first_row_half, "mask", "rows g + 8 get the mask of rows g")                                                                      \
@@ -77,6 +96,8 @@
     "They are not written; no row's bits depend on another's, and whether a tile is taken whole decides only how a row's weights are made.")  \
   X(split_from_first_tile, "mask", "splits are counted from the first tile that is looked at, not from key 0")                                \
   X(split_end_not_asked, "mask", "a split's end is noticed only in tiles that are looked at closely")                                         \
+  X(quiet_a_step_longer, "mask", "whether a mask or the end of a split comes is not asked for one step too long")                            \
+  X(split_end_missed, "mask", "tiles of other sizes: no split ends but the last")                                                            \
   X(split_sums_not_reset, "mask", "the sums between splits begin with what lies there")                                                       \
   X(split_keeps_l, "mask", "l is not cleared after a split")                                                                                  \
   X(last_split_not_merged, "mask", "the last split has no part in the output")                                                                \
@@ -88,8 +109,13 @@
   X(matrix_pitch_rounded_down, "output", "packed: nk / tile tiles a matrix, not rounded up")                                                  \
   X(v_scale_of_query_matrix, "output", "V's scale, or its channels', is that of the query matrix' number")                                    \
   X(row_sum_of_one_lane, "output", "the output is divided by the thread's own part of l")                                                     \
+  X(row_sum_of_wrong_quad, "output", "the output is divided by the l of the wrong row: of lane g, not of lane 4g")                           \
+  R(stage_barrier_missing, "output", "between storing and loading the output in shared memory half of the warp is not waited for")           \
+  R(output_over_blocks, "output", "no barrier between the last use of the blocks and the output, which takes their place")                   \
+  X(stage_swizzle_missing, "output", "the output is stored in shared memory with a swizzle and read without")                                \
+  X(factors_of_first_32, "output", "all channels get the factors of the first 32")                                                           \
   X(division_not_corrected, "output", "O times the reciprocal of L, without the two corrections")                                             \
-  X(output_pair_past_row, "output", "odd head_dim: the second element of the last pair is written too")                                       \
+  X(output_pair_past_row, "output", "odd head_dim: an element more than a row has is written")                                               \
   X(last_row_unwritten, "output", "the last row is not written if nq is no multiple of 8")                                                    \
   R(rows_beyond_nq_clamped, "output", "rows beyond nq are written too, to the last row")                                                      \
   X(lse_of_first_row_half, "output", "log-sum-exp of rows g + 8 goes to the places of rows g")
@@ -100,7 +126,6 @@ typedef enum ifa_gpu_fault {
   IFA_GPU_FAULTS(IFA_GPU_FAULT_ENUM, IFA_GPU_FAULT_ENUM, IFA_GPU_FAULT_ENUM) IFA_GPU_FAULT_COUNT
 } ifa_gpu_fault;
 
-#if defined(__CUDACC__) || defined(IFA_GPU_EMULATION)
 #ifdef IFA_GPU_MUTANT
 static __constant__ int gpu_fault;
 #define FAULT(name) (gpu_fault == IFA_GPU_FAULT_##name)
@@ -109,10 +134,6 @@ static __device__ __noinline__ void fault_late() {
   const long long start = clock64();
   while (clock64() - start < 25000) continue;
 }
-#else
-#define FAULT(name) false
-static __device__ __forceinline__ void fault_late() {}
-#endif
 #endif
 
 #endif

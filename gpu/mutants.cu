@@ -1,11 +1,15 @@
-/* mutants.cu - attend.cu once more, under other names and with FAULT compiled in, and how `validate mutants` runs it. */
+/* mutants.cu - attend.cu once more, under other names and with faults in it, and how `validate mutants` runs it. */
 #define IFA_GPU_MUTANT
 #define sm80 sm80_mutant
 #define ifa_cuda_available mutant_available
 #define ifa_cuda_supports mutant_supports
 #define ifa_cuda_workspace_bytes mutant_workspace_bytes
 #define ifa_cuda_attend mutant_attend
-#include "gpu/attend.cu"
+
+#include <cuda_runtime.h>
+
+#include "gpu/faults.h"
+#include "gpu_mutants/attend.cu" /* a copy with the faults in it, of the build folder: gpu/mutants/ */
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,9 +32,9 @@ struct ifa_gpu_case {
 };
 
 extern "C" ifa_status ifa_gpu_mutants_support(const ifa_problem *problem, ifa_message *message) {
-  const int most = 128; /* kernel_for */
   ifa_status status = mutant_available(message);
   if (status != IFA_OK || !problem) return status;
+  const int most = kernel_for(problem).dim;
   if (problem->head_dim > most) return ifa_fail(message, IFA_UNSUPPORTED, "head_dim is %d; the kernels with faults are built for up to %d", (int)problem->head_dim, most);
   return mutant_supports(problem, message);
 }

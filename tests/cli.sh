@@ -145,7 +145,14 @@ check "mutants are listed" test "$(grep -c '^  [a-z0-9-]' "$folder/mutants.txt")
 # each fault of a catalogue lies somewhere in its kernel, and nothing else does (that no name is given twice is the compiler's to say)
 faults_of() { grep -ohE "$1" "${@:2}" | sed -E 's/.*\(//; s/[,)].*//' | grep -vxE 'name|fault_name' | sort -u; } # faults_of PATTERN FILE...
 check "the CPU's faults" diff <(faults_of '^  [XE]\([a-z0-9_]+,' "$source/validate/mutants/catalogue.h") <(faults_of 'FAULT\([a-z0-9_]+\)' "$source/validate/mutants/kernel.c")
-check "the GPU's faults" diff <(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/faults.h") <(faults_of 'FAULT\([a-z0-9_]+\)' "$source"/gpu/*.cuh "$source/gpu/attend.cu")
+check "the GPU's faults" diff <(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/faults.h") <(faults_of 'FAULT\([a-z0-9_]+\)' <(sed -n 's/^+ //p' "$source/gpu/mutants/faults.txt"))
+check "no fault in the product" test -z "$(grep -l FAULT "$source"/gpu/*.cuh "$source/gpu/attend.cu")"
+mkdir "$folder/gpu"
+sed -n '/^- __device__ .* quad_sum/,/^+ .*FAULT/p' "$source/gpu/mutants/faults.txt" | sed '1i @ attention_parts.cuh' >"$folder/edits.txt"
+sed 's/x += __shfl_xor_sync(~0u, x, 1)/x += __shfl_xor_sync(~0u, x, 3)/' "$source/gpu/attention_parts.cuh" >"$folder/gpu/attention_parts.cuh"
+expect "a fault without its place" 1 "FAULT.quad_sum_of_two_lanes. has lost its place in gpu/attention_parts.cuh" -- cmake -DEDITS="$folder/edits.txt" -DFROM="$folder/gpu" \
+  -DTO="$folder/edited" -DFILES=attention_parts.cuh -P "$source/gpu/mutants/apply.cmake"
+check "no copy without it" test ! -e "$folder/edited"
 check "60 faults of the CPU" test "$(faults_of '^  [XE]\([a-z0-9_]+,' "$source/validate/mutants/catalogue.h" | wc -l)" -ge 60
 check "30 faults of the GPU" test "$(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/faults.h" | wc -l)" -ge 30
 printf '%s\n' "$one lse=1" >"$folder/one.txt"

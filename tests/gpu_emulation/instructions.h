@@ -3,7 +3,6 @@
 #define IFA_TESTS_GPU_EMULATION_INSTRUCTIONS_H
 
 #include "common/exact.h"
-#include "gpu/faults.h"
 #include "tests/gpu_emulation/memory.h"
 
 namespace sm80 {
@@ -68,7 +67,6 @@ static inline uint16_t max_half(uint16_t a, uint16_t b) { return ifa_f16_to_f32(
 static inline uint32_t max_half2(uint32_t a, uint32_t b) { return pair(max_half((uint16_t)a, (uint16_t)b), max_half((uint16_t)(a >> 16), (uint16_t)(b >> 16))); }
 static inline float fma_saturated(float a, float b, float c) {
   const float x = fmaf(a, b, c);
-  if (FAULT(weight_not_saturated)) return x;
   return !(x > 0.0f) ? 0.0f : x < 1.0f ? x : 1.0f;
 }
 

@@ -48,11 +48,7 @@ static inline void barrier_arrive(uint32_t barrier) {
 }
 static inline bool barrier_poll(uint32_t barrier, uint32_t parity) { return (barrier_at(barrier).phases & 1) != parity; }
 static inline void barrier_wait(uint32_t barrier, uint32_t parity) {
-#ifdef IFA_GPU_MUTANT /* not for ever */
-  for (int tries = 0; tries < 1 << 14 && !barrier_poll(barrier, parity); tries++) emulation::yield();
-#else
   while (!barrier_poll(barrier, parity)) emulation::yield();
-#endif
 }
 
 template <int N> static inline void copy_wait() { copy_wait_all_but(N); }
