@@ -52,7 +52,7 @@ template <uint32_t BYTES, uint32_t COPIED, int WARPS> struct Ring {
 #else
         barrier_init(full(n), 32);
 #endif
-        barrier_init(empty(n), WARPS);
+        barrier_init(empty(n), 32 * WARPS); /* each thread answers for what it read itself */
       }
       barrier_fence();
     }
@@ -74,8 +74,7 @@ template <uint32_t BYTES, uint32_t COPIED, int WARPS> struct Ring {
    * memory pipeline can be overtaken by the release and the copy that follows (seen on a card, with another kernel keeping that pipeline busy). So the
    * release depends on what was loaded last: zero_after. */
   __device__ __forceinline__ void release(int step, int warp, uint32_t zero) {
-    __syncwarp();
-    if ((threadIdx.x & 31) == 0) barrier_arrive(empty(number) + zero);
+    barrier_arrive(empty(number) + zero);
     if (__any_sync(~0u, (step + warp) % WARPS == 0 && step >= lag && step - lag + stages < steps)) { /* a vote, so that the compiler knows that all lanes agree */
       const bool wraps = number < lag;
       const int to = wraps ? number - lag + stages : number - lag;
