@@ -95,7 +95,7 @@ static spread summarize(double *values, int count) {
 typedef struct bench {
   const options *o;
   const ifa_data *d;
-  double operations;  /* of the case */
+  double operations, all_operations; /* of the case; of all its rows, which is what a GPU computes if some are chosen */
   double bytes;       /* of its operands and scales */
   ifa_roof_memory memory;
   spread scalar, blas; /* median 0: not measured */
@@ -108,6 +108,12 @@ static double live_pairs(const ifa_data *d) {
   double pairs = 0;
   for (int64_t r = 0; r < d->row_count; r++) pairs += (double)ifa_live_count(&d->p, (d->rows ? d->rows[r] : r) % d->p.nq);
   return pairs;
+}
+
+static double all_live_pairs(const ifa_problem *p) {
+  double pairs = 0;
+  for (int64_t i = 0; i < p->nq; i++) pairs += (double)ifa_live_count(p, i);
+  return pairs * (double)p->batch * (double)p->q_heads;
 }
 
 static double operand_bytes(const ifa_problem *p) {
@@ -203,21 +209,22 @@ static ifa_status measure(bench *b, const subject *s, spread *kept, ifa_message 
   ifa_run_buffers_free(&buffers);
   if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
   if (status != IFA_OK) return status;
-  for (int i = 0; i < s->repeat; i++) shares[i] = ceilings[i] > 0 ? b->operations / seconds[i] / ceilings[i] : 0;
+  const double operations = s->gpu ? b->all_operations : b->operations, more = operations / b->operations;
+  for (int i = 0; i < s->repeat; i++) shares[i] = ceilings[i] > 0 ? operations / seconds[i] / ceilings[i] : 0;
   spread t = summarize(seconds, s->repeat), ceiling = summarize(ceilings, s->repeat), share = summarize(shares, s->repeat);
-  double rate = 1e-9 * b->operations / t.median;
+  double rate = 1e-9 * operations / t.median;
   printf("  %-26s %9.2f ms  (%.2f .. %.2f)  %8.2f Gop/s", label, 1e3 * t.median, 1e3 * t.least, 1e3 * t.most, rate);
   if (ceiling.median > 0) printf("  %5.1f%% of %.0f (%s)", 100 * share.median, 1e-9 * ceiling.median, what);
-  if (b->scalar.median > 0) printf("  %.1fx scalar", b->scalar.median / t.median);
-  if (b->blas.median > 0) printf("  %.2fx f32-blas", b->blas.median / t.median);
+  if (b->scalar.median > 0) printf("  %.1fx scalar", more * b->scalar.median / t.median);
+  if (b->blas.median > 0) printf("  %.2fx f32-blas", more * b->blas.median / t.median);
   printf("\n");
   json_t *line = json_pack("{s:s, s:s, s:s, s:i, s:f, s:f, s:f, s:f}", "case", b->text, "subject", label, "name", s->name, "threads", s->threads, "median", t.median, "least",
                            t.least, "most", t.most, "rate", rate);
   if (ceiling.median > 0)
     json_object_update_new(line, json_pack("{s:f, s:f, s:f, s:s, s:f, s:f, s:f}", "ceiling", 1e-9 * ceiling.median, "ceiling_least", 1e-9 * ceiling.least, "ceiling_most",
                                            1e-9 * ceiling.most, "ceiling_of", what, "share", share.median, "share_least", share.least, "share_most", share.most));
-  if (b->scalar.median > 0) json_object_set_new(line, "times_scalar", json_real(b->scalar.median / t.median));
-  if (b->blas.median > 0) json_object_set_new(line, "times_f32_blas", json_real(b->blas.median / t.median));
+  if (b->scalar.median > 0) json_object_set_new(line, "times_scalar", json_real(more * b->scalar.median / t.median));
+  if (b->blas.median > 0) json_object_set_new(line, "times_f32_blas", json_real(more * b->blas.median / t.median));
   b->measured++;
   if (kept) *kept = t;
   return json_array_append_new(b->results, line) == 0 ? IFA_OK : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a result");
@@ -304,6 +311,7 @@ static ifa_status bench_case(bench *b, const ifa_case *c, int *wrong, ifa_messag
   if (status == IFA_OK) status = check(b, wrong, message);
   if (status == IFA_OK) {
     b->operations = 4.0 * d.p.head_dim * live_pairs(&d);
+    b->all_operations = 4.0 * d.p.head_dim * all_live_pairs(&d.p);
     b->bytes = operand_bytes(&d.p);
     ifa_case_print(c, text);
     printf("\n%s\n", text);
