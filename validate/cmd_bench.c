@@ -104,16 +104,11 @@ typedef struct bench {
   int measured, threads; /* lines; threads that there are */
 } bench;
 
-static double live_pairs(const ifa_data *d) {
+/* Of `count` rows; rows NULL: the first so many. */
+static double live_pairs(const ifa_problem *p, const int64_t *rows, int64_t count) {
   double pairs = 0;
-  for (int64_t r = 0; r < d->row_count; r++) pairs += (double)ifa_live_count(&d->p, (d->rows ? d->rows[r] : r) % d->p.nq);
+  for (int64_t r = 0; r < count; r++) pairs += (double)ifa_live_count(p, (rows ? rows[r] : r) % p->nq);
   return pairs;
-}
-
-static double all_live_pairs(const ifa_problem *p) {
-  double pairs = 0;
-  for (int64_t i = 0; i < p->nq; i++) pairs += (double)ifa_live_count(p, i);
-  return pairs * (double)p->batch * (double)p->q_heads;
 }
 
 static double operand_bytes(const ifa_problem *p) {
@@ -310,8 +305,8 @@ static ifa_status bench_case(bench *b, const ifa_case *c, int *wrong, ifa_messag
   b->scalar = b->blas = (spread){0, 0, 0};
   if (status == IFA_OK) status = check(b, wrong, message);
   if (status == IFA_OK) {
-    b->operations = 4.0 * d.p.head_dim * live_pairs(&d);
-    b->all_operations = 4.0 * d.p.head_dim * all_live_pairs(&d.p);
+    b->operations = 4.0 * d.p.head_dim * live_pairs(&d.p, d.rows, d.row_count);
+    b->all_operations = 4.0 * d.p.head_dim * live_pairs(&d.p, NULL, d.p.batch * d.p.q_heads * d.p.nq);
     b->bytes = operand_bytes(&d.p);
     ifa_case_print(c, text);
     printf("\n%s\n", text);
