@@ -26,7 +26,7 @@ long long rounds;
 
 /* ---- threads ---- */
 
-struct Copy { uint32_t to, bytes; const void *from; int group; }; /* from NULL: zeros */
+struct Copy { uint32_t to, bytes; const void *from; }; /* from NULL: zeros */
 
 static void finish(const Copy &c) {
   if (c.from) memcpy(shared_bytes + c.to, c.from, c.bytes);
@@ -40,8 +40,7 @@ struct Thread {
   jmp_buf here;
   bool started, ended;
   uint8_t *stack;
-  std::vector<Copy> copies;
-  int groups; /* committed so far */
+  std::vector<Copy> copies; /* asked for, and to arrive at no barrier so far */
 };
 
 static Thread threads[THREADS];
@@ -151,7 +150,6 @@ static void run_cta() {
     if (!t.stack) t.stack = (uint8_t *)malloc(STACK_BYTES);
     t.started = t.ended = false;
     t.copies.clear();
-    t.groups = 0;
   }
   memset(meetings, 0, sizeof meetings);
   memset(asleep, 0, sizeof asleep);
@@ -182,21 +180,11 @@ using emulation::threads, emulation::running;
 
 void copy16(uint32_t to, const void *from, bool real) {
   if (to % 16 || (real && (uintptr_t)from % 16)) emulation::fail("cp.async: not aligned");
-  threads[running].copies.push_back({to, 16, real ? from : nullptr, threads[running].groups});
-}
-void copy_commit() { threads[running].groups++; }
-void copy_wait_all_but(int groups) {
-  emulation::Thread &t = threads[running];
-  size_t kept = 0;
-  for (const emulation::Copy &c : t.copies) {
-    if (c.group < t.groups - groups) emulation::finish(c);
-    else t.copies[kept++] = c;
-  }
-  t.copies.resize(kept);
+  threads[running].copies.push_back({to, 16, real ? from : nullptr});
 }
 void wait_for_copies() {
-  copy_commit();
-  copy_wait_all_but(0);
+  for (const emulation::Copy &c : threads[running].copies) emulation::finish(c);
+  threads[running].copies.clear();
 }
 void arrive_after_copies(uint32_t barrier) {
   emulation::arrivals.push_back({threads[running].copies, barrier});
@@ -204,7 +192,7 @@ void arrive_after_copies(uint32_t barrier) {
 }
 void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier) {
   if (to % 16 || (uintptr_t)from % 16 || bytes % 16) emulation::fail("cp.async.bulk: not aligned");
-  emulation::arrivals.push_back({{{to, bytes, from, 0}}, barrier});
+  emulation::arrivals.push_back({{{to, bytes, from}}, barrier});
 }
 }
 

@@ -10,8 +10,6 @@ extern "C" { /* one of each, whatever this namespace is called: gpu/mutants.cu g
 extern thread_local __align__(128) uint8_t shared_bytes[]; /* the CTA's; shared addresses count from its start */
 /* Copies of 16 bytes come when they are waited for, not before; or, if the thread is to arrive at a barrier after them, at some time. */
 void copy16(uint32_t to, const void *from, bool real = true); /* not real: zeros */
-void copy_commit();
-void copy_wait_all_but(int groups);
 void wait_for_copies();
 void arrive_after_copies(uint32_t barrier);
 void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier); /* comes at some time, and arrives */
@@ -40,7 +38,7 @@ static inline float4 load_shared4(uint32_t address) {
 /* mbarriers: a phase is over when so many have arrived. */
 struct Barrier { uint32_t phases; uint16_t arrivals, missing; };
 static inline Barrier &barrier_at(uint32_t barrier) { return *(Barrier *)(shared_bytes + barrier); }
-static inline void barrier_init(uint32_t barrier, uint32_t arrivals = 1) { barrier_at(barrier) = {0, (uint16_t)arrivals, (uint16_t)arrivals}; }
+static inline void barrier_init(uint32_t barrier, uint32_t arrivals) { barrier_at(barrier) = {0, (uint16_t)arrivals, (uint16_t)arrivals}; }
 static inline void barrier_fence() {}
 static inline void barrier_arrive(uint32_t barrier) {
   Barrier &b = barrier_at(barrier);
@@ -51,11 +49,9 @@ static inline void barrier_wait(uint32_t barrier, uint32_t parity) {
   while (!barrier_poll(barrier, parity)) emulation::yield();
 }
 
-template <int N> static inline void copy_wait() { copy_wait_all_but(N); }
 #ifdef IFA_GPU_EMULATION_BULK
 #define IFA_GPU_BULK 1
 #endif
-static inline uint32_t count_up(uint32_t counter) { return (*(uint32_t *)(shared_bytes + counter))++; }
 
 }  // namespace sm80
 
