@@ -33,21 +33,27 @@ extern "C" ifa_status ifa_cuda_supports(const ifa_problem *problem, ifa_message 
 /* ---- kernels by head dimension ---- */
 
 typedef struct kernel_entry {
-  int dim, keys, rows, threads, ctas; /* padded head_dim; keys a block; query rows and threads a CTA; CTAs a multiprocessor */
+  int dim, keys, rows, threads; /* padded head_dim; keys a block; query rows and threads a CTA */
   size_t fixed_bytes, block_bytes, scratch_floats; /* shared memory without and for each block; per CTA, float sums between splits */
-  const void *channel, *token;
+  const void *kernel[2][2]; /* V per token; several splits */
 } kernel_entry;
 
-template <typename S> static constexpr kernel_entry entry(const void *channel, const void *token, int ctas) {
-  return {S::D, S::KEYS, S::ROWS, S::THREADS, ctas, sizeof(sm80::Shared<S>), S::BLOCK_BYTES, (size_t)sm80::SUMS_KEPT<S> * S::THREADS, channel, token};
+template <typename S> static kernel_entry entry() {
+  return {S::D, S::KEYS, S::ROWS, S::THREADS, sizeof(sm80::Shared<S>), S::BLOCK_BYTES, (size_t)sm80::SUMS_KEPT<S> * S::THREADS, {}};
 }
+/* The usual head dimensions have kernels of their own for one split; each is as long to compile again. */
 template <int D> static kernel_entry fast_entry() {
-  using S = sm80::Shape<D, 64, false>;
-  return entry<S>((const void *)sm80::attend<S>, (const void *)sm80::attend<sm80::Shape<D, 64, true>>, S::CTAS);
+  constexpr bool ALWAYS = D != 64 && D != 128;
+  kernel_entry k = entry<sm80::Shape<D, 64, false, true>>();
+  k.kernel[0][0] = (const void *)sm80::attend<sm80::Shape<D, 64, false, ALWAYS>>, k.kernel[0][1] = (const void *)sm80::attend<sm80::Shape<D, 64, false, true>>;
+  k.kernel[1][0] = (const void *)sm80::attend<sm80::Shape<D, 64, true, ALWAYS>>, k.kernel[1][1] = (const void *)sm80::attend<sm80::Shape<D, 64, true, true>>;
+  return k;
 }
 template <int D> static kernel_entry any_tile_entry() {
-  using S = sm80::Shape<D, 32, false>;
-  return entry<S>((const void *)sm80::attend_any_tile<S>, (const void *)sm80::attend_any_tile<sm80::Shape<D, 32, true>>, 1);
+  kernel_entry k = entry<sm80::Shape<D, 32, false, true>>();
+  k.kernel[0][0] = k.kernel[0][1] = (const void *)sm80::attend_any_tile<sm80::Shape<D, 32, false, true>>;
+  k.kernel[1][0] = k.kernel[1][1] = (const void *)sm80::attend_any_tile<sm80::Shape<D, 32, true, true>>;
+  return k;
 }
 
 static kernel_entry kernel_for(const ifa_problem *p) {
@@ -65,27 +71,22 @@ static kernel_entry kernel_for(const ifa_problem *p) {
 #endif
 }
 
-/* How many blocks the ring of a CTA may hold on this device: at least 2, all of a tile, and room for the outputs at the end; with less room than the kernel is made for, one CTA a multiprocessor. */
-static ifa_status choose_stages(const ifa_problem *p, const kernel_entry *k, int32_t *stages, ifa_message *message) {
-  int device, block = 0, multiprocessor = 0, reserved = 0;
+/* How many blocks the ring of a CTA may hold on this device: at least 2, and all of a tile; and how many CTAs it holds at once: one a multiprocessor. */
+static ifa_status choose_stages(const ifa_problem *p, const kernel_entry *k, int32_t *stages, int *ctas, ifa_message *message) {
+  int device, room = 0;
   cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&multiprocessor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&reserved, cudaDevAttrReservedSharedMemoryPerBlock, device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&room, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(ctas, cudaDevAttrMultiProcessorCount, device);
   if (error != cudaSuccess) return ifa_fail(message, IFA_NOT_AVAILABLE, "cuda-sm80: %s", cudaGetErrorString(error));
-  const int for_outputs = (int)ifa_ceil_div(4 * (int64_t)k->rows * k->dim, (int64_t)k->block_bytes), for_tile = p->kv_tile / k->keys;
-  const int needed = for_outputs > for_tile ? for_outputs > 2 ? for_outputs : 2 : for_tile > 2 ? for_tile : 2;
-  const int room[2] = {multiprocessor / k->ctas - reserved < block ? multiprocessor / k->ctas - reserved : block, block};
-  for (int i = 0; i < 2; i++) {
-    const int64_t fit = (room[i] - (int64_t)k->fixed_bytes) / (int64_t)k->block_bytes;
-    *stages = (int32_t)(fit < sm80::MAX_STAGES ? fit : sm80::MAX_STAGES);
-    if (*stages >= needed) return IFA_OK;
-  }
+  const int64_t for_tile = p->kv_tile / k->keys, needed = for_tile > 2 ? for_tile : 2, fit = (room - (int64_t)k->fixed_bytes) / (int64_t)k->block_bytes;
+  *stages = (int32_t)(fit < sm80::MAX_STAGES ? fit : sm80::MAX_STAGES);
+  if (fit >= needed) return IFA_OK;
   return ifa_fail(message, IFA_UNSUPPORTED, "head_dim %d with kv_tile %d needs %zu bytes of shared memory; the device has %d", (int)p->head_dim, (int)p->kv_tile,
-                  k->fixed_bytes + (size_t)needed * k->block_bytes, block);
+                  k->fixed_bytes + (size_t)needed * k->block_bytes, room);
 }
 
-static int64_t cta_count(const ifa_problem *p, const kernel_entry *k) { return p->batch * p->q_heads * ifa_ceil_div(p->nq, k->rows); }
+/* A CTA computes one after another. */
+static int64_t item_count(const ifa_problem *p, const kernel_entry *k) { return p->batch * p->q_heads * ifa_ceil_div(p->nq, k->rows); }
 
 /* ---- workspace ---- */
 
@@ -98,9 +99,10 @@ static size_t lay_out(ifa_gpu_params *a, const kernel_entry *k, uint8_t *base) {
     used += (bytes + 255) / 256 * 256;
     return (void *)at;
   };
+  a->packed.items = (ifa_gpu_item *)take((size_t)item_count(p, k) * sizeof(ifa_gpu_item));
   a->packed.blocks = (uint8_t *)take(blocks * k->block_bytes);
   bool several_splits = p->nk > p->kv_split;
-  a->packed.split_sums = several_splits ? (float *)take((size_t)cta_count(p, k) * k->scratch_floats * sizeof(float)) : nullptr;
+  a->packed.split_sums = several_splits ? (float *)take((size_t)item_count(p, k) * k->scratch_floats * sizeof(float)) : nullptr;
   return used;
 }
 
@@ -110,6 +112,8 @@ static ifa_gpu_params params_for(const ifa_problem *problem, const kernel_entry 
   a.keys = k->keys;
   a.block_count = (int32_t)ifa_ceil_div(a.p.nk, k->keys);
   a.dim_padded = k->dim;
+  a.rows = k->rows;
+  a.item_count = (int32_t)item_count(problem, k);
   return a;
 }
 
@@ -181,10 +185,12 @@ extern "C" ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inpu
   size_t needed = lay_out(&a, &k, (uint8_t *)workspace);
   if (needed > 0 && (status = check_pointer("workspace", workspace, true, 256, message)) != IFA_OK) return status;
   if (workspace_bytes < needed) return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace_bytes is %zu; %zu are needed", workspace_bytes, needed);
-  int64_t ctas = cta_count(&a.p, &k), matrices = a.p.batch * a.p.kv_heads;
-  if (ctas > INT32_MAX || matrices > 65535)
-    return ifa_fail(message, IFA_UNSUPPORTED, "%" PRId64 " blocks of rows and %" PRId64 " key matrices; cuda-sm80 has 2^31 - 1 and 65535", ctas, matrices);
-  if ((status = choose_stages(&a.p, &k, &a.stages, message)) != IFA_OK) return status;
+  int64_t items = item_count(&a.p, &k), matrices = a.p.batch * a.p.kv_heads;
+  if (items > INT32_MAX || matrices > 65535)
+    return ifa_fail(message, IFA_UNSUPPORTED, "%" PRId64 " blocks of rows and %" PRId64 " key matrices; cuda-sm80 has 2^31 - 1 and 65535", items, matrices);
+  int ctas = 0;
+  if ((status = choose_stages(&a.p, &k, &a.stages, &ctas, message)) != IFA_OK) return status;
+  if (ctas > items) ctas = (int)items;
   a.in = *inputs;
   a.o = outputs->o;
   a.lse = outputs->lse;
@@ -193,11 +199,10 @@ extern "C" ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inpu
 #endif
 
   void *arguments[] = {&a};
-  if (a.block_count > 0) {
-    cudaLaunchKernel((const void *)pack, dim3((unsigned)a.block_count, (unsigned)matrices), dim3(PACK_THREADS), arguments, 0, (cudaStream_t)stream);
-    if ((status = check_launch("pack", message)) != IFA_OK) return status;
-  }
-  const void *kernel = a.p.v_scale == IFA_SCALE_TOKEN || a.p.v_scale == IFA_SCALE_TOKEN_CHANNEL ? k.token : k.channel;
+  cudaLaunchKernel((const void *)pack, dim3((unsigned)(a.block_count > 0 ? a.block_count : 1), (unsigned)matrices), dim3(PACK_THREADS), arguments, 0, (cudaStream_t)stream);
+  if ((status = check_launch("pack", message)) != IFA_OK) return status;
+  const bool per_token = a.p.v_scale == IFA_SCALE_TOKEN || a.p.v_scale == IFA_SCALE_TOKEN_CHANNEL;
+  const void *kernel = k.kernel[per_token][a.packed.split_sums != nullptr];
   const size_t shared_bytes = k.fixed_bytes + (size_t)a.stages * k.block_bytes;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
   cudaLaunchKernel(kernel, dim3((unsigned)ctas), dim3((unsigned)k.threads), arguments, shared_bytes, (cudaStream_t)stream);

@@ -15,30 +15,38 @@
 
 #include "common/contract.h"
 #include "common/operand.h"
+#include "gpu/masks.cuh"
 #include "gpu/params.h"
 #include "gpu/ring.cuh"
 
 namespace sm80 {
 
-/* What a kernel is compiled for. DIM: head_dim, padded; BLOCK: keys of a block, 32 or 64; PER_TOKEN: V has a scale per token (section 8). */
-template <int DIM, int BLOCK, bool PER_TOKEN> struct Shape {
+/* What a kernel is compiled for. DIM: head_dim, padded; BLOCK: keys of a block, 32 or 64; PER_TOKEN: V has a scale per token (section 8);
+ * SEVERAL: there may be several splits (without their code the kernel is a quarter smaller, and 4% faster on short sequences). */
+template <int DIM, int BLOCK, bool PER_TOKEN, bool SEVERAL> struct Shape {
   static constexpr int D = DIM, KEYS = BLOCK;
-  static constexpr bool TOKEN = PER_TOKEN;
-  static constexpr int WARPS = 4;                             /* a CTA */
-  static constexpr int CTAS = D <= 64 ? 3 : 2;                /* a multiprocessor: bounds the registers to 168 or 255 */
+  static constexpr bool TOKEN = PER_TOKEN, SPLITS = SEVERAL;
+  static constexpr int WARPS = KEYS == 32 ? 4 : D <= 64 ? 12 : 8; /* a CTA: multiples of 4, one for each scheduler */
   static constexpr int THREADS = 32 * WARPS, ROWS = 16 * WARPS;
   static constexpr int NT = KEYS / 8, KC = KEYS / 32;         /* n8 tiles of S; k32 chunks of P */
   static constexpr int QK_GROUPS = D / 32 * KC;               /* QK^T in groups of 32 channels by 32 keys */
   static constexpr int PV_GROUPS = D / 32;                    /* PV in groups of 32 channels */
   static constexpr int SUMS = D / 2;                          /* accumulators a thread */
+  static constexpr bool Q_KEPT = KEYS == 64 && D <= 128;      /* Q's fragments stay in registers */
+  static constexpr int OUTPUT_CHANNELS = Q_KEPT && D % 64 == 0 ? 64 : 32; /* of them a warp writes its rows at a time, */
+  static constexpr bool OUTPUT_OVER_Q = !Q_KEPT && D >= 128;             /* through the memory of its Q, if that is large enough and not needed any more */
   static constexpr uint32_t BLOCK_BYTES = IFA_GPU_BLOCK_BYTES(D, KEYS), COPIED = TOKEN ? BLOCK_BYTES : IFA_GPU_AT_V_SCALE16(D, KEYS);
   using TileRing = Ring<BLOCK_BYTES, COPIED, WARPS>;
 };
 
-/* Blocks follow, as many as the ring has; at the end they make room for the outputs. */
+enum { ITEMS_KEPT = 32 }; /* the first of a CTA's items are in shared memory */
+
+/* A CTA's shared memory; the ring's blocks follow. Each warp has its own part of all that is here but the barriers. */
 template <class S> struct Shared {
-  int8_t q[S::ROWS * S::D]; /* swizzled as K */
-  float factor[S::D];       /* of the channels, at the end */
+  int8_t q[S::WARPS][16 * S::D]; /* swizzled as K; if its fragments are kept: the next rows' Q */
+  uint8_t output[S::OUTPUT_OVER_Q ? 1 : S::WARPS][S::OUTPUT_OVER_Q ? 16 : 16 * S::OUTPUT_CHANNELS * 4];
+  ifa_gpu_item items[ITEMS_KEPT];
+  float q_scale[S::WARPS][16]; /* of the rows in q */
   RingBarriers barriers;
 };
 
@@ -74,36 +82,35 @@ __device__ __forceinline__ float quad_max(float x) {
   return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
 }
 
-/* ---- section 3: masks ---- */
-
-/* Keys that row i sees, clipped to 0 .. nk. Rows beyond nq see none. */
-__device__ __forceinline__ int live_first(const ifa_problem &p, int64_t i) {
-  int64_t first = i + p.nk - p.nq - p.window + 1;
-  return (int)(p.window && first > 0 ? (first < p.nk ? first : p.nk) : 0);
-}
-__device__ __forceinline__ int live_end(const ifa_problem &p, int64_t i) {
-  int64_t position = i + p.nk - p.nq, end = p.causal ? position + 1 : p.window ? position + p.window : p.nk;
-  return (int)(i >= p.nq || end < 0 ? 0 : end < p.nk ? end : p.nk);
-}
-
 /* ---- fragments and products ---- */
 
 /* Where this lane reads fragments: shared addresses; those of K and V in place 0. Chunk c of 32 channels of a row of Q or K lies at a XOR, four of them in 128 bytes. */
 template <class S> struct Lane {
   static constexpr int CHUNKS = S::D < 128 ? S::D / 32 : 4;
-  uint32_t q[CHUNKS]; /* its row of the warp's Q */
+  uint32_t warp_q;
+  uint32_t q[CHUNKS]; /* its row of the warp's Q; not there if fragments are kept: they are loaded but once, and registers are few */
   uint32_t k[CHUNKS]; /* its row of 16 of K's */
   uint32_t v;         /* its row and chunk of V's: 8 rows by 4 chunks, or 16 by 2 */
   uint32_t scales;    /* of its keys */
   uint32_t tile;      /* the tile's scale; b */
 
-  __device__ __forceinline__ Lane(uint32_t warp_q, uint32_t place0) {
+  static __device__ __forceinline__ uint32_t q_address(uint32_t warp_q, int c) {
+    const int lane = threadIdx.x & 31;
+    return warp_q + (lane & 15) * S::D + ((((lane >> 4) ^ IFA_GPU_SWIZZLE(S::D, lane & 7)) * 16) ^ (c * 32));
+  }
+  __device__ __forceinline__ Lane(uint32_t q_of_warp, uint32_t place0) : warp_q(q_of_warp) {
     const int lane = threadIdx.x & 31, low = lane & 7;
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
-      q[c] = warp_q + (lane & 15) * S::D + ((((lane >> 4) ^ IFA_GPU_SWIZZLE(S::D, low)) * 16) ^ (c * 32));
       k[c] = place0 + (low + (lane >> 4) * 8) * S::D + ((((lane >> 3 & 1) ^ IFA_GPU_SWIZZLE(S::D, low)) * 16) ^ (c * 32));
-      asm volatile("" : "+r"(q[c]), "+r"(k[c])); /* keep them: computing them again in every step costs more */
+      asm volatile("" : "+r"(k[c])); /* keep them: computing them again in every step costs more */
+    }
+    if (!S::Q_KEPT) {
+#pragma unroll
+      for (int c = 0; c < CHUNKS; c++) {
+        q[c] = q_address(warp_q, c);
+        asm volatile("" : "+r"(q[c]));
+      }
     }
     const int row = S::KC == 2 ? low : low + (lane >> 4) * 8, chunk = S::KC == 2 ? lane >> 3 : lane >> 3 & 1;
     v = place0 + IFA_GPU_AT_V(S::D, S::KEYS) + row * S::KEYS + (chunk ^ IFA_GPU_SWIZZLE(S::KEYS, low)) * 16;
@@ -118,7 +125,9 @@ template <class S> struct Lane {
 };
 
 /* Q's fragments of chunk c. */
-template <class S> __device__ __forceinline__ void load_q_fragments(uint32_t (&q)[4], const Lane<S> &lane, int c) { load_matrices(q, lane.q[c & 3] + (c & ~3) * 32); }
+template <class S> __device__ __forceinline__ void load_q_fragments(uint32_t (&q)[4], const Lane<S> &lane, int c) {
+  load_matrices(q, S::Q_KEPT ? lane.q_address(lane.warp_q, c) : lane.q[c & 3] + (c & ~3) * 32);
+}
 
 /* Group g's fragments of K: of 16 keys each. */
 template <class S> __device__ __forceinline__ void load_k_fragments(uint32_t (&b)[2][4], const Lane<S> &lane, uint32_t place, int g) {
@@ -144,7 +153,7 @@ template <class S, int KEPT> __device__ __forceinline__ void multiply_scores(int
 #pragma unroll
   for (int g = 0; g < S::QK_GROUPS; g++) {
     const int c = g / S::KC;
-    if (KEPT == 1 && g % S::KC == 0) load_q_fragments<S>(q[0], lane, c);
+    if (!S::Q_KEPT && g % S::KC == 0) load_q_fragments<S>(q[0], lane, c);
     if (g + 1 < S::QK_GROUPS) load_k_fragments<S>(b[(g + 1) & 1], lane, place, g + 1);
     multiply_qk<S>(s, q[KEPT == 1 ? 0 : c], b[g & 1], g);
   }
@@ -167,10 +176,10 @@ template <class S> __device__ __forceinline__ void multiply_pv(Warp<S> &w, const
 }
 
 /* 0, but not before these fragments are in registers, and with them all that was asked for before: loads return in order. */
-template <class S> __device__ __forceinline__ uint32_t zero_after(const uint32_t (&v)[2 * S::KC][4], const ifa_problem &p) {
+template <int N> __device__ __forceinline__ uint32_t zero_after(const uint32_t (&fragments)[N][4], const ifa_problem &p) {
   uint32_t any = 0;
 #pragma unroll
-  for (int n = 0; n < 2 * S::KC; n++) any |= v[n][0];
+  for (int n = 0; n < N; n++) any |= fragments[n][0];
   return any & (uint32_t)(p.head_dim >> 31); /* the compiler does not know that this is 0 */
 }
 
@@ -294,6 +303,27 @@ template <class S> __device__ __forceinline__ void move_units(Warp<S> &w, const 
     if (ways) w.l[h] = (threadIdx.x & 3) == 0 ? (sum[h] << octaves_left(up[h])) >> octaves_right(up[h]) : 0; /* gathered, for floor(a + b) is not floor(a) + floor(b) */
   }
   if (!S::TOKEN) shift_acc(w, up, ways);
+}
+
+/* acc of rows h, `up` octaves up. */
+template <class S> __device__ __forceinline__ void raise_acc(Warp<S> &w, int h, int up) {
+  const int right = min(up, 31);
+#pragma unroll
+  for (int i = 0; i < S::D / 8; i++)
+#pragma unroll
+    for (int j = 2 * h; j < 2 * h + 2; j++) w.acc[i][j] >>= right;
+}
+
+/* The same where no row falls. most: of row h in lane h of each quad, the pattern of its largest u, which is not negative. */
+template <class S> __device__ __forceinline__ void raise_units(Warp<S> &w, int most, const float (&r)[2]) {
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    const float x = __fmul_rn(__int_as_float(__shfl_sync(~0u, most, (threadIdx.x & 28) | h)), r[h]);
+    const int sum = quad_sum(w.l[h]), up = max(__float2int_rd(x) + 1 - w.unit[h], 0);
+    w.unit[h] += up;
+    w.l[h] = (threadIdx.x & 3) == 0 ? sum >> min(up, 31) : 0;
+    if (!S::TOKEN) raise_acc(w, h, up);
+  }
 }
 
 template <class S> __device__ __forceinline__ void move_value_units(Warp<S> &w, const int (&want)[2], const bool (&moves)[2], int growth_keys) {
@@ -425,6 +455,23 @@ __device__ __forceinline__ uint32_t quad_largest(const uint32_t (&highest)[2]) {
   uint32_t most = max_half2(__byte_perm(highest[0], highest[1], 0x5410), __byte_perm(highest[0], highest[1], 0x7632));
   most = max_half2(most, __shfl_xor_sync(~0u, most, 1));
   return max_half2(most, __shfl_xor_sync(~0u, most, 2));
+}
+
+/* factor[h]: what takes y to P, twice. Where all y are 0 any number will do. */
+template <class S> __device__ __forceinline__ void value_factors(const Warp<S> &w, uint32_t (&factor)[2], int exponent) {
+#pragma unroll
+  for (int h = 0; h < 2; h++) factor[h] = w.value_unit[h] == IFA_NO_UNIT ? 0u : twice(half_pow2(min(w.unit[h] + exponent - w.value_unit[h], 15)));
+}
+
+/* Where no U' falls. */
+template <class S> __device__ __forceinline__ void raise_values(Warp<S> &w, int exponent, uint32_t most) {
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    const uint32_t largest = h ? most >> 16 : most & 0xffffu;
+    const int up = largest != 0 ? max(w.unit[h] + exponent - ifa_value_shift((uint16_t)largest) - w.value_unit[h], 0) : 0;
+    w.value_unit[h] += up;
+    raise_acc(w, h, up);
+  }
 }
 
 /* U' follows the tile's largest y. factor[h]: what takes y to P, twice; it depends on the units and b only: where all y are 0 any number will do. */

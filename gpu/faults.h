@@ -19,9 +19,12 @@
   R(refill_not_awaited, "pipeline", "a place is filled again without waiting until every warp has given it back")                            \
   R(next_tile_polled_in_its_place, "pipeline", "whether the next tile has come is asked of the place of this one")                           \
   R(wrap_polled_with_old_parity, "pipeline", "where the ring wraps, whether the next tile has come is asked with the parity of the round before") \
-  R(q_barrier_missing, "pipeline", "no barrier of the CTA between the loading of Q and its use")                                              \
+  R(q_barrier_missing, "pipeline", "Q is read without waiting for its copies, nor for the lanes that asked for them")                           \
+  X(next_q_over_this, "pipeline", "the next rows' Q takes the place of Q before that has been read")                                            \
   R(pack_barrier_missing, "pipeline", "packing: no barrier between V's rows and their transpose")                                             \
   X(refill_of_tile_before, "pipeline", "a place is filled again with the tile before the one that it is waited for")                          \
+  X(first_tile_of_item_for_all, "pipeline", "where the next rows' tiles begin, each warp fills a place with the first of them")                 \
+  X(blocks_of_item_before, "pipeline", "the tiles for the next rows begin with the first of those before")                                      \
   X(ring_from_key_0, "pipeline", "window: the blocks come from key 0 on, not from the first that the CTA looks at")                          \
   X(v_scales_not_copied, "pipeline", "V per token: a tile's copy ends 64 bytes early, in V's scales")                                        \
   E(one_warp_late, "pipeline", "in every step one warp of the CTA is late, each in turn",                                                     \
@@ -61,6 +64,13 @@
   X(unit_of_first_block, "units", "tiles of several blocks: the unit follows the largest of the first")                                      \
   X(largest_of_dead_keys, "units", "in a tile that a mask cuts the unit follows keys that are not live")                                        \
   X(largest_of_negative_patterns, "units", "the largest of scores that are all negative is taken by their patterns as integers: the least")   \
+  X(fall_taken_for_rise, "units", "rows that fall in a tile that is as those before take the way of rows that rise")                            \
+  X(rise_vote_of_one_lane, "units", "whether rows rise and none falls is the answer of the warp's first thread")                                \
+  X(rise_of_other_row, "units", "where rows rise, each gets the largest of the other of two rows")                                              \
+  X(rise_of_first_row_half, "units", "where rows rise, acc of rows g + 8 is not shifted")                                                       \
+  X(rise_of_l_in_parts, "units", "where rows rise, each thread shifts its own part of l")                                                       \
+  X(rise_in_index_missing, "units", "where rows rise, the weights from then on are made with the units before")                                 \
+  X(rise_in_fall_test_missing, "units", "where rows rise, whether they fall is tested with the units before")                                   \
   X(unit_falls_at_tau, "units", "the unit falls if x < U - tau: where floor(x) + 1 is U - tau already")                                        \
   X(l_shifted_in_parts, "units", "each thread shifts its own part of l: the parts' floors")                                                   \
   X(gathered_l_kept_by_all, "units", "all four threads keep the l that was gathered")                                                         \
@@ -71,6 +81,7 @@
   /* ---- weights ---- */                                                                                                                      \
   X(weight_not_saturated, "weights", "the weight's argument is not clamped to 0 .. 1")                                                        \
   X(weights_before_move, "weights", "weights begun before the unit moved are kept")                                                          \
+  X(weights_before_rise, "weights", "where rows rise, weights begun before are kept")                                                           \
   X(fraction_not_complemented, "weights", "the polynomial gets the fraction, not its complement")                                             \
   X(round_constant_in_one_half, "weights", "the constant that rounds two weights is in one half of the pair only")                            \
   X(row_sum_signed, "weights", "l takes the weights for signed bytes")                                                                        \
@@ -82,6 +93,13 @@
   X(value_rise_unnoticed, "weights", "V per token: whether U' stays is tested for a fall only")                                              \
   X(value_test_of_other_row, "weights", "V per token: whether U' stays is tested with the units of the other of two rows")                   \
   X(value_factor_of_old_unit, "weights", "V per token: what takes y to P is kept where U has moved")                                         \
+  X(rise_in_value_factor_missing, "weights", "V per token: where U rises, what takes y to P is kept")                                           \
+  X(rise_in_value_test_missing, "weights", "V per token: where U rises, whether U' stays is tested with the U before")                          \
+  X(value_fall_taken_for_rise, "weights", "V per token: where U' falls in a tile that is as those before, it takes the way of a rise")          \
+  X(value_rise_of_other_row, "weights", "V per token: where U' rises, each row gets the largest of the other of two")                           \
+  X(value_rise_in_factor_missing, "weights", "V per token: where U' rises, what takes y to P is kept")                                          \
+  X(value_rise_in_test_missing, "weights", "V per token: where U' rises, whether it stays is tested with the U' before")                        \
+  X(weights_before_value_rise, "weights", "V per token: where U' rises, weights made before are kept")                                          \
   X(largest_v_scale_of_half, "weights", "V per token: b is taken from the tile's first 32 keys")                                              \
   X(live_exponent_of_whole_tile, "weights", "V per token: b is the whole tile's also where a mask cuts it")                                   \
   X(exponent_of_first_block, "weights", "V per token, tiles of several blocks: b is the first block's")                                      \
@@ -101,9 +119,16 @@
   X(split_sums_not_reset, "mask", "the sums between splits begin with what lies there")                                                       \
   X(split_keeps_l, "mask", "l is not cleared after a split")                                                                                  \
   X(last_split_not_merged, "mask", "the last split has no part in the output")                                                                \
+  X(sums_of_empty_rows, "mask", "rows without a key get the sums between splits that lie there")                                                \
   R(split_sums_shared, "mask", "all CTAs keep their sums between splits in one place")                                                        \
   /* ---- heads, blocks, output ---- */                                                                                                        \
-  X(blocks_and_heads_exchanged, "output", "the head is the CTA's number / blocks, the block its number / heads")                              \
+  X(items_of_odd_rounds_off_by_one, "output", "items from the back, counted from 1: the round's first is left out, the next's taken twice")     \
+  X(items_kept_again, "output", "instead of items that are not in shared memory, those that are there are taken again")                         \
+  E(items_from_the_front, "output", "a CTA's items are counted from the front in all rounds",                                                   \
+    "Each item still is one CTA's in one round; which CTA's and when decides nothing in its rows' bits.")                                       \
+  X(q_of_item_before, "output", "the next rows get Q and its scales of the rows before")                                                        \
+  X(q_scales_of_item_before, "output", "the next rows get Q's scales of the rows before")                                                       \
+  X(blocks_and_heads_exchanged, "output", "the head is the item's number / blocks, the block its number / heads")                               \
   X(batch_of_kv_heads, "output", "the batch is the matrix' number / Hkv")                                                                     \
   X(kv_head_modulo, "output", "query head h reads key/value head h % Hkv, here of the packed tiles")                                          \
   X(matrix_pitch_rounded_down, "output", "packed: nk / tile tiles a matrix, not rounded up")                                                  \
@@ -111,10 +136,11 @@
   X(row_sum_of_one_lane, "output", "the output is divided by the thread's own part of l")                                                     \
   X(row_sum_of_wrong_quad, "output", "the output is divided by the l of the wrong row: of lane g, not of lane 4g")                           \
   R(stage_barrier_missing, "output", "between storing and loading the output in shared memory half of the warp is not waited for")           \
-  R(output_over_blocks, "output", "no barrier between the last use of the blocks and the output, which takes their place")                   \
+  R(stage_reused_early, "output", "half of the warp stores the next channels of the output while these are read")                               \
   X(stage_swizzle_missing, "output", "the output is stored in shared memory with a swizzle and read without")                                \
   X(factors_of_first_32, "output", "all channels get the factors of the first 32")                                                           \
   X(division_not_corrected, "output", "O times the reciprocal of L, without the two corrections")                                             \
+  X(output_power_in_one_factor, "output", "V per token: 2^(E' - E) is one factor, clamped to binary32's normal numbers")                        \
   X(output_pair_past_row, "output", "odd head_dim: an element more than a row has is written")                                               \
   X(last_row_unwritten, "output", "the last row is not written if nq is no multiple of 8")                                                    \
   R(rows_beyond_nq_clamped, "output", "rows beyond nq are written too, to the last row")                                                      \

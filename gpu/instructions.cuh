@@ -18,6 +18,10 @@ __device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint
 __device__ __forceinline__ void copy16(uint32_t to, const void *from, bool real = true) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(real ? 16 : 0) : "memory");
 }
+/* 4 bytes likewise. */
+__device__ __forceinline__ void copy4(uint32_t to, const void *from, bool real) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(real ? 4 : 0) : "memory");
+}
 /* Until all of this thread's are there. */
 __device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 

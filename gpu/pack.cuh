@@ -5,6 +5,7 @@
 
 #include "common/contract.h"
 #include "common/operand.h"
+#include "gpu/masks.cuh"
 #include "gpu/params.h"
 
 enum { PACK_THREADS = 256 };
@@ -27,7 +28,21 @@ __device__ __forceinline__ int4 row_chunk(const ifa_problem &p, ifa_type type, i
   return chunk.all;
 }
 
-/* grid (blocks, batch * kv_heads) */
+/* Rows that see most keys come first (causal); heads that share K and V lie together. */
+__device__ __forceinline__ ifa_gpu_item make_item(const ifa_gpu_params &a, uint32_t number) {
+  const ifa_problem &p = a.p;
+  const uint32_t heads = (uint32_t)(p.batch * p.q_heads), row_blocks = (uint32_t)a.item_count / heads, group = (uint32_t)(p.q_heads / p.kv_heads);
+  ifa_gpu_item item;
+  item.matrix = number % heads, item.batch = item.matrix / (uint32_t)p.q_heads, item.head = item.matrix % (uint32_t)p.q_heads;
+  item.kv_matrix = item.batch * (uint32_t)p.kv_heads + item.head / group;
+  item.row0 = (int32_t)(row_blocks - 1 - number / heads) * a.rows;
+  item.first_key = live_first(p, item.row0) / p.kv_tile * p.kv_tile;
+  item.steps = max((live_end(p, min((int64_t)item.row0 + a.rows, p.nq) - 1) - item.first_key + a.keys - 1) / a.keys, 0);
+  item.first_block = (int32_t)item.kv_matrix * a.block_count + item.first_key / a.keys;
+  return item;
+}
+
+/* grid (blocks or, where there are none, 1; batch * kv_heads) */
 static __global__ void __launch_bounds__(PACK_THREADS) pack(__grid_constant__ const ifa_gpu_params a) {
   __shared__ __align__(16) int8_t rows[64 * (IFA_MAX_HEAD_DIM + 16)];
   __shared__ uint32_t largest;
@@ -38,6 +53,9 @@ static __global__ void __launch_bounds__(PACK_THREADS) pack(__grid_constant__ co
   float *const scales = (float *)(to + IFA_GPU_AT_SCALES(dim, keys));
   const bool per_token = p.v_scale == IFA_SCALE_TOKEN || p.v_scale == IFA_SCALE_TOKEN_CHANNEL;
 
+  for (int64_t i = (blockIdx.y * (int64_t)max(a.block_count, 1) + block) * PACK_THREADS + threadIdx.x; i < a.item_count; i += (int64_t)max(a.block_count, 1) * p.batch * p.kv_heads * PACK_THREADS)
+    a.packed.items[i] = make_item(a, (uint32_t)i);
+  if (a.block_count == 0) return;
   for (int i = (int)threadIdx.x; i < keys * chunks; i += PACK_THREADS) {
     int token = i / chunks, d = i % chunks * 16;
     *(int4 *)(to + token * dim + ((i % chunks) ^ IFA_GPU_SWIZZLE(dim, token)) * 16) = row_chunk(p, p.k_type, p.k_stride, a.in.k, batch, head, first + token, d);

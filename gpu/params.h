@@ -20,7 +20,17 @@
 #define IFA_GPU_AT_V_SCALE16(dim, keys) (IFA_GPU_AT_SCALES(dim, keys) + ((keys) + 4) * 4)
 #define IFA_GPU_BLOCK_BYTES(dim, keys) (IFA_GPU_AT_V_SCALE16(dim, keys) + (keys) * 2)
 
+/* What a CTA computes at a time: some query rows of one head. */
+typedef struct ifa_gpu_item {
+  uint32_t matrix, batch, head, kv_matrix; /* of Q (batch * q_heads + head); of K and V */
+  int32_t row0;        /* the first row */
+  int32_t first_key;   /* the first key that one of them sees, down to a whole tile; */
+  int32_t steps;       /* so many blocks from there on */
+  int32_t first_block; /* the first of them, among all blocks */
+} ifa_gpu_item;
+
 typedef struct ifa_gpu_packed {
+  ifa_gpu_item *items; /* those with most keys first */
   uint8_t *blocks;   /* [matrix][block][IFA_GPU_BLOCK_BYTES] */
   float *split_sums; /* per CTA and thread: float sums between splits; NULL if there is one split */
 } ifa_gpu_packed;
@@ -32,6 +42,8 @@ typedef struct ifa_gpu_params {
   float *lse;
   ifa_gpu_packed packed;
   int32_t keys;        /* of a block */
+  int32_t rows;        /* of an item */
+  int32_t item_count;
   int32_t block_count; /* of all keys */
   int32_t stages;      /* blocks in shared memory */
   int32_t dim_padded;  /* 32, 64, 96, 128, 192 or 256 */

@@ -6,16 +6,14 @@
 #ifndef IFA_GPU_STAGES_CUH
 #define IFA_GPU_STAGES_CUH
 
+#include "gpu/masks.cuh"
 #include "gpu/params.h"
 
 namespace sm80 {
 
 #ifdef IFA_GPU_STAGES
 
-/* of attention_parts.cuh */
-__device__ __forceinline__ int live_first(const ifa_problem &p, int64_t i);
-__device__ __forceinline__ int live_end(const ifa_problem &p, int64_t i);
-__device__ __forceinline__ int quad_sum(int x);
+__device__ __forceinline__ int quad_sum(int x); /* of attention_parts.cuh */
 
 /* First index of the stages: the number of row i of the matrix among the computed rows; -1 if it is not one. */
 __device__ __forceinline__ int64_t stage_number(const ifa_gpu_params &a, int64_t matrix, int64_t i) {

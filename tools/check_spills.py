@@ -16,8 +16,8 @@ V_SCALES = {0: "V per channel", 1: "V per token"}
 MAIN = [(a, d, v) for a in ARCHITECTURES for d in HEAD_DIMS for v in V_SCALES]
 SPILL_FREE = MAIN
 
-# sm80::attend<Shape<head_dim, 64, V per token>>, the kernel for tiles of 64 keys, as the compiler mangles it.
-KERNEL = re.compile(r"attendINS_5ShapeILi(\d+)ELi64ELb([01])EEE")
+# sm80::attend<Shape<head_dim, 64, V per token, several splits>>, the kernels for tiles of 64 keys, as the compiler mangles them.
+KERNEL = re.compile(r"attendINS_5ShapeILi(\d+)ELi64ELb([01])ELb[01]EEE")
 
 
 def kernels_of(log):

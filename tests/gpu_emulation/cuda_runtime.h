@@ -5,7 +5,7 @@
 #include "tests/gpu_emulation/emulation.h"
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2 };
-enum { cudaDevAttrComputeCapabilityMajor, cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMaxSharedMemoryPerMultiprocessor, cudaDevAttrReservedSharedMemoryPerBlock };
+enum { cudaDevAttrComputeCapabilityMajor, cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount };
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
@@ -28,10 +28,8 @@ static inline cudaError_t cudaDeviceGetAttribute(int *value, int attribute, int)
 #else
   const int major = 8, shared = 100 << 10; /* 8.6 and 8.9, which have least */
 #endif
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? major
-           : attribute == cudaDevAttrMaxSharedMemoryPerMultiprocessor ? shared
-           : attribute == cudaDevAttrReservedSharedMemoryPerBlock ? 1024
-                                                                  : shared - 1024;
+  const int multiprocessors = 3; /* few, so that a CTA has several items */
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? major : attribute == cudaDevAttrMultiProcessorCount ? multiprocessors : shared - 1024;
   return cudaSuccess;
 }
 static inline cudaError_t cudaFuncSetAttribute(const void *, int, int) { return cudaSuccess; }

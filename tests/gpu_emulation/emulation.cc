@@ -16,7 +16,7 @@ thread_local __align__(128) uint8_t shared_bytes[SHARED_BYTES];
 
 namespace emulation {
 
-thread_local dim3 thread, block;
+thread_local dim3 thread, block, grid;
 long long rounds;
 
 [[noreturn]] void fail(const char *what) {
@@ -34,7 +34,7 @@ static void finish(const Copy &c) {
 }
 
 /* Copies that come at some time, and then arrive at a barrier. */
-struct Arrival { std::vector<Copy> copies; uint32_t barrier; };
+struct Arrival { std::vector<Copy> copies; uint32_t barrier; int thread; /* that waits for them; -1: none does */ };
 
 struct Thread {
   jmp_buf here;
@@ -158,10 +158,10 @@ static void run_cta() {
   if (!arrivals.empty()) fail("the CTA ended before its copies");
 }
 
-void run(void (*kernel)(void *), void *argument, dim3 grid, dim3 cta, size_t shared) {
+void run(void (*kernel)(void *), void *argument, dim3 size, dim3 cta, size_t shared) {
   if (cta.x % 32 || cta.x > THREADS || cta.y * cta.z != 1 || shared > SHARED_BYTES) fail("a launch that cannot be");
   body = kernel, body_argument = argument, count = (int)cta.x;
-  thread = dim3(0, 0, 0);
+  thread = dim3(0, 0, 0), grid = size;
   for (unsigned z = 0; z < grid.z; z++)
     for (unsigned y = 0; y < grid.y; y++)
       for (unsigned x = 0; x < grid.x; x++) {
@@ -182,17 +182,23 @@ void copy16(uint32_t to, const void *from, bool real) {
   if (to % 16 || (real && (uintptr_t)from % 16)) emulation::fail("cp.async: not aligned");
   threads[running].copies.push_back({to, 16, real ? from : nullptr});
 }
+void copy4(uint32_t to, const void *from, bool real) {
+  if (to % 4 || (real && (uintptr_t)from % 4)) emulation::fail("cp.async: not aligned");
+  threads[running].copies.push_back({to, 4, real ? from : nullptr});
+}
 void wait_for_copies() {
+  for (size_t n = emulation::arrivals.size(); n-- > 0;)
+    if (emulation::arrivals[n].thread == running) emulation::finish_copies(n);
   for (const emulation::Copy &c : threads[running].copies) emulation::finish(c);
   threads[running].copies.clear();
 }
 void arrive_after_copies(uint32_t barrier) {
-  emulation::arrivals.push_back({threads[running].copies, barrier});
+  emulation::arrivals.push_back({threads[running].copies, barrier, running});
   threads[running].copies.clear();
 }
 void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier) {
   if (to % 16 || (uintptr_t)from % 16 || bytes % 16) emulation::fail("cp.async.bulk: not aligned");
-  emulation::arrivals.push_back({{{to, bytes, from}}, barrier});
+  emulation::arrivals.push_back({{{to, bytes, from}}, barrier, -1});
 }
 }
 

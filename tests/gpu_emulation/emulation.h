@@ -48,7 +48,7 @@ static inline float2 make_float2(float x, float y) { return {x, y}; }
 
 namespace emulation {
 
-extern thread_local dim3 thread, block;
+extern thread_local dim3 thread, block, grid;
 extern long long rounds; /* of the threads of a CTA */
 
 [[noreturn]] void fail(const char *what);
@@ -96,6 +96,7 @@ void run(void (*kernel)(void *), void *argument, dim3 grid, dim3 cta, size_t sha
 
 #define threadIdx (emulation::thread)
 #define blockIdx (emulation::block)
+#define gridDim (emulation::grid)
 
 /* Ten a round: a thread that asks lets the others run. */
 static inline long long clock64() { return emulation::yield(), 10 * emulation::rounds; }

@@ -8,8 +8,9 @@ namespace sm80 {
 
 extern "C" { /* one of each, whatever this namespace is called: gpu/mutants.cu gives it another name */
 extern thread_local __align__(128) uint8_t shared_bytes[]; /* the CTA's; shared addresses count from its start */
-/* Copies of 16 bytes come when they are waited for, not before; or, if the thread is to arrive at a barrier after them, at some time. */
+/* Copies of 16 and of 4 bytes come when they are waited for, not before; or, if the thread is to arrive at a barrier after them, at some time. */
 void copy16(uint32_t to, const void *from, bool real = true); /* not real: zeros */
+void copy4(uint32_t to, const void *from, bool real);
 void wait_for_copies();
 void arrive_after_copies(uint32_t barrier);
 void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier); /* comes at some time, and arrives */
