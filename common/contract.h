@@ -10,6 +10,8 @@
 
 #define IFA_LOG2E 1.44269504f          /* log2(e) rounded to binary32: 0x3fb8aa3b */
 #define IFA_OCTAVES 30                 /* span of the weight function below a row's unit */
+#define IFA_INDEX_ZERO 12288           /* 1.5 * 2^13: what is added to x - U + 30, so that n is the low bits of the sum, */
+#define IFA_INDEX_ZERO_BITS 0x46400000u /* and its pattern as a binary32 */
 #define IFA_WEIGHT_TOP 30720           /* largest weight index: 1024 steps an octave */
 #define IFA_WEIGHT_MAX 255             /* largest weight */
 #define IFA_MAX_PRODUCT 32640          /* 255 * 128: largest |P * V| */
@@ -25,8 +27,12 @@ IFA_FN float ifa_score(int32_t s, float k_scale) { return ifa_mul((float)s, k_sc
 
 /* ---- 5. Units -------------------------------------------------------------------------------------------------- */
 
-/* e_it: the least integer that is certainly above every score of the tile. `largest` is max_j u_ij over the live keys. */
-IFA_FN int32_t ifa_tile_unit(float largest, float r) { return (int32_t)floorf(ifa_mul(largest, r)) + 1; }
+/* e_it: the least integer that is certainly above every score of the tile. `largest` is max_j u_ij over the live keys. A negative one is below 0 even where
+ * its product is too small for a binary32. */
+IFA_FN int32_t ifa_tile_unit(float largest, float r) {
+  float x = ifa_mul(largest, r);
+  return x == 0.0f && largest < 0.0f ? 0 : (int32_t)floorf(x) + 1;
+}
 
 /* How far accumulators of magnitude at most `magnitude` (>= 0) may be shifted left when `growth` may still be added to them:
  * the largest k in 0..wanted with magnitude * 2^k <= 2^31 - 1 - growth. */
@@ -56,13 +62,13 @@ IFA_FN int32_t ifa_shift(int32_t x, int32_t up) {
 
 /* ---- 6. Weights: a function of one integer -------------------------------------------------------------------- */
 
-/* n_ij in 0..30720: where the score lies below the unit, in 1/1024 octaves from the bottom of 30. Every step is one operation:
- * (30 - U)/32 and the factors 1/32 and 32768 are exact. */
+/* n_ij in 0..30720: where the score lies below the unit, in 1/1024 octaves from the bottom of 30. One rounding, that of z: from 2^13 to 2^14
+ * a binary32's last place is 2^-10. */
 IFA_FN int32_t ifa_weight_index(float u, float r, int32_t unit) {
-  float z = ifa_fma(u, ifa_mul(r, 0.03125f), (float)(IFA_OCTAVES - unit) * 0.03125f);
-  z = z > 0.0f ? z : 0.0f;
-  z = z < 1.0f ? z : 1.0f;
-  return ifa_rne(ifa_mul(z, 32768.0f));
+  float z = ifa_fma(u, r, (float)(IFA_INDEX_ZERO + IFA_OCTAVES - unit));
+  z = z > IFA_INDEX_ZERO ? z : IFA_INDEX_ZERO;
+  z = z < IFA_INDEX_ZERO + IFA_OCTAVES ? z : IFA_INDEX_ZERO + IFA_OCTAVES;
+  return (int32_t)(ifa_bits_of_f32(z) - IFA_INDEX_ZERO_BITS);
 }
 
 /* Constants of g as binary16 patterns, found by tools/weight_search.c. */

@@ -65,19 +65,21 @@ INLINE __m512 score_units(ifa_cpu_block *b, const uint8_t *tile, int32_t row, in
   return fold_max(largest);
 }
 
-/* Sections 5 and 6 for 16 rows: units follow; z = fma(u, slope, shift) for n scaled by 32768, which is exact. Rows without a live key keep theirs. */
+/* Sections 5 and 6 for 16 rows: units follow; z = fma(u, slope, shift). Rows without a live key keep theirs. */
 INLINE __mmask16 follow_units(ifa_cpu_block *b, const uint8_t *tile, int32_t row, __m512 largest, float *slope, float *shift) {
   __m512 r = _mm512_mul_ps(_mm512_load_ps(b->factor + row), _mm512_set1_ps(ifa_cpu_head(b->layout, tile)->k_factor));
   __mmask16 live = _mm512_cmp_ps_mask(largest, _mm512_set1_ps(-INFINITY), _CMP_GT_OQ);
-  __m512i want = _mm512_add_epi32(_mm512_cvt_roundps_epi32(_mm512_mul_ps(largest, r), _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), _mm512_set1_epi32(1));
+  __m512 x = _mm512_mul_ps(largest, r), zero = _mm512_setzero_ps();
+  __mmask16 vanished = _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(largest, zero, _CMP_LT_OQ), x, zero, _CMP_EQ_OQ); /* negative, and too small for a binary32 */
+  __m512i want = _mm512_maskz_add_epi32(_mm512_knot(vanished), _mm512_cvt_roundps_epi32(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), _mm512_set1_epi32(1));
   uint32_t move = live & moving(_mm512_load_si512(b->unit + row), want, b->tau);
   if (move) {
     int32_t wants[SIXTEEN];
     _mm512_storeu_si512(wants, want);
     for (; move; move &= move - 1) ifa_cpu_follow_unit(b, row + __builtin_ctz(move), wants[__builtin_ctz(move)]);
   }
-  _mm512_storeu_ps(slope, _mm512_mul_ps(_mm512_mul_ps(r, _mm512_set1_ps(0.03125f)), _mm512_set1_ps(32768.0f)));
-  _mm512_storeu_ps(shift, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_set1_epi32(IFA_OCTAVES), _mm512_load_si512(b->unit + row))), _mm512_set1_ps(1024.0f)));
+  _mm512_storeu_ps(slope, r);
+  _mm512_storeu_ps(shift, _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_set1_epi32(IFA_INDEX_ZERO + IFA_OCTAVES), _mm512_load_si512(b->unit + row))));
   return live;
 }
 

@@ -135,11 +135,11 @@ INLINE __m256 weight_g(__m256i n13) {
   return _mm256_sub_ps(_mm256_fmadd_ps(x, w, set(48.0f + C0)), set(48.0f));
 }
 
-/* n << 13 of 8 keys; 0 where not live. */
-INLINE __m256i weight_index13(const ifa_cpu_block *b, int32_t row, int32_t j, const float *u, __m256 slope, __m256 shift, __m256 least, int whole) {
-  __m256i n = _mm256_cvtps_epi32(_mm256_max_ps(_mm256_fmadd_ps(_mm256_loadu_ps(u + j), slope, shift), least));
-  if (!whole) n = _mm256_and_si256(n, live_mask(b->from[row], b->to[row], j));
-  return _mm256_slli_epi32(n, 13);
+/* n << 13 of 8 keys, which is z << 13; 0 where not live. */
+INLINE __m256i weight_index13(const ifa_cpu_block *b, int32_t row, int32_t j, const float *u, __m256 r, __m256 shift, __m256 least, int whole) {
+  __m256i z = _mm256_castps_si256(_mm256_max_ps(_mm256_fmadd_ps(_mm256_loadu_ps(u + j), r, shift), least));
+  if (!whole) z = _mm256_and_si256(z, live_mask(b->from[row], b->to[row], j));
+  return _mm256_slli_epi32(z, 13);
 }
 
 /* 16 weights as words. */
@@ -163,7 +163,7 @@ INLINE int32_t partial_values(const ifa_cpu_layout *y, const uint8_t *tile, int3
 }
 
 /* Section 8 for one row after its unit: u in, P out; returns the sums of p. y takes the place of u, 2 bytes a key. */
-INLINE __m256i weigh_values(ifa_cpu_block *b, const uint8_t *tile, int32_t row, float *u, int16_t *p, __m256 slope, __m256 shift, int whole) {
+INLINE __m256i weigh_values(ifa_cpu_block *b, const uint8_t *tile, int32_t row, float *u, int16_t *p, __m256 r, __m256 shift, int whole) {
   const ifa_cpu_layout *y = b->layout;
   const uint16_t *scale16 = ifa_cpu_v_scale16(y, tile);
   uint16_t *value = (uint16_t *)u, partial[IFA_CPU_MAX_TILE];
@@ -175,7 +175,7 @@ INLINE __m256i weigh_values(ifa_cpu_block *b, const uint8_t *tile, int32_t row, 
     scale16 = partial;
   }
   for (int32_t j = 0; j < y->keys; j += 8) {
-    __m256i n13 = weight_index13(b, row, j, u, slope, shift, _mm256_setzero_ps(), whole);
+    __m256i n13 = weight_index13(b, row, j, u, r, shift, set(IFA_INDEX_ZERO), whole);
     __m256 weight = _mm256_mul_ps(_mm256_mul_ps(_mm256_castsi256_ps(n13), set(0x1p112f)), weight_g(n13)); /* the first product is h, also where subnormal */
     sum = _mm256_add_epi32(sum, _mm256_cvtps_epi32(weight));
     __m128i v = to_f16(_mm256_mul_ps(_mm256_cvtph_ps(to_f16(weight)), from_f16(scale16 + j)));
@@ -196,12 +196,12 @@ INLINE __m256i weigh_values(ifa_cpu_block *b, const uint8_t *tile, int32_t row, 
 }
 
 /* V per tensor or channel: p = 0 below n = 21512, so n need not go below 20480, where h is normal. */
-INLINE __m256i weigh_keys(const ifa_cpu_block *b, int32_t row, const float *u, int16_t *p, __m256 slope, __m256 shift, int whole) {
+INLINE __m256i weigh_keys(const ifa_cpu_block *b, int32_t row, const float *u, int16_t *p, __m256 r, __m256 shift, int whole) {
   __m256i sum = _mm256_setzero_si256();
   for (int32_t j = 0; j < b->layout->keys; j += 16) {
     __m256i weight[2];
     UNROLL for (int v = 0; v < 2; v++) {
-      __m256i n13 = weight_index13(b, row, j + 8 * v, u, slope, shift, set(20480.0f), whole);
+      __m256i n13 = weight_index13(b, row, j + 8 * v, u, r, shift, set(IFA_INDEX_ZERO + 20), whole);
       __m256 h = _mm256_castsi256_ps(_mm256_add_epi32(n13, _mm256_set1_epi32(112 << 23)));
       weight[v] = _mm256_cvtps_epi32(_mm256_mul_ps(h, weight_g(n13))); /* n = 0 gives h = 2^-15: weight 0 */
       sum = _mm256_add_epi32(sum, weight[v]);
@@ -229,9 +229,8 @@ INLINE void weigh_rows(ifa_cpu_block *b, const uint8_t *tile, int whole) {
       most = _mm256_max_ps(most, whole ? x : _mm256_blendv_ps(lowest, x, _mm256_castsi256_ps(live_mask(b->from[row], b->to[row], j))));
     }
     ifa_cpu_follow_unit(b, row, ifa_tile_unit(largest_of(most), r));
-    /* z of section 6 times 32768, which is exact */
-    __m256 slope = set(ifa_mul(ifa_mul(r, 0.03125f), 32768.0f)), shift = set((float)(IFA_OCTAVES - b->unit[row]) * 1024.0f);
-    __m256i sum = b->values_per_token ? weigh_values(b, tile, row, u, p, slope, shift, whole) : weigh_keys(b, row, u, p, slope, shift, whole);
+    __m256 shift = set((float)(IFA_INDEX_ZERO + IFA_OCTAVES - b->unit[row]));
+    __m256i sum = b->values_per_token ? weigh_values(b, tile, row, u, p, set(r), shift, whole) : weigh_keys(b, row, u, p, set(r), shift, whole);
     store(b->l[row], _mm256_add_epi32(load(b->l[row]), sum));
   }
 }

@@ -30,7 +30,8 @@ INLINE __m512i rounded_product(__m512h a, __m512h b) { return _mm512_castph_si51
 
 /* n of 16 keys; 0, whose weight is 0, where not live. */
 INLINE __m512i weight_index(const float *u, __m512 slope, __m512 shift, __m512 least, __mmask16 live) {
-  return _mm512_maskz_cvtps_epi32(live, _mm512_max_ps(_mm512_fmadd_ps(_mm512_loadu_ps(u), slope, shift), least));
+  __m512i z = _mm512_castps_si512(_mm512_max_ps(_mm512_fmadd_ps(_mm512_loadu_ps(u), slope, shift), least));
+  return _mm512_maskz_sub_epi32(live, z, _mm512_set1_epi32(IFA_INDEX_ZERO_BITS));
 }
 
 INLINE void store_weights(uint8_t *p, __m512i low, __m512i high, int vectors) {
@@ -53,7 +54,7 @@ INLINE void packed_indices(const ifa_cpu_block *b, int32_t row, int32_t base, co
 /* Sections 4 to 6, V per tensor or channel: p = 0 below n = 21512, so n need not go below 20480, where h and g are normal. */
 INLINE void weigh_channel(ifa_cpu_block *b, const uint8_t *tile, int vectors, int whole) {
   const ifa_cpu_layout *y = b->layout;
-  const __m512 least = _mm512_set1_ps(20480.0f);
+  const __m512 least = _mm512_set1_ps(IFA_INDEX_ZERO + 20);
   float slope[SIXTEEN], shift[SIXTEEN];
   for (int32_t base = b->first / SIXTEEN * SIXTEEN; base < b->last; base += SIXTEEN) {
     follow_units(b, tile, base, score_units(b, tile, base, whole), slope, shift);
@@ -106,7 +107,7 @@ INLINE void weigh_token(ifa_cpu_block *b, const uint8_t *tile, int vectors, int 
       __m512 a = _mm512_set1_ps(slope[i]), c = _mm512_set1_ps(shift[i]);
       __m512i sum = _mm512_load_si512(b->l[row]), low, high;
       for (int32_t j = 0; j < y->keys; j += chunk) {
-        packed_indices(b, row, j, u + j, a, c, _mm512_setzero_ps(), vectors, whole, &low, &high);
+        packed_indices(b, row, j, u + j, a, c, _mm512_set1_ps(IFA_INDEX_ZERO), vectors, whole, &low, &high);
         __m512h h = _mm512_castsi512_ph(low), g = weight_g(low);
         /* Two words of 1024 + p to a lane. */
         sum = _mm512_dpwssd_epi32(sum, rounded_product(h, g), _mm512_set1_epi16(1));

@@ -171,8 +171,9 @@ INLINE __m512 weight_g(__m512i n13) {
   return _mm512_sub_ps(_mm512_fmadd_ps(x, w, set(48.0f + C0)), set(48.0f));
 }
 
-INLINE __m512i weight_index(const float *u, __m512 slope, __m512 shift, __m512 least, __mmask16 live) {
-  return _mm512_maskz_cvtps_epi32(live, _mm512_max_ps(_mm512_fmadd_ps(_mm512_loadu_ps(u), slope, shift), least));
+/* n << 13 of 16 keys, which is z << 13; 0 where not live. */
+INLINE __m512i weight_index13(const float *u, __m512 slope, __m512 shift, __m512 least, __mmask16 live) {
+  return _mm512_maskz_slli_epi32(live, _mm512_castps_si512(_mm512_max_ps(_mm512_fmadd_ps(_mm512_loadu_ps(u), slope, shift), least)), 13);
 }
 
 /* Four vectors of 0..255 as bytes in the keys' order: the packs work in quarters of 16 bytes, the permutation puts their dwords in order. */
@@ -202,7 +203,7 @@ INLINE void weigh_channel(ifa_cpu_block *b, const uint8_t *tile, int vectors, in
       __m512i sum = _mm512_load_si512(b->l[row]), weight[4];
       for (int32_t j = 0; j < y->keys; j += 16 * vectors) {
         UNROLL for (int v = 0; v < vectors; v++) {
-          __m512i n13 = _mm512_slli_epi32(weight_index(u + j + 16 * v, set(slope[i]), set(shift[i]), set(20480.0f), live_of(b, row, j + 16 * v, whole)), 13);
+          __m512i n13 = weight_index13(u + j + 16 * v, set(slope[i]), set(shift[i]), set(IFA_INDEX_ZERO + 20), live_of(b, row, j + 16 * v, whole));
           __m512 h = _mm512_castsi512_ps(_mm512_add_epi32(n13, _mm512_set1_epi32(112 << 23)));
           weight[v] = _mm512_cvtps_epi32(_mm512_mul_ps(h, weight_g(n13))); /* n = 0 gives h = 2^-15: weight 0 */
           sum = _mm512_add_epi32(sum, weight[v]);
@@ -239,7 +240,7 @@ INLINE void weigh_token(ifa_cpu_block *b, const uint8_t *tile, int vectors, int 
       __m512i sum = _mm512_load_si512(b->l[row]);
       __m256i most = _mm256_setzero_si256();
       for (int32_t j = 0; j < y->keys; j += 16) { /* y of these keys lies before u of the next */
-        __m512i n13 = _mm512_slli_epi32(weight_index(u + j, set(slope[i]), set(shift[i]), _mm512_setzero_ps(), live_of(b, row, j, whole)), 13);
+        __m512i n13 = weight_index13(u + j, set(slope[i]), set(shift[i]), set(IFA_INDEX_ZERO), live_of(b, row, j, whole));
         __m512 weight = _mm512_mul_ps(_mm512_mul_ps(_mm512_castsi512_ps(n13), set(0x1p112f)), weight_g(n13));
         sum = _mm512_add_epi32(sum, _mm512_cvtps_epi32(weight));
         __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(scale16 + j)));

@@ -80,11 +80,11 @@ static inline __attribute__((always_inline)) float score_units(int32_t *s, const
   return vmaxvq_f32(largest);
 }
 
-/* n of section 6. No live key is above 30720, that is z = 0.9375; keys that are not live must not become infinities. */
-static inline int32x4_t index4(const int32_t *u, float32x4_t factor, float32x4_t offset) {
-  float32x4_t z = vfmaq_f32(offset, vreinterpretq_f32_s32(vld1q_s32(u)), factor);
-  z = vminq_f32(vmaxq_f32(z, vdupq_n_f32(0.0f)), vdupq_n_f32(0.9375f));
-  return vcvtnq_s32_f32(vmulq_f32(z, vdupq_n_f32(32768.0f)));
+/* n of section 6: the low half of z. No live key is above 30720; keys that are not live must not become infinities. */
+static inline uint16x4_t index4(const int32_t *u, float32x4_t r, float32x4_t offset) {
+  float32x4_t z = vfmaq_f32(offset, vreinterpretq_f32_s32(vld1q_s32(u)), r);
+  z = vminq_f32(vmaxq_f32(z, vdupq_n_f32(IFA_INDEX_ZERO)), vdupq_n_f32(IFA_INDEX_ZERO + IFA_OCTAVES));
+  return vmovn_u32(vreinterpretq_u32_f32(z));
 }
 
 static inline float16x8_t half8(uint16_t pattern) { return vreinterpretq_f16_u16(vdupq_n_u16(pattern)); }
@@ -115,12 +115,11 @@ static inline __attribute__((always_inline)) void weigh_row(ifa_cpu_block *b, co
     value_exponent = whole ? ifa_cpu_head(y, tile)->value_exponent : ifa_cpu_partial_values(y, tile, from, to, own_scale16);
   }
 
-  float32x4_t factor = vdupq_n_f32(ifa_mul(r, 0.03125f)), offset = vdupq_n_f32((float)(IFA_OCTAVES - b->unit[row]) * 0.03125f);
+  float32x4_t factor = vdupq_n_f32(r), offset = vdupq_n_f32((float)(IFA_INDEX_ZERO + IFA_OCTAVES - b->unit[row]));
   uint32x4_t l = vdupq_n_u32(0);
   uint16x8_t largest = vdupq_n_u16(0);
   for (int32_t j = 0; j < keys; j += 8) {
-    uint16x8_t n = vcombine_u16(vreinterpret_u16_s16(vmovn_s32(index4(s + j, factor, offset))),
-                                vreinterpret_u16_s16(vmovn_s32(index4(s + j + 4, factor, offset))));
+    uint16x8_t n = vcombine_u16(index4(s + j, factor, offset), index4(s + j + 4, factor, offset));
     float16x8_t w = vreinterpretq_f16_u16(vorrq_u16(vbicq_u16(vdupq_n_u16(1023), n), vdupq_n_u16(0x3c00)));
     float16x8_t g = vfmaq_f16(half8(IFA_WEIGHT_C2), w, half8(IFA_WEIGHT_C3)), h = vreinterpretq_f16_u16(n);
     g = vfmaq_f16(half8(IFA_WEIGHT_C1), g, w);

@@ -114,14 +114,14 @@ template <class S> struct Lane {
     }
     const int row = S::KC == 2 ? low : low + (lane >> 4) * 8, chunk = S::KC == 2 ? lane >> 3 : lane >> 3 & 1;
     v = place0 + IFA_GPU_AT_V(S::D, S::KEYS) + row * S::KEYS + (chunk ^ IFA_GPU_SWIZZLE(S::KEYS, low)) * 16;
-    scales = place0 + IFA_GPU_AT_SCALES(S::D, S::KEYS) + (lane & 3) * 16;
-    tile = place0 + IFA_GPU_AT_SCALES(S::D, S::KEYS) + S::KEYS * 4;
+    scales = place0 + IFA_GPU_AT_SCALES(S::D, S::KEYS) + (lane & 3) * 32;
+    tile = place0 + IFA_GPU_AT_SCALES(S::D, S::KEYS) + S::KEYS * 8;
     asm volatile("" : "+r"(v), "+r"(scales), "+r"(tile));
   }
   /* What a block has once, at this place: the tile's scale; V per token: b; this thread's s_j, four in 8 bytes. */
   __device__ __forceinline__ float tile_scale(uint32_t place) const { return load_shared(tile + place); }
   __device__ __forceinline__ int exponent(uint32_t place) const { return __float_as_int(load_shared(tile + place + 4)); }
-  __device__ __forceinline__ uint32_t v_scales(uint32_t place) const { return scales + place + (S::KEYS + 4) * 4 + (S::KEYS / 2 - 16) * (threadIdx.x & 3); }
+  __device__ __forceinline__ uint32_t v_scales(uint32_t place) const { return scales + place + (2 * S::KEYS + 4) * 4 + (S::KEYS / 2 - 32) * (threadIdx.x & 3); }
 };
 
 /* Q's fragments of chunk c. */
@@ -136,17 +136,17 @@ template <class S> __device__ __forceinline__ void load_k_fragments(uint32_t (&b
   for (int n = 0; n < 2; n++) load_matrices(b[n], lane.k[c & 3] + place + (key + n * 16) * S::D + (c & ~3) * 32);
 }
 
-/* Group g of S = QK^T (plus SCORE_ZERO). */
+/* Group g of S = QK^T (plus IFA_GPU_SCORE_ZERO). */
 template <class S> __device__ __forceinline__ void multiply_qk(int (&s)[S::NT][4], const uint32_t (&q)[4], const uint32_t (&b)[2][4], int g) {
 #pragma unroll
   for (int n = 0; n < 4; n++) {
     int (&c)[4] = s[g % S::KC * 4 + n];
-    if (g / S::KC == 0) mma_s8_first(c, q, b[n >> 1][2 * (n & 1)], b[n >> 1][2 * (n & 1) + 1]);
+    if (g / S::KC == 0) mma_s8_first(c, q, b[n >> 1][2 * (n & 1)], b[n >> 1][2 * (n & 1) + 1], IFA_GPU_SCORE_ZERO);
     else mma_s8(c, q, b[n >> 1][2 * (n & 1)], b[n >> 1][2 * (n & 1) + 1]);
   }
 }
 
-/* The block's S plus SCORE_ZERO. q: Q's fragments if they are kept in registers (KEPT chunks), else a place for one chunk's. */
+/* The block's S plus IFA_GPU_SCORE_ZERO. q: Q's fragments if they are kept in registers (KEPT chunks), else a place for one chunk's. */
 template <class S, int KEPT> __device__ __forceinline__ void multiply_scores(int (&s)[S::NT][4], uint32_t (&q)[KEPT][4], const Lane<S> &lane, uint32_t place) {
   uint32_t b[2][2][4];
   load_k_fragments<S>(b[0], lane, place, 0);
@@ -185,19 +185,28 @@ template <int N> __device__ __forceinline__ uint32_t zero_after(const uint32_t (
 
 /* ---- section 4: scores ---- */
 
-/* u, and the largest of each row among this thread's as an integer: the patterns of binary32 numbers sort like the numbers if the largest is not negative.
- * scales: of this thread's keys, those of two S tiles in 16 bytes. */
+/* r for u as gpu/params.h has it. */
+__device__ __forceinline__ float score_factor(float row_factor, float tile_scale) { return __fmul_rn(__fmul_rn(row_factor, tile_scale), (float)(1LL << IFA_GPU_SCORE_OCTAVES)); }
+
+/* A row's largest score; below 0 if u is, even where the product is too small for a binary32 (section 5). */
+__device__ __forceinline__ float octaves(float largest, float r) {
+  const float x = __fmul_rn(largest, r);
+  return largest < 0.0f ? fminf(x, -0x1p-149f) : x;
+}
+
+/* u (as gpu/params.h has it), and the largest of each row among this thread's as an integer: the patterns of binary32 numbers sort like the numbers if the largest is not
+ * negative. scales: of this thread's keys, those of two S tiles in 32 bytes. */
 template <class S> __device__ __forceinline__ void score(float (&u)[S::NT][4], const int (&s)[S::NT][4], int (&high)[2], uint32_t scales) {
   high[0] = high[1] = INT32_MIN;
 #pragma unroll
   for (int jj = 0; jj < S::NT / 2; jj++) {
-    const float4 scale = load_shared4(scales + jj * 64);
-    const float k_scale[2][2] = {{scale.x, scale.y}, {scale.z, scale.w}};
+    const float4 scale = load_shared4(scales + jj * 128), zero = load_shared4(scales + jj * 128 + 16);
+    const float k_scale[2][2] = {{scale.x, scale.y}, {scale.z, scale.w}}, k_zero[2][2] = {{zero.x, zero.y}, {zero.z, zero.w}};
 #pragma unroll
     for (int n = 0; n < 2; n++) {
       float (&x)[4] = u[2 * jj + n];
 #pragma unroll
-      for (int i = 0; i < 4; i++) x[i] = __fmul_rn(__fadd_rn(__int_as_float(s[2 * jj + n][i]), -__int_as_float(SCORE_ZERO)), k_scale[n][i & 1]);
+      for (int i = 0; i < 4; i++) x[i] = __fmaf_rn(__int_as_float(s[2 * jj + n][i]), k_scale[n][i & 1], k_zero[n][i & 1]);
 #pragma unroll
       for (int h = 0; h < 2; h++) high[h] = max3(high[h], __float_as_int(x[2 * h]), __float_as_int(x[2 * h + 1]));
     }
@@ -344,19 +353,19 @@ template <class S> __device__ __forceinline__ void move_value_units(Warp<S> &w, 
 
 /* ---- section 6: weights, two scores at a time ---- */
 
-/* What turns u into n: r / 32 and (30 - U) / 32, both exact, of each row. */
+/* What turns u into n: 1024 r and 1024 (30 - U) of each row, times 2^-149: so small, a binary32's last place is 2^-149, and the bits of fma(u, r, 30 - U) are
+ * n, or, where that is negative, an integer below 0. (Where r * 2^-139 itself is too small to be exact, no score is above 2^-12 octaves and n is 1024 (30 - U).) */
 struct Index {
-  float r32[2], c[2];
+  float factor[2], c[2];
   template <class S> __device__ __forceinline__ void follow(const Warp<S> &w, const float (&r)[2]) {
 #pragma unroll
-    for (int h = 0; h < 2; h++) r32[h] = __fmul_rn(r[h], 0.03125f), c[h] = __fmaf_rn((float)w.unit[h], -0.03125f, 0.9375f);
+    for (int h = 0; h < 2; h++) factor[h] = __fmul_rn(r[h], 0x1p-139f), c[h] = __fmaf_rn((float)w.unit[h], -0x1p-139f, 30 * 0x1p-139f);
   }
 };
 
-/* h of both: n is the low half of 32768 z + 1.5 * 2^23. */
-__device__ __forceinline__ uint32_t weight_h(float u0, float u1, float r32, float c) {
-  float n0 = __fmaf_rn(fma_saturated(u0, r32, c), 32768.0f, 12582912.0f), n1 = __fmaf_rn(fma_saturated(u1, r32, c), 32768.0f, 12582912.0f);
-  return __byte_perm(__float_as_uint(n0), __float_as_uint(n1), 0x5410);
+/* n of both, which is h of both. */
+__device__ __forceinline__ uint32_t weight_h(float u0, float u1, float factor, float c) {
+  return pack_unsigned(__float_as_int(__fmaf_rn(u0, factor, c)), __float_as_int(__fmaf_rn(u1, factor, c)));
 }
 /* one: 1 in both halves, which the compiler must not see: it would use two instructions for w where one does. */
 __device__ __forceinline__ uint32_t weight_g(uint32_t h, uint32_t one) {
@@ -373,7 +382,7 @@ template <class S> __device__ __forceinline__ void weigh_index(uint32_t (&n)[S::
 #pragma unroll
   for (int j = 0; j < S::NT; j++)
 #pragma unroll
-    for (int h = 0; h < 2; h++) n[j][h] = weight_h(u[j][2 * h], u[j][2 * h + 1], index.r32[h], index.c[h]);
+    for (int h = 0; h < 2; h++) n[j][h] = weight_h(u[j][2 * h], u[j][2 * h + 1], index.factor[h], index.c[h]);
 }
 
 /* Keys that are not live get n = 0, and so no weight. */

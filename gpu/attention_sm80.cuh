@@ -158,7 +158,7 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
       {
         int s[S::NT][4];
         multiply_scores<S, KEPT>(s, q, cta.at, place);
-        stage_scores(a, matrix, row, key_of(step), s, SCORE_ZERO);
+        stage_scores(a, matrix, row, key_of(step), s, IFA_GPU_SCORE_ZERO);
         score<S>(u, s, high, cta.at.scales + place);
       }
       int most = max(odd ? high[1] : high[0], __shfl_xor_sync(~0u, odd ? high[0] : high[1], 1)); /* of row h = odd: half the exchanges of doing both */
@@ -169,7 +169,7 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
       bool whole = true;
       if (__builtin_expect(!__all_sync(~0u, stays), 0)) {
         if (__all_sync(~0u, usual)) { /* some rows rise, and that is all: most often so, hence code of its own, without a branch */
-          const float r[2] = {__fmul_rn(w.row_factor[0], tile_scale), __fmul_rn(w.row_factor[1], tile_scale)};
+          const float r[2] = {score_factor(w.row_factor[0], tile_scale), score_factor(w.row_factor[1], tile_scale)};
           raise_units(w, most, r);
           index.follow(w, r);
           test_unit = (float)(odd ? w.unit[1] : w.unit[0]);
@@ -197,7 +197,7 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
           }
 #pragma unroll
           for (int h = 0; h < 2; h++) {
-            r[h] = __fmul_rn(w.row_factor[h], tile_scale), score_in_octaves[h] = __fmul_rn(largest[h], r[h]);
+            r[h] = score_factor(w.row_factor[h], tile_scale), score_in_octaves[h] = octaves(largest[h], r[h]);
             moves[h] = unit_moves(largest[h], score_in_octaves[h], w.unit[h], tau1);
           }
           move_units(w, score_in_octaves, moves, (split_end - step) * TILE);
@@ -310,7 +310,7 @@ template <class S> __device__ __forceinline__ void attend_rows_any_tile(Cta<S> &
       int s[S::NT][4], high[2];
       uint32_t q[1][4];
       multiply_scores<S, 1>(s, q, cta.at, block.place());
-      stage_scores(a, matrix, row, tile_key + b * KEYS, s, SCORE_ZERO);
+      stage_scores(a, matrix, row, tile_key + b * KEYS, s, IFA_GPU_SCORE_ZERO);
       score<S>(u, s, high, cta.at.scales + block.place());
       largest_live<S>(largest, u, p, tile_key + b * KEYS, row);
     };
@@ -326,7 +326,7 @@ template <class S> __device__ __forceinline__ void attend_rows_any_tile(Cta<S> &
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       largest[h] = quad_max(largest[h]);
-      r[h] = __fmul_rn(w.row_factor[h], tile_scale), x[h] = __fmul_rn(largest[h], r[h]);
+      r[h] = score_factor(w.row_factor[h], tile_scale), x[h] = octaves(largest[h], r[h]);
       moves[h] = unit_moves(largest[h], x[h], w.unit[h], tau1);
     }
     move_units(w, x, moves, growth_keys);

@@ -51,7 +51,9 @@
   X(output_columns_exchanged, "fragments", "columns 2t and 2t + 1 of the output are exchanged")                                               \
   X(padding_not_zero, "fragments", "channels beyond head_dim are 1, not 0")                                                                   \
   /* ---- scores and units ---- */                                                                                                             \
-  X(score_zero_2_23, "units", "sums of QK begin at 2^23: right for sums that are not negative")                                               \
+  X(score_zero_2_15, "units", "sums of QK begin at 2^15: right for sums that are not below its negative")                                     \
+  X(score_octaves_of_block, "units", "a tile of several blocks: each block's scores are scaled as its own largest K scale asks")              \
+  X(vanished_score_is_0, "units", "the unit of a negative score that is too small for a binary32 is that of 0")                               \
   X(key_scales_before, "units", "K per token: the scales of the tile before")                                                                \
   X(tile_scale_unnoticed, "units", "K per block: another scale of the tile is no reason to look closely")                                    \
   X(row_factor_of_first_half, "units", "rows g + 8 get the factor of rows g")                                                                 \
@@ -79,7 +81,7 @@
   X(headroom_without_compare, "units", "the headroom in closed form, without its comparison: an octave too much where the leading bits do not fit") \
   X(growth_after_tile, "units", "the headroom leaves no room for the tile itself")                                                            \
   /* ---- weights ---- */                                                                                                                      \
-  X(weight_not_saturated, "weights", "the weight's argument is not clamped to 0 .. 1")                                                        \
+  X(weight_not_saturated, "weights", "the weight's index is not clamped to 0 .. 65535")                                                        \
   X(weights_before_move, "weights", "weights begun before the unit moved are kept")                                                          \
   X(weights_before_rise, "weights", "where rows rise, weights begun before are kept")                                                           \
   X(fraction_not_complemented, "weights", "the polynomial gets the fraction, not its complement")                                             \

@@ -10,8 +10,6 @@
 
 namespace sm80 {
 
-constexpr int SCORE_ZERO = 0x4b400000; /* the bits of 1.5 * 2^23: an integer added to them is added to the number, if it is below 2^22 */
-
 __device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
 /* 16 bytes from global memory, in the background; not `real`: zeros. */
@@ -86,10 +84,10 @@ __device__ __forceinline__ void mma_s8(int (&c)[4], const uint32_t *a, uint32_t 
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-/* The first of a sum, begun at the bits of 1.5 * 2^23: as a binary32 the sum then is 1.5 * 2^23 + S, for |S| <= 2^22. */
-__device__ __forceinline__ void mma_s8_first(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) {
+/* The first of a sum, begun at `zero`. */
+__device__ __forceinline__ void mma_s8_first(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1, int zero) {
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
-               : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(SCORE_ZERO));
+               : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(zero));
 }
 __device__ __forceinline__ void mma_u8(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) {
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -111,10 +109,10 @@ __device__ __forceinline__ uint32_t max_half2(uint32_t a, uint32_t b) {
   asm("max.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
   return d;
 }
-/* Clamped to [0, 1]; NaN gives 0. */
-__device__ __forceinline__ float fma_saturated(float a, float b, float c) {
-  float d;
-  asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(d) : "f"(a), "f"(b), "f"(c));
+/* Both clamped to 0 .. 65535; a in the low half. */
+__device__ __forceinline__ uint32_t pack_unsigned(int a, int b) {
+  uint32_t d;
+  asm("cvt.pack.sat.u16.s32 %0, %1, %2;" : "=r"(d) : "r"(b), "r"(a));
   return d;
 }
 

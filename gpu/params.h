@@ -12,13 +12,22 @@
  *
  *     K            [keys][dim]
  *     V            [dim][keys, permuted (gpu/attention_parts.cuh)]
- *     scales       keys + 4 binary32: the keys' or 1 (packed_scale); the tile's (a K block's or tensor's) or 1; the value exponent b (as bits); 2 unused
+ *     scales       2 keys + 4 binary32: what takes the keys' sums to u (packed_scale); the tile's scale; the value exponent b (as bits); 2 unused
  *     v_scale16    keys binary16: s_j, V per token (packed_scale16); b and s_j are those of the tile if it is one block */
 #define IFA_GPU_SWIZZLE(pitch, row) ((pitch) % 128 == 0 ? (row) & 7 : (pitch) % 64 == 0 ? ((row) >> 1) & 3 : ((row) >> 2) & 1)
 #define IFA_GPU_AT_V(dim, keys) ((keys) * (dim))
 #define IFA_GPU_AT_SCALES(dim, keys) (IFA_GPU_AT_V(dim, keys) + (dim) * (keys))
-#define IFA_GPU_AT_V_SCALE16(dim, keys) (IFA_GPU_AT_SCALES(dim, keys) + ((keys) + 4) * 4)
+#define IFA_GPU_AT_V_SCALE16(dim, keys) (IFA_GPU_AT_SCALES(dim, keys) + (2 * (keys) + 4) * 4)
 #define IFA_GPU_BLOCK_BYTES(dim, keys) (IFA_GPU_AT_V_SCALE16(dim, keys) + (keys) * 2)
+
+/* Section 4 in one operation. A sum begins at IFA_GPU_SCORE_ZERO = 2^22, so it is never negative, and its bits are those of a binary32, (2^22 + S) * 2^-149. Then
+ *
+ *     u * 2^-t = fma(sum, k_scale * 2^(149 - t), -2^22 * k_scale * 2^-t)
+ *
+ * is rounded once, as fl(S * k_scale) is. t keeps all of it away from where binary32 numbers end: t = 48 + octaves, where the tile's largest scale is below 2^(octaves + 1) and not 2^32 times
+ * smaller (K per block or tensor: k_scale is 1, octaves 0). What undoes it are the tile's scale, 2^octaves (or the block's or tensor's scale), and 2^48 in r. */
+#define IFA_GPU_SCORE_ZERO (1 << 22)
+#define IFA_GPU_SCORE_OCTAVES 48
 
 /* What a CTA computes at a time: some query rows of one head. */
 typedef struct ifa_gpu_item {

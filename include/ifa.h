@@ -41,7 +41,7 @@ extern "C" {
 #endif
 
 #define IFA_VERSION "0.1.0"    /* of this library */
-#define IFA_CONTRACT_VERSION 2 /* of the bits: docs/numerics.md */
+#define IFA_CONTRACT_VERSION 3 /* of the bits: docs/numerics.md */
 
 /* ---------------------------------------------------------------------------------------------------- status --- */
 

@@ -51,7 +51,7 @@ check "pasted back" cmp "$folder/printed.txt" "$folder/again.txt"
 
 # ---- reports
 expect "reports written" 0 -- "$validate" run --backend scalar --case "b=1 hq=1 nq=3 nk=5 d=8,16" --json "$folder/r.json" --junit "$folder/r.xml" --csv "$folder/r.csv"
-check "json is json" python3 -c "import json,sys; r=json.load(open('$folder/r.json')); assert r['counts']['passed']==2 and r['contract']==2 and len(r['results'])==2"
+check "json is json" python3 -c "import json,sys; r=json.load(open('$folder/r.json')); assert r['counts']['passed']==2 and r['contract']==3 and len(r['results'])==2"
 check "junit is xml" python3 -c "import xml.etree.ElementTree as e; t=e.parse('$folder/r.xml').getroot(); assert t.get('tests')=='2' and len(list(t))==2"
 check "csv is csv" python3 -c "import csv; r=list(csv.DictReader(open('$folder/r.csv',newline=''))); assert len(r)==2 and r[0]['verdict']=='passed'"
 expect "report to nowhere" 2 "cannot|No such" -- "$validate" run --backend scalar --case "$one" --json "$folder/no/r.json"

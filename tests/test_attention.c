@@ -234,27 +234,33 @@ static void check_equal_scores(const char *backend) {
   data_free(&d);
 }
 
-/* sm_scale 0, or a scale of 0: every score is 0, the unit 1, n = 29696. The weight of n stands for 1/2. */
-static void check_zero_scores(const char *backend) {
+/* sm_scale 0, or a scale of 0: every score is 0. Where u is not negative the unit is 1 and n = 29696, whose weight stands for 1/2; where it is, the unit is 0 and the weight 255. */
+static void check_zero_scores_of(const char *backend, int8_t k) {
   ifa_problem p = small(1, 40, 4);
   p.kv_tile = 32, p.sm_scale = 0.0f, p.out_type = IFA_F16;
   data d = data_new(p);
   memset(d.q, 100, 4);
-  memset(d.k, -100, 160);
+  memset(d.k, k, 160);
   for (int j = 0; j < 160; j++) ((int8_t *)d.v)[j] = (int8_t)(j % 4 == 0 ? j / 4 : j % 4);
   result r = run(backend, &d, 1);
   uint8_t weight = r.stages.p[0];
-  assert_true(weight == 127 || weight == 128);
+  int32_t unit = k < 0 ? 0 : 1;
+  assert_true(k < 0 ? weight == 255 : weight == 127 || weight == 128);
   for (int j = 0; j < 40; j++) assert_int_equal(r.stages.p[j], weight);
-  for (int j = 0; j < 40; j++) assert_int_equal(r.stages.s[j], -40000);
-  assert_true(r.stages.unit[0] == 1 && r.stages.unit[1] == 1 && r.stages.value_unit[0] == IFA_NO_UNIT);
+  for (int j = 0; j < 40; j++) assert_int_equal(r.stages.s[j], 400 * k);
+  assert_true(r.stages.unit[0] == unit && r.stages.unit[1] == unit && r.stages.value_unit[0] == IFA_NO_UNIT);
   assert_int_equal(r.stages.l[0], 40 * weight);
   assert_int_equal(r.stages.acc[0], 780 * weight);
   assert_int_equal(r.stages.acc[3], 120 * weight);
   assert_memory_equal(r.o, ((uint16_t[]){0x4ce0, 0x3c00, 0x4000, 0x4200}), 8); /* 19.5, 1, 2, 3 */
-  assert_true(fabs((double)r.lse[0] - log(40.0 * weight / 127.5)) < 2e-6);
+  assert_true(fabs((double)r.lse[0] - log(40.0 * weight / (k < 0 ? 255 : 127.5))) < 2e-6);
   result_free(&r);
   data_free(&d);
+}
+
+static void check_zero_scores(const char *backend) {
+  static const int8_t keys[] = {-100, 0, 100};
+  for (size_t i = 0; i < sizeof keys; i++) check_zero_scores_of(backend, keys[i]);
 }
 
 /* Two keys, one of them 30 octaves and more below: it has weight 0. */

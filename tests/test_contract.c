@@ -367,20 +367,25 @@ static void test_weight_in_backends(void **state) {
 /* n against the document's formula in exact integers: u, r and the unit chosen so that every product is a multiple of 2^-62. */
 static void test_weight_index(void **state) {
   (void)state;
+  int ties = 0;
   for (uint64_t i = 0; i < 200000; i++) {
     int32_t a = (int32_t)(random_at(6, i) % 33554432) - 16777216, b = (int32_t)(random_at(7, i) % 16777216);
     int32_t unit = (int32_t)(random_at(8, i) % 64) - 20;
+    if (i % 4 == 0) a = a / 256 * 256, b = 1 << (21 + i / 4 % 3); /* ties come up */
     float u = ldexpf((float)a, -14), r = ldexpf((float)b, -29); /* |u * r| up to 2^10 * 2^-5 = 32 */
-    wide z = (wide)a * b + (30 - unit) * ((wide)1 << 43);       /* x + 30 - U in units of 2^-43 */
-    int32_t n = ifa_weight_index(u, r, unit);
-    assert_in_range(n, 0, 32768); /* scores above the unit, which the backends never have, are clamped too */
-    /* z is rounded to 24 bits, hence 32768 z by at most 2^-10 of a step in the last octave: the nearest integer, or its neighbour at a tie. */
-    wide steps = z < 0 ? 0 : z > (wide)32 << 43 ? (wide)32 << 43 : z; /* n = steps / 2^33 */
-    wide off = n * ((wide)1 << 33) - steps, bound = ((wide)1 << 32) + ((wide)1 << 23);
-    assert_true(off <= bound && off >= -bound);
+    wide z = (wide)a * b + (30 - unit) * ((wide)1 << 43);       /* x + 30 - U in units of 2^-43; n in units of 2^-10 */
+    z = z < 0 ? 0 : z > (wide)30 << 43 ? (wide)30 << 43 : z;    /* scores above the unit, which the backends never have, are clamped too */
+    int32_t nearest = (int32_t)(z >> 33), n = ifa_weight_index(u, r, unit);
+    wide rest = z - ((wide)nearest << 33), half = (wide)1 << 32;
+    if (rest > half || (rest == half && nearest % 2)) nearest++;
+    assert_int_equal(n, nearest);
+    ties += rest == half;
   }
+  assert_true(ties > 1000);
   assert_int_equal(ifa_weight_index(0.0f, 1.0f, 0), 30720);
   assert_int_equal(ifa_weight_index(-0x1p122f, 0x1p-100f, 0), 0);
+  assert_int_equal(ifa_weight_index(-0x1p122f, 0x1p-100f, -4194304), 30720); /* the lowest scores there are, and the highest */
+  assert_int_equal(ifa_weight_index(0x1p122f, 0x1p-100f, 4194305), 29696);
   assert_int_equal(ifa_weight_index(-0.5f, 0x1p-10f, 0), 30720);  /* 30719.5: to even */
   assert_int_equal(ifa_weight_index(-1.5f, 0x1p-10f, 0), 30718);  /* 30718.5: to even */
   assert_int_equal(ifa_weight_index(-0.75f, 0x1p-10f, 0), 30719);
@@ -481,6 +486,10 @@ static void test_tile_unit(void **state) {
   assert_int_equal(ifa_tile_unit(-0x1p22f, 1.0f), -4194303);
   assert_int_equal(ifa_tile_unit(0.0f, 0x1p120f), 1);
   assert_int_equal(ifa_tile_unit(-0x1p-149f, 1.0f), 0);
+  assert_int_equal(ifa_tile_unit(-0x1p-80f, 0x1p-100f), 0); /* too small for a binary32, and negative all the same */
+  assert_int_equal(ifa_tile_unit(0x1p-80f, 0x1p-100f), 1);
+  assert_int_equal(ifa_tile_unit(-3.0f, 0.0f), 0);
+  assert_int_equal(ifa_tile_unit(-0.0f, 1.0f), 1);
   assert_int_equal(ifa_tile_unit(3.0f, 0.0f), 1);
 }
 

@@ -7,7 +7,6 @@
 
 namespace sm80 {
 
-constexpr int SCORE_ZERO = 0x4b400000;
 static inline int max3(int a, int b, int c) { return max(max(a, b), c); }
 static inline int min3(int a, int b, int c) { return min(min(a, b), c); }
 static inline constexpr uint32_t twice(uint32_t half) { return half << 16 | half; }
@@ -52,8 +51,8 @@ template <class A> static inline void multiply(const char *name, int (&c)[4], co
   memcpy(c, result.c, sizeof result.c);
 }
 static inline void mma_s8(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) { multiply<int8_t>("mma s8", c, a, b0, b1); }
-static inline void mma_s8_first(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) {
-  for (int n = 0; n < 4; n++) c[n] = SCORE_ZERO;
+static inline void mma_s8_first(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1, int zero) {
+  for (int n = 0; n < 4; n++) c[n] = zero;
   multiply<int8_t>("mma s8", c, a, b0, b1);
 }
 static inline void mma_u8(int (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1) { multiply<uint8_t>("mma u8", c, a, b0, b1); }
@@ -65,9 +64,9 @@ static inline uint32_t fma_half2(uint32_t a, uint32_t b, uint32_t c) {
 static inline uint32_t mul_half2(uint32_t a, uint32_t b) { return pair(ifa_mul16((uint16_t)a, (uint16_t)b), ifa_mul16((uint16_t)(a >> 16), (uint16_t)(b >> 16))); }
 static inline uint16_t max_half(uint16_t a, uint16_t b) { return ifa_f16_to_f32(a) > ifa_f16_to_f32(b) ? a : b; }
 static inline uint32_t max_half2(uint32_t a, uint32_t b) { return pair(max_half((uint16_t)a, (uint16_t)b), max_half((uint16_t)(a >> 16), (uint16_t)(b >> 16))); }
-static inline float fma_saturated(float a, float b, float c) {
-  const float x = fmaf(a, b, c);
-  return !(x > 0.0f) ? 0.0f : x < 1.0f ? x : 1.0f;
+static inline uint32_t pack_unsigned(int a, int b) {
+  auto clamp = [](int x) { return (uint32_t)(x < 0 ? 0 : x > 65535 ? 65535 : x); };
+  return clamp(a) | clamp(b) << 16;
 }
 
 }  // namespace sm80

@@ -172,10 +172,8 @@ P_OF_N, W_OF_N = weight_tables()
 
 def weight_index(u, r, U):
     """n of section 6; u [rows, keys], r and U [rows]."""
-    offset = (30 - U).astype(f32) * f32(2.0 ** -5)
-    z = fma(u, (r * f32(2.0 ** -5))[:, None], offset[:, None])
-    z = np.minimum(np.maximum(z, f32(0)), f32(1))
-    return np.rint(f32(32768) * z).astype(i64)
+    z = fma(u, r[:, None], (12318 - U).astype(f32)[:, None])
+    return (1024 * (np.minimum(np.maximum(z, f32(12288)), f32(12318)).astype(f64) - 12288)).astype(i64)
 
 
 # ---- sections 5, 7: units and sums -----------------------------------------------------------------------------------------
@@ -291,7 +289,7 @@ def split_sums(pr, head, r_row, begin, end, nominal_end):
         else:
             u, r = S, r_row[rows] * head["k_scale"][t]
         top = np.where(live, u, f32(-np.inf)).max(axis=1)
-        e = np.floor(top * r).astype(i64) + 1
+        e = np.where((top < 0) & (top * r == 0), 0, np.floor(top * r).astype(i64) + 1)
         sums.follow_unit(rows, e, pr.tau, R, pr.v_per_token)
         n = weight_index(np.where(live, u, f32(0)), r, sums.U[rows])
         assert n[live].max() <= 30720
@@ -502,7 +500,7 @@ def run_case(path):
     meta, arrays, types = load(path)
     if not {"problem", "smooth"} <= set(meta) <= {"problem", "smooth", "operands", "case", "contract"}:  # "case": how it was made
         raise Bad("metadata keys: %s" % sorted(meta))
-    if meta["smooth"] not in ("0", "1") or meta.get("contract", "2") != "2":
+    if meta["smooth"] not in ("0", "1") or meta.get("contract", "3") != "3":
         raise Bad("smooth=%s contract=%s" % (meta["smooth"], meta.get("contract")))
     pr = Problem(meta["problem"], meta["smooth"])
     layout = expected_layout(pr)

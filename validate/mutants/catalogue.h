@@ -87,7 +87,7 @@
   X(unit_of_dead_keys, "units", "the maximum is taken over all keys of the tile, live or not")                                             \
   X(unit_of_largest_integer, "units", "the maximum is that of S, before the keys' scales")                                                 \
   X(unit_of_first_keys, "units", "the maximum misses the last key of the tile")                                                            \
-  X(unit_product_flushed, "units", "u_max * r is flushed to zero where it is subnormal")                                                   \
+  X(unit_of_vanished_product, "units", "e is 1 where a negative u_max times r is too small for a binary32")                                \
   X(tau_at_equality, "units", "the unit falls if e <= U - tau")                                                                            \
   X(tau_one_more, "units", "the unit falls if e < U - tau - 1")                                                                            \
   X(tau_zero_is_never, "units", "tau 0 is taken for: never fall")                                                                          \
@@ -119,6 +119,7 @@
   X(index_not_fused, "weights", "z is a product and a sum, rounded twice")                                                                 \
   X(index_truncated, "weights", "n is truncated")                                                                                          \
   X(index_half_up, "weights", "n is rounded half up")                                                                                      \
+  X(index_rounded_twice, "weights", "n is rounded to a binary32 first: contract 2")                                                        \
   X(index_low_bit_lost, "weights", "512 steps an octave")                                                                                  \
   X(weight_truncated, "weights", "p is truncated")                                                                                         \
   X(weight_through_binary16, "weights", "p is rounded from W: twice")                                                                      \

@@ -237,7 +237,7 @@ static int32_t tile_unit(const kernel *k, float largest, float r) {
   if (FAULT(unit_ceil)) return (int32_t)ceilf(x);
   if (FAULT(unit_floor)) return (int32_t)floorf(x);
   if (FAULT(unit_truncated)) return (int32_t)truncf(x) + 1;
-  if (FAULT(unit_product_flushed) && fabsf(x) < FLT_MIN) x = 0.0f;
+  if (x == 0.0f && largest < 0.0f && !FAULT(unit_of_vanished_product)) return 0;
   return (int32_t)floorf(x) + 1;
 }
 
@@ -366,12 +366,12 @@ static void fill_tables(ifa_mutant *k) {
 }
 
 static int32_t weight_index(const kernel *k, float u, float r, int32_t unit) {
-  float factor = ifa_mul(r, 0.03125f), offset = (float)(IFA_OCTAVES - unit) * 0.03125f;
-  float z = FAULT(index_not_fused) ? ifa_add(ifa_mul(u, factor), offset) : ifa_fma(u, factor, offset);
-  z = z > 0.0f ? z : 0.0f;
-  z = z < 1.0f ? z : 1.0f;
-  z = ifa_mul(z, 32768.0f);
-  int32_t n = FAULT(index_truncated) ? (int32_t)z : FAULT(index_half_up) ? (int32_t)floorf(z + 0.5f) : ifa_rne(z);
+  const float low = 1024 * IFA_INDEX_ZERO, high = low + IFA_WEIGHT_TOP;
+  float offset = (float)(IFA_INDEX_ZERO + IFA_OCTAVES - unit), z = 1024.0f * (FAULT(index_not_fused) ? ifa_add(ifa_mul(u, r), offset) : ifa_fma(u, r, offset));
+  if (FAULT(index_truncated)) z = (float)floor((double)u * r * 1024 + 1024.0 * offset);
+  if (FAULT(index_half_up)) z = (float)floor((double)u * r * 1024 + 1024.0 * offset + 0.5);
+  if (FAULT(index_rounded_twice)) z = ifa_rne(ifa_fma(u, ifa_mul(r, 1024.0f), 1024.0f * (float)(IFA_OCTAVES - unit))) + low;
+  int32_t n = (int32_t)((z > low ? z < high ? z : high : low) - low);
   if (FAULT(index_low_bit_lost)) n &= ~1;
   return n > IFA_WEIGHT_TOP ? IFA_WEIGHT_TOP : n; /* above only where a fault lowered the unit */
 }
