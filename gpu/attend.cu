@@ -1,4 +1,4 @@
-/* attend.cu - ifa_cuda_attend: checks, workspace, and which kernel runs. Nothing here allocates or synchronizes. */
+/* attend.cu - ifa_cuda_attend and its parts: checks, workspace, and which kernel runs. Nothing here allocates or synchronizes. */
 #include <cuda_runtime.h>
 #include <inttypes.h>
 
@@ -85,6 +85,8 @@ static ifa_status choose_stages(const ifa_problem *p, const kernel_entry *k, int
                   k->fixed_bytes + (size_t)needed * k->block_bytes, room);
 }
 
+enum { MOST_CTAS = 512 }; /* more than there are multiprocessors: what the workspace has room for, whatever the device */
+
 /* A CTA computes one after another. */
 static int64_t item_count(const ifa_problem *p, const kernel_entry *k) { return p->batch * p->q_heads * ifa_ceil_div(p->nq, k->rows); }
 
@@ -102,7 +104,7 @@ static size_t lay_out(ifa_gpu_params *a, const kernel_entry *k, uint8_t *base) {
   a->packed.items = (ifa_gpu_item *)take((size_t)item_count(p, k) * sizeof(ifa_gpu_item));
   a->packed.blocks = (uint8_t *)take(blocks * k->block_bytes);
   bool several_splits = p->nk > p->kv_split;
-  a->packed.split_sums = several_splits ? (float *)take((size_t)item_count(p, k) * k->scratch_floats * sizeof(float)) : nullptr;
+  a->packed.split_sums = several_splits ? (float *)take((size_t)ifa_min64(item_count(p, k), MOST_CTAS) * k->scratch_floats * sizeof(float)) : nullptr;
   return used;
 }
 
@@ -142,8 +144,30 @@ static ifa_status check_pointer(const char *name, const void *pointer, bool need
   return IFA_OK;
 }
 
-static ifa_status check_arguments(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) {
-  if (!in || !out) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", in ? "outputs" : "inputs");
+static ifa_status check_inputs(int parts, const ifa_problem *p, const ifa_inputs *in, ifa_message *message) {
+  const bool keys = p->nk > 0, attend = parts & IFA_GPU_ATTEND, scales = parts & IFA_GPU_PACK_SCALES;
+  const bool v_by_token = p->v_scale == IFA_SCALE_TOKEN || p->v_scale == IFA_SCALE_TOKEN_CHANNEL;
+  const struct { const char *name; const void *pointer; bool needed; size_t alignment; } list[] = {
+      {"q", in->q, attend, 1}, {"k", in->k, keys && parts & IFA_GPU_PACK_K, 1}, {"v", in->v, keys && parts & IFA_GPU_PACK_V, 1}, {"q_scale", in->q_scale, attend, 4},
+      {"k_scale", in->k_scale, keys && scales, 4}, {"v_scale", in->v_scale, keys && (attend || v_by_token), 4},
+      {"v_channel_scale", in->v_channel_scale, keys && attend && p->v_scale == IFA_SCALE_TOKEN_CHANNEL, 4}};
+  for (const auto &entry : list) {
+    ifa_status status = check_pointer(entry.name, entry.pointer, entry.needed, entry.alignment, message);
+    if (status != IFA_OK) return status;
+  }
+  return IFA_OK;
+}
+
+static ifa_status check_outputs(const ifa_problem *p, const ifa_outputs *out, ifa_message *message) {
+  if (out->lse && !p->lse) return ifa_fail(message, IFA_BAD_ARGUMENT, "lse is given but problem.lse is 0");
+  ifa_status status = check_pointer("o", out->o, true, ifa_type_bytes(p->out_type), message);
+  return status == IFA_OK ? check_pointer("lse", out->lse, p->lse != 0, 4, message) : status;
+}
+
+static ifa_status check_arguments(int parts, const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) {
+  if (!in) return ifa_fail(message, IFA_BAD_ARGUMENT, "inputs is NULL");
+  if (!(parts & IFA_GPU_ATTEND)) return check_inputs(parts, p, in, message);
+  if (!out) return ifa_fail(message, IFA_BAD_ARGUMENT, "outputs is NULL");
 #ifdef IFA_GPU_STAGES
   bool records = out->stages != nullptr; /* then rows are those whose stages are recorded */
 #else
@@ -151,18 +175,8 @@ static ifa_status check_arguments(const ifa_problem *p, const ifa_inputs *in, co
   if (out->stages) return ifa_fail(message, IFA_UNSUPPORTED, "stages: cuda-sm80 records them in a build with IFA_GPU_STAGES");
 #endif
   if ((in->rows || in->row_count) && !records) return ifa_fail(message, IFA_UNSUPPORTED, "rows: ifa_cuda_attend computes all rows");
-  if (out->lse && !p->lse) return ifa_fail(message, IFA_BAD_ARGUMENT, "lse is given but problem.lse is 0");
-  bool keys = p->nk > 0;
-  size_t out_alignment = ifa_type_bytes(p->out_type);
-  const struct { const char *name; const void *pointer; bool needed; size_t alignment; } list[] = {
-      {"q", in->q, true, 1}, {"k", in->k, keys, 1}, {"v", in->v, keys, 1}, {"q_scale", in->q_scale, true, 4}, {"k_scale", in->k_scale, keys, 4},
-      {"v_scale", in->v_scale, keys, 4}, {"v_channel_scale", in->v_channel_scale, keys && p->v_scale == IFA_SCALE_TOKEN_CHANNEL, 4},
-      {"o", out->o, true, out_alignment}, {"lse", out->lse, p->lse != 0, 4}};
-  for (const auto &entry : list) {
-    ifa_status status = check_pointer(entry.name, entry.pointer, entry.needed, entry.alignment, message);
-    if (status != IFA_OK) return status;
-  }
-  return IFA_OK;
+  ifa_status status = check_inputs(parts, p, in, message);
+  return status == IFA_OK ? check_outputs(p, out, message) : status;
 }
 
 static ifa_status check_launch(const char *what, ifa_message *message) {
@@ -173,15 +187,21 @@ static ifa_status check_launch(const char *what, ifa_message *message) {
 
 /* ---- attention ---- */
 
-extern "C" ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace,
-                                      size_t workspace_bytes, void *stream, ifa_message *message) {
+ifa_gpu_blocks ifa_gpu_blocks_of(const ifa_problem *problem, void *workspace) {
+  const kernel_entry k = kernel_for(problem);
+  ifa_gpu_params a = params_for(problem, &k);
+  lay_out(&a, &k, (uint8_t *)workspace);
+  return ifa_gpu_blocks{a.packed.blocks, a.keys, a.dim_padded, a.block_count};
+}
+
+ifa_status ifa_gpu_attend(int parts, const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message) {
   ifa_status status = ifa_cuda_supports(problem, message);
   if (status == IFA_OK) status = ifa_cuda_available(message);
   if (status != IFA_OK) return status;
   const kernel_entry k = kernel_for(problem);
   ifa_gpu_params a = params_for(problem, &k);
   if (a.p.nq == 0) return ifa_succeed(message);
-  if ((status = check_arguments(&a.p, inputs, outputs, message)) != IFA_OK) return status;
+  if ((status = check_arguments(parts, &a.p, inputs, outputs, message)) != IFA_OK) return status;
   size_t needed = lay_out(&a, &k, (uint8_t *)workspace);
   if (needed > 0 && (status = check_pointer("workspace", workspace, true, 256, message)) != IFA_OK) return status;
   if (workspace_bytes < needed) return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace_bytes is %zu; %zu are needed", workspace_bytes, needed);
@@ -190,17 +210,25 @@ extern "C" ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inpu
     return ifa_fail(message, IFA_UNSUPPORTED, "%" PRId64 " blocks of rows and %" PRId64 " key matrices; cuda-sm80 has 2^31 - 1 and 65535", items, matrices);
   int ctas = 0;
   if ((status = choose_stages(&a.p, &k, &a.stages, &ctas, message)) != IFA_OK) return status;
-  if (ctas > items) ctas = (int)items;
+  ctas = (int)ifa_min64(ctas, ifa_min64(items, MOST_CTAS));
   a.in = *inputs;
+  a.parts = parts;
+
+  void *arguments[] = {&a};
+  if (parts & IFA_GPU_PACK_SCALES && !(parts & (IFA_GPU_PACK_K | IFA_GPU_PACK_V))) {
+    const int64_t blocks = matrices * a.block_count, teams = PACK_THREADS / 64;
+    cudaLaunchKernel((const void *)pack_scales, dim3((unsigned)(blocks > 0 ? ifa_ceil_div(blocks, teams) : 1)), dim3(PACK_THREADS), arguments, 0, (cudaStream_t)stream);
+    if ((status = check_launch("pack scales", message)) != IFA_OK) return status;
+  } else if (parts & IFA_GPU_PACK_SCALES) {
+    cudaLaunchKernel((const void *)pack, dim3((unsigned)(a.block_count > 0 ? a.block_count : 1), (unsigned)matrices), dim3(PACK_THREADS), arguments, 0, (cudaStream_t)stream);
+    if ((status = check_launch("pack", message)) != IFA_OK) return status;
+  }
+  if (!(parts & IFA_GPU_ATTEND)) return ifa_succeed(message);
   a.o = outputs->o;
   a.lse = outputs->lse;
 #ifdef IFA_GPU_STAGES
   if (outputs->stages) a.stage_outputs = *outputs->stages;
 #endif
-
-  void *arguments[] = {&a};
-  cudaLaunchKernel((const void *)pack, dim3((unsigned)(a.block_count > 0 ? a.block_count : 1), (unsigned)matrices), dim3(PACK_THREADS), arguments, 0, (cudaStream_t)stream);
-  if ((status = check_launch("pack", message)) != IFA_OK) return status;
   const bool per_token = a.p.v_scale == IFA_SCALE_TOKEN || a.p.v_scale == IFA_SCALE_TOKEN_CHANNEL;
   const void *kernel = k.kernel[per_token][a.packed.split_sums != nullptr];
   const size_t shared_bytes = k.fixed_bytes + (size_t)a.stages * k.block_bytes;
@@ -208,4 +236,14 @@ extern "C" ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inpu
   cudaLaunchKernel(kernel, dim3((unsigned)ctas), dim3((unsigned)k.threads), arguments, shared_bytes, (cudaStream_t)stream);
   status = check_launch("attention", message);
   return status == IFA_OK ? ifa_succeed(message) : status;
+}
+
+extern "C" ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message) {
+  return ifa_gpu_attend(IFA_GPU_ALL, problem, inputs, outputs, workspace, workspace_bytes, stream, message);
+}
+extern "C" ifa_status ifa_cuda_pack(const ifa_problem *problem, const ifa_inputs *inputs, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message) {
+  return ifa_gpu_attend(IFA_GPU_ALL - IFA_GPU_ATTEND, problem, inputs, NULL, workspace, workspace_bytes, stream, message);
+}
+extern "C" ifa_status ifa_cuda_attend_packed(const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message) {
+  return ifa_gpu_attend(IFA_GPU_ATTEND, problem, inputs, outputs, workspace, workspace_bytes, stream, message);
 }

@@ -82,6 +82,14 @@ __device__ __forceinline__ float quad_max(float x) {
   return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
 }
 
+/* Is there in every quad a thread that says yes, for either row? Votes take less time than exchanges. */
+__device__ __forceinline__ bool in_every_quad(bool yes0, bool yes1) {
+  uint32_t row0 = __ballot_sync(~0u, yes0), row1 = __ballot_sync(~0u, yes1);
+  row0 |= row0 >> 1, row1 |= row1 >> 1;
+  row0 |= row0 >> 2, row1 |= row1 >> 2;
+  return (~(row0 & row1) & 0x11111111u) == 0;
+}
+
 /* ---- fragments and products ---- */
 
 /* Where this lane reads fragments: shared addresses; those of K and V in place 0. Chunk c of 32 channels of a row of Q or K lies at a XOR, four of them in 128 bytes. */
@@ -194,10 +202,10 @@ __device__ __forceinline__ float octaves(float largest, float r) {
   return largest < 0.0f ? fminf(x, -0x1p-149f) : x;
 }
 
-/* u (as gpu/params.h has it), and the largest of each row among this thread's as an integer: the patterns of binary32 numbers sort like the numbers if the largest is not
- * negative. scales: of this thread's keys, those of two S tiles in 32 bytes. */
+/* u (as gpu/params.h has it), and the largest of each row among this thread's as an integer, or 0 if it is negative: the patterns of other binary32 numbers sort like the
+ * numbers. scales: of this thread's keys, those of two S tiles in 32 bytes. */
 template <class S> __device__ __forceinline__ void score(float (&u)[S::NT][4], const int (&s)[S::NT][4], int (&high)[2], uint32_t scales) {
-  high[0] = high[1] = INT32_MIN;
+  high[0] = high[1] = 0;
 #pragma unroll
   for (int jj = 0; jj < S::NT / 2; jj++) {
     const float4 scale = load_shared4(scales + jj * 128), zero = load_shared4(scales + jj * 128 + 16);
@@ -236,6 +244,9 @@ __device__ __forceinline__ bool unit_moves(float largest, float x, int unit, flo
   const float u = (float)unit; /* none yet: far below any */
   return (largest > -INFINITY) & (!(x < u) | !(x >= __fadd_rn(u, -tau1)) | (unit == IFA_NO_UNIT));
 }
+
+/* From which score on a unit does not fall; above 0, so that a thread's negative scores, which `score` gives as 0, do not count. */
+__device__ __forceinline__ float lowest_score(float unit, float tau1) { return fmaxf(__fadd_rn(unit, -tau1), 0x1p-149f); }
 
 /* max_d |acc_d| of both rows. */
 template <class S> __device__ __forceinline__ void largest_acc(int (&magnitude)[2], const Warp<S> &w) {
@@ -323,11 +334,11 @@ template <class S> __device__ __forceinline__ void raise_acc(Warp<S> &w, int h, 
     for (int j = 2 * h; j < 2 * h + 2; j++) w.acc[i][j] >>= right;
 }
 
-/* The same where no row falls. most: of row h in lane h of each quad, the pattern of its largest u, which is not negative. */
-template <class S> __device__ __forceinline__ void raise_units(Warp<S> &w, int most, const float (&r)[2]) {
+/* The same where no row falls. most: the pattern of each row's largest u, which is not negative. */
+template <class S> __device__ __forceinline__ void raise_units(Warp<S> &w, const int (&most)[2], const float (&r)[2]) {
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    const float x = __fmul_rn(__int_as_float(__shfl_sync(~0u, most, (threadIdx.x & 28) | h)), r[h]);
+    const float x = __fmul_rn(__int_as_float(most[h]), r[h]);
     const int sum = quad_sum(w.l[h]), up = max(__float2int_rd(x) + 1 - w.unit[h], 0);
     w.unit[h] += up;
     w.l[h] = (threadIdx.x & 3) == 0 ? sum >> min(up, 31) : 0;

@@ -139,9 +139,9 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
   if (__any_sync(~0u, from < to)) {
     const float tau1 = p.tau == IFA_TAU_INF ? INFINITY : (float)(p.tau + 1);
     const uint32_t one = hidden_one(p);
-    int odd = cta.lane & 1; /* this thread tests the unit of its row h = odd */
+    int odd = cta.lane & 1; /* this thread tests the value unit of its row h = odd */
     asm volatile("" : "+r"(odd));
-    float tile_scale = -1.0f, test_r = 0.0f, test_unit = -INFINITY, test_low = INFINITY; /* of a row without a unit */
+    float tile_scale = -1.0f, r[2] = {0.0f, 0.0f}, unit[2] = {-INFINITY, -INFINITY}, low[2] = {INFINITY, INFINITY}; /* units stay for scores from low to below unit; of rows without one */
     Index index = {};
     uint32_t factor[2] = {0, 0}; /* V per token: as tile_exponent, the units and the test's figures are */
     int tile_exponent = INT32_MIN, test_sum = 0, test_value_unit = 0;
@@ -161,19 +161,17 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
         stage_scores(a, matrix, row, key_of(step), s, IFA_GPU_SCORE_ZERO);
         score<S>(u, s, high, cta.at.scales + place);
       }
-      int most = max(odd ? high[1] : high[0], __shfl_xor_sync(~0u, odd ? high[0] : high[1], 1)); /* of row h = odd: half the exchanges of doing both */
-      most = max(most, __shfl_xor_sync(~0u, most, 2));
       weigh_index<S>(n, u, index); /* as if no unit moved */
-      const float scale = cta.at.tile_scale(place), x = __fmul_rn(__int_as_float(most), test_r);
-      const bool usual = (step < quiet_end) & (most >= 0) & (scale == tile_scale) & (x >= test_low), stays = usual & (x < test_unit);
+      const float scale = cta.at.tile_scale(place), x[2] = {__fmul_rn(__int_as_float(high[0]), r[0]), __fmul_rn(__int_as_float(high[1]), r[1])};
+      const bool usual = (step < quiet_end) & (scale == tile_scale) & in_every_quad(x[0] >= low[0], x[1] >= low[1]), stays = usual & (x[0] < unit[0]) & (x[1] < unit[1]);
       bool whole = true;
       if (__builtin_expect(!__all_sync(~0u, stays), 0)) {
+        const int most[2] = {quad_max(high[0]), quad_max(high[1])};
         if (__all_sync(~0u, usual)) { /* some rows rise, and that is all: most often so, hence code of its own, without a branch */
-          const float r[2] = {score_factor(w.row_factor[0], tile_scale), score_factor(w.row_factor[1], tile_scale)};
           raise_units(w, most, r);
           index.follow(w, r);
-          test_unit = (float)(odd ? w.unit[1] : w.unit[0]);
-          test_low = __fadd_rn(test_unit, -tau1);
+#pragma unroll
+          for (int h = 0; h < 2; h++) unit[h] = (float)w.unit[h], low[h] = lowest_score(unit[h], tau1);
           if (S::TOKEN) {
             test_sum = (odd ? w.unit[1] : w.unit[0]) + tile_exponent; /* (no exponent so far: the tile looks again below) */
             value_factors(w, factor, tile_exponent);
@@ -186,11 +184,11 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
             split_end += split_tiles;
           }
           whole = is_whole(step), tile_scale = scale;
-          float largest[2], score_in_octaves[2], r[2];
+          float largest[2], score_in_octaves[2];
           bool moves[2];
 #pragma unroll
-          for (int h = 0; h < 2; h++) largest[h] = __int_as_float(__shfl_sync(~0u, most, (cta.lane & 28) | h));
-          if (__any_sync(~0u, !whole | (most < 0))) {
+          for (int h = 0; h < 2; h++) largest[h] = __int_as_float(most[h]);
+          if (__any_sync(~0u, !whole | (most[0] == 0) | (most[1] == 0))) {
             largest_live<S>(largest, u, p, key_of(step), row);
 #pragma unroll
             for (int h = 0; h < 2; h++) largest[h] = quad_max(largest[h]);
@@ -202,9 +200,11 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
           }
           move_units(w, score_in_octaves, moves, (split_end - step) * TILE);
           index.follow(w, r);
-          test_r = odd ? r[1] : r[0];
-          test_unit = (odd ? w.unit[1] : w.unit[0]) == IFA_NO_UNIT ? -INFINITY : (float)(odd ? w.unit[1] : w.unit[0]);
-          test_low = test_unit == -INFINITY ? INFINITY : __fadd_rn(test_unit, -tau1);
+#pragma unroll
+          for (int h = 0; h < 2; h++) {
+            unit[h] = w.unit[h] == IFA_NO_UNIT ? -INFINITY : (float)w.unit[h];
+            low[h] = w.unit[h] == IFA_NO_UNIT ? INFINITY : lowest_score(unit[h], tau1);
+          }
           quiet_end = is_whole(step + 1) ? min(whole_to, split_end) : 0;
           tile_exponent = INT32_MIN;
           weigh_index<S>(n, u, index);

@@ -2,8 +2,9 @@
  *
  *   bench_gpu [--rows N] [--json FILE] [--no-torch]
  *
- *   kernel      ifa_cuda_attend alone, on operands quantized already (packing included, since the caller's layout is plain). They stand for
- *               standard normal tensors (INT8 per token, 3.5 standard deviations to 127); "x3": logits three times as wide, so that units move
+ *   kernel      ifa_cuda_attend_packed, on operands quantized and packed already. They stand for standard normal tensors (INT8 per token,
+ *               3.5 standard deviations to 127); "x3": logits three times as wide, so that units move
+ *   packing too ifa_cuda_attend, on operands quantized already in a caller's plain layout
  *   from f16    ifa_cuda_attention, quantization included, and its share of the kernel's rate
  *   FA2, cuDNN  PyTorch's fp16 attention on the same shapes, timed in the same way (tools/bench_torch_gpu.py)
  *
@@ -204,26 +205,29 @@ static double bench_kernel(Run *run, const Shape &s, bool per_token, float sprea
   in.q = x.q, in.k = x.k, in.v = x.v, in.q_scale = x.q_scale, in.k_scale = x.k_scale, in.v_scale = x.v_scale;
   ifa_outputs out = {};
   out.o = x.o;
-  auto call = [&] {
-    ifa_message why = {};
-    require(ifa_cuda_attend(&p, &in, &out, x.workspace, x.workspace_bytes, NULL, &why), why);
-  };
-  call();
-  must(cudaDeviceSynchronize(), "attention");
+  ifa_message why = {};
+  auto pack = [&] { require(ifa_cuda_pack(&p, &in, x.workspace, x.workspace_bytes, NULL, &why), why); };
+  auto attend_packed = [&] { require(ifa_cuda_attend_packed(&p, &in, &out, x.workspace, x.workspace_bytes, NULL, &why), why); };
+  auto attend = [&] { require(ifa_cuda_attend(&p, &in, &out, x.workspace, x.workspace_bytes, NULL, &why), why); };
   std::vector<int8_t> q = fetch<int8_t>(x.q, elements), k = fetch<int8_t>(x.k, elements), v = fetch<int8_t>(x.v, elements);
   std::vector<float> q_scale = fetch<float>(x.q_scale, rows), k_scale = fetch<float>(x.k_scale, rows), v_scale = fetch<float>(x.v_scale, rows);
   ifa_inputs host = {};
   host.q = q.data(), host.k = k.data(), host.v = v.data();
   host.q_scale = q_scale.data(), host.k_scale = k_scale.data(), host.v_scale = v_scale.data();
-  const char *what = spread == 1.0f ? "kernel" : "kernel x3";
-  double ms = 0;
-  if (int64_t wrong = differing(p, host, fetch<uint16_t>(x.o, elements), run->rows)) {
-    report_wrong(run, s, what, wrong);
-  } else {
-    ms = median_ms(1, GROUPS, [&] { for (int i = 0; i < CALLS; i++) call(); }) / CALLS;
+  /* Checks what `call` has written over other bytes, then times it. */
+  auto measure = [&](const char *what, auto call) {
+    must(cudaMemset(x.o, 0xff, (size_t)elements * 2), "output");
+    call();
+    must(cudaDeviceSynchronize(), "attention");
+    if (int64_t wrong = differing(p, host, fetch<uint16_t>(x.o, elements), run->rows)) return report_wrong(run, s, what, wrong), 0.0;
+    double ms = median_ms(1, GROUPS, [&] { for (int i = 0; i < CALLS; i++) call(); }) / CALLS;
     double scales = 2.0 * rows + ifa_scale_count(p.v_scale, s.b, s.h, s.n, s.d, 0);
     add(run, s, what, per_token ? "token" : "channel", ms, 5.0 * elements + 4 * scales, 0);
-  }
+    return ms;
+  };
+  pack();
+  const double ms = measure(spread == 1.0f ? "kernel" : "kernel x3", attend_packed);
+  if (spread == 1.0f) measure("packing too", attend);
   release(&x);
   return ms;
 }

@@ -58,14 +58,15 @@
   X(tile_scale_unnoticed, "units", "K per block: another scale of the tile is no reason to look closely")                                    \
   X(row_factor_of_first_half, "units", "rows g + 8 get the factor of rows g")                                                                 \
   X(quad_max_of_two_lanes, "units", "the largest of a row is taken over two of its four threads")                                            \
-  X(own_row_handed_over, "units", "a thread hands its neighbour the largest of the row that it keeps, not of the other")                     \
+  X(quad_vote_of_first_row, "units", "whether a row falls is asked of the first of two rows for both")                                       \
+  X(quad_vote_of_first_quad, "units", "whether any row falls is asked of the warp's first quad only")                                         \
   X(test_of_other_row, "units", "whether its unit stays is tested with the unit and the factor of the other of two rows")                    \
   X(quad_sum_of_two_lanes, "units", "l is summed over two of its four threads")                                                               \
   X(stay_vote_of_one_lane, "units", "whether any unit moves is the answer of the warp's first thread")                                        \
   X(move_vote_of_one_lane, "units", "whether any unit moves, looked at closely, is the answer of the warp's first thread")                    \
   X(unit_of_first_block, "units", "tiles of several blocks: the unit follows the largest of the first")                                      \
   X(largest_of_dead_keys, "units", "in a tile that a mask cuts the unit follows keys that are not live")                                        \
-  X(largest_of_negative_patterns, "units", "the largest of scores that are all negative is taken by their patterns as integers: the least")   \
+  X(largest_of_negative_scores, "units", "the largest of scores that are all negative is taken for 0")                                       \
   X(fall_taken_for_rise, "units", "rows that fall in a tile that is as those before take the way of rows that rise")                            \
   X(rise_vote_of_one_lane, "units", "whether rows rise and none falls is the answer of the warp's first thread")                                \
   X(rise_of_other_row, "units", "where rows rise, each gets the largest of the other of two rows")                                              \

@@ -1,11 +1,12 @@
-/* from_floats.cu - ifa_cuda_attention: float tensors in, float tensors out. Three calls of ifa_cuda_quantize into the workspace, one of
- * ifa_cuda_attend on what they wrote; everything is checked before the first of them. Nothing here allocates or synchronizes.
+/* from_floats.cu - ifa_cuda_attention: float tensors in, float tensors out. Three calls of the quantizers into the workspace, one of
+ * the attention on what they wrote; everything is checked before the first of them. Nothing here allocates or synchronizes.
  *
- * The workspace, each part at a multiple of 256 bytes:
+ * K goes into the attention kernel's blocks at once (gpu/packed.h), and V too if it is f16 or bf16. The workspace, each part at a multiple of 256 bytes:
  *
- *     q, k, v                     INT8 or INT4, dense [batch, head, token] rows padded to whole 16 bytes, so that every row can be read in words
- *     their scales                as at ifa_granularity; V's channels too when it is scaled per token and channel
- *     scratch                     for one call after the other: stream order keeps them apart */
+ *     q, and v if it is f32       INT8 or INT4, dense [batch, head, token] rows padded to whole 16 bytes, so that every row can be read in words
+ *     scales of q, k, v           as at ifa_granularity; V's channels too when it is scaled per token and channel
+ *     of the attention            with the blocks
+ *     of the quantizers           for one call after the other: stream order keeps them apart */
 #include <cuda_runtime.h>
 #include <math.h>
 
@@ -14,7 +15,7 @@ extern "C" {
 #include "common/problem.h"
 }
 #include "gpu/device_pointer.h"
-#include "ifa_cuda.h"
+#include "gpu/packed.h"
 
 /* ---- defaults ---- */
 
@@ -41,8 +42,9 @@ extern "C" ifa_cuda_attention_args ifa_cuda_attention_accurate(int64_t batch, in
 typedef struct call_plan {
   ifa_problem problem; /* of ifa_cuda_attend: strides of the quantized tensors */
   ifa_quantize_args q, k, v;
-  uint8_t *scratch;
-  size_t scratch_bytes, bytes; /* bytes: of the whole workspace */
+  int parts;           /* of the attention: what the quantizers leave to it */
+  uint8_t *attention, *scratch;
+  size_t attention_bytes, scratch_bytes, bytes; /* bytes: of the whole workspace */
 } call_plan;
 
 /* Parts of the workspace, one after the other; from NULL only their size is of use. */
@@ -64,13 +66,13 @@ static ifa_strides padded_strides(ifa_type type, int64_t heads, int64_t tokens, 
 }
 
 static ifa_quantize_args quantize_args(const ifa_cuda_attention_args *a, const void *src, ifa_strides src_stride, int64_t heads, int64_t tokens, ifa_type type,
-                                       ifa_granularity granularity, int32_t block, parts *w) {
+                                       ifa_granularity granularity, int32_t block, bool to_rows, parts *w) {
   ifa_quantize_args c = {};
   c.src = src, c.src_type = a->type, c.src_stride = src_stride;
   c.batch = a->problem.batch, c.heads = heads, c.tokens = tokens, c.head_dim = a->problem.head_dim;
   c.dst_type = type, c.dst_stride = padded_strides(type, heads, tokens, c.head_dim);
   c.granularity = granularity, c.block = block;
-  c.dst = take(w, ifa_extent_bytes(type, c.dst_stride, c.batch, heads, tokens, c.dst_stride.token));
+  if (to_rows) c.dst = take(w, ifa_extent_bytes(type, c.dst_stride, c.batch, heads, tokens, c.dst_stride.token));
   c.scale = (float *)take(w, 4 * ifa_scale_count(granularity, c.batch, heads, tokens, c.head_dim, block));
   if (granularity == IFA_SCALE_TOKEN_CHANNEL) c.channel_scale = (float *)take(w, 4 * c.batch * heads * c.head_dim);
   return c;
@@ -99,15 +101,18 @@ static ifa_status make_plan(const ifa_cuda_attention_args *a, void *workspace, c
   if (status != IFA_OK) return status;
 
   parts w = {(uint8_t *)workspace, 0};
-  plan->q = quantize_args(a, a->q, a->problem.q_stride, p.q_heads, p.nq, p.q_type, p.q_scale, p.q_block, &w);
-  plan->k = quantize_args(a, a->k, a->problem.k_stride, p.kv_heads, p.nk, p.k_type, p.k_scale, p.k_block, &w);
-  plan->v = quantize_args(a, a->v, a->problem.v_stride, p.kv_heads, p.nk, p.v_type, p.v_scale, 0, &w);
+  const bool v_to_rows = a->type == IFA_F32;
+  plan->parts = IFA_GPU_PACK_SCALES | IFA_GPU_ATTEND | (v_to_rows ? IFA_GPU_PACK_V : 0);
+  plan->q = quantize_args(a, a->q, a->problem.q_stride, p.q_heads, p.nq, p.q_type, p.q_scale, p.q_block, true, &w);
+  plan->k = quantize_args(a, a->k, a->problem.k_stride, p.kv_heads, p.nk, p.k_type, p.k_scale, p.k_block, false, &w);
+  plan->v = quantize_args(a, a->v, a->problem.v_stride, p.kv_heads, p.nk, p.v_type, p.v_scale, 0, v_to_rows, &w);
   plan->k.subtract_mean = a->subtract_k_mean;
   p.q_stride = plan->q.dst_stride, p.k_stride = plan->k.dst_stride, p.v_stride = plan->v.dst_stride;
   plan->problem = p;
 
   size_t scratch = 0;
-  if ((status = ifa_cuda_workspace_bytes(&p, &scratch, message)) != IFA_OK) return status;
+  if ((status = ifa_cuda_workspace_bytes(&p, &plan->attention_bytes, message)) != IFA_OK) return status;
+  plan->attention = (uint8_t *)take(&w, (int64_t)plan->attention_bytes);
   if ((status = quantizer_scratch("q", &plan->q, &scratch, message)) != IFA_OK) return status;
   if ((status = quantizer_scratch("k", &plan->k, &scratch, message)) != IFA_OK) return status;
   if ((status = quantizer_scratch("v", &plan->v, &scratch, message)) != IFA_OK) return status;
@@ -157,8 +162,12 @@ extern "C" ifa_status ifa_cuda_attention(const ifa_cuda_attention_args *args, vo
   ifa_outputs out = {};
   out.o = args->o;
   out.lse = args->lse;
-  const ifa_quantize_args *tensors[] = {&plan.q, &plan.k, &plan.v};
-  for (const ifa_quantize_args *tensor : tensors)
-    if ((status = ifa_cuda_quantize(tensor, plan.scratch, plan.scratch_bytes, stream, message)) != IFA_OK) return status;
-  return ifa_cuda_attend(&plan.problem, &in, &out, plan.scratch, plan.scratch_bytes, stream, message);
+  const ifa_gpu_blocks blocks = ifa_gpu_blocks_of(&plan.problem, plan.attention);
+  const struct { const ifa_quantize_args *args; ifa_gpu_destination to; } tensors[] = {
+      {&plan.q, IFA_GPU_ROWS}, {&plan.k, IFA_GPU_K_BLOCKS}, {&plan.v, plan.parts & IFA_GPU_PACK_V ? IFA_GPU_ROWS : IFA_GPU_V_BLOCKS}};
+  for (const auto &t : tensors) {
+    status = ifa_gpu_quantize_to_blocks(t.args, t.to, t.to == IFA_GPU_ROWS ? ifa_gpu_blocks{} : blocks, plan.scratch, plan.scratch_bytes, stream, message);
+    if (status != IFA_OK) return status;
+  }
+  return ifa_gpu_attend(plan.parts, &plan.problem, &in, &out, plan.attention, plan.attention_bytes, stream, message);
 }

@@ -5,6 +5,10 @@
 #define ifa_cuda_supports mutant_supports
 #define ifa_cuda_workspace_bytes mutant_workspace_bytes
 #define ifa_cuda_attend mutant_attend
+#define ifa_cuda_pack mutant_pack
+#define ifa_cuda_attend_packed mutant_attend_packed
+#define ifa_gpu_attend mutant_attend_parts
+#define ifa_gpu_blocks_of mutant_blocks_of
 
 #include <cuda_runtime.h>
 

@@ -1,12 +1,15 @@
 /* pack.cuh - K and V from the caller's layout (any strides, INT8 or INT4) into the workspace's (gpu/params.h): whole blocks, zero padded, V
- * transposed and its keys permuted as the tensor cores' fragments want them. One CTA a block; each byte is read and written once. */
+ * transposed and its keys permuted as the tensor cores' fragments want them. One CTA a block; each byte is read and written once. What the quantizers have written there already
+ * (gpu/packed.h) is left alone. */
 #ifndef IFA_GPU_PACK_CUH
 #define IFA_GPU_PACK_CUH
 
 #include "common/contract.h"
 #include "common/operand.h"
 #include "gpu/masks.cuh"
+#include "gpu/packed.h"
 #include "gpu/params.h"
+#include "gpu/transpose.cuh"
 
 enum { PACK_THREADS = 256 };
 
@@ -54,55 +57,113 @@ __device__ __forceinline__ ifa_gpu_item make_item(const ifa_gpu_params &a, uint3
   return item;
 }
 
-/* grid (blocks or, where there are none, 1; batch * kv_heads) */
+__device__ __forceinline__ void list_items(const ifa_gpu_params &a, int64_t thread, int64_t threads) {
+  for (int64_t i = thread; i < a.item_count; i += threads) a.packed.items[i] = make_item(a, (uint32_t)i);
+}
+
+__device__ __forceinline__ uint8_t *block_at(const ifa_gpu_params &a, int64_t matrix, int block) {
+  return a.packed.blocks + (matrix * a.block_count + block) * IFA_GPU_BLOCK_BYTES(a.dim_padded, a.keys);
+}
+
+/* The largest scales, as patterns: of K in a block's tile, of V in the block. */
+struct Largest { uint32_t k, v; };
+
+/* `threads` of them, of which this is one, look at all of the block's (its tile's) keys; *largest is zero before. */
+__device__ __forceinline__ void find_largest(const ifa_gpu_params &a, int64_t matrix, int block, int thread, int threads, Largest *largest) {
+  const ifa_problem &p = a.p;
+  const int64_t first = (int64_t)block * a.keys, tile = first / p.kv_tile * p.kv_tile; /* a tile may be several blocks */
+  if (p.k_scale == IFA_SCALE_TOKEN)
+    for (int64_t token = tile + thread; token < tile + p.kv_tile && token < p.nk; token += threads) atomicMax(&largest->k, __float_as_uint(a.in.k_scale[matrix * p.nk + token]));
+  if (p.v_scale == IFA_SCALE_TOKEN || p.v_scale == IFA_SCALE_TOKEN_CHANNEL)
+    for (int64_t token = first + thread; token < first + a.keys && token < p.nk; token += threads) atomicMax(&largest->v, __float_as_uint(a.in.v_scale[matrix * p.nk + token]));
+}
+
+/* The scales of key `key` of the block; those of the tile with the first. */
+__device__ __forceinline__ void pack_scales_of(const ifa_gpu_params &a, int64_t matrix, int block, int key, Largest largest) {
+  const ifa_problem &p = a.p;
+  const int keys = a.keys, dim = a.dim_padded;
+  const int64_t first = (int64_t)block * keys, token = first + key;
+  const bool real = token < p.nk, k_per_token = p.k_scale == IFA_SCALE_TOKEN;
+  uint8_t *const to = block_at(a, matrix, block);
+  float *const scales = (float *)(to + IFA_GPU_AT_SCALES(dim, keys)), *const of_tile = scales + 2 * keys;
+  const int octaves = k_per_token ? scale_octaves(largest.k) : 0;
+  const float scale = scale_of_sum(k_per_token ? real ? a.in.k_scale[matrix * p.nk + token] : 0.0f : 1.0f, octaves);
+  scales[packed_scale(key)] = scale, scales[packed_scale(key) + 4] = __fmul_rn(scale, -IFA_GPU_SCORE_ZERO * 0x1p-149f);
+  if (key == 0)
+    of_tile[0] = k_per_token ? scalbnf(1.0f, octaves)
+                             : p.k_scale == IFA_SCALE_BLOCK ? a.in.k_scale[matrix * ((p.nk + p.k_block - 1) / p.k_block) + first / p.k_block]
+                                                            : a.in.k_scale[matrix];
+  if (p.v_scale == IFA_SCALE_TOKEN || p.v_scale == IFA_SCALE_TOKEN_CHANNEL) {
+    const int32_t b = ifa_value_exponent(__uint_as_float(largest.v));
+    ((uint16_t *)(to + IFA_GPU_AT_V_SCALE16(dim, keys)))[packed_scale16(key, keys)] = real ? ifa_value_scale16(a.in.v_scale[matrix * p.nk + token], b) : (uint16_t)0;
+    if (key == 0) of_tile[1] = __int_as_float(b);
+  }
+}
+
+/* K, V or both, and scales. grid (blocks or, where there are none, 1; batch * kv_heads) */
 static __global__ void __launch_bounds__(PACK_THREADS) pack(__grid_constant__ const ifa_gpu_params a) {
   __shared__ __align__(16) int8_t rows[64 * (IFA_MAX_HEAD_DIM + 16)];
-  __shared__ uint32_t largest_k, largest_v; /* scales, of the tile and of the block */
+  __shared__ Largest largest;
   const ifa_problem &p = a.p;
   const int block = (int)blockIdx.x, keys = a.keys, dim = a.dim_padded, chunks = dim / 16, pitch = dim + 16;
   const int64_t matrix = blockIdx.y, batch = matrix / p.kv_heads, head = matrix % p.kv_heads, first = (int64_t)block * keys;
-  uint8_t *const to = a.packed.blocks + (matrix * a.block_count + block) * IFA_GPU_BLOCK_BYTES(dim, keys);
-  float *const scales = (float *)(to + IFA_GPU_AT_SCALES(dim, keys));
-  const bool per_token = p.v_scale == IFA_SCALE_TOKEN || p.v_scale == IFA_SCALE_TOKEN_CHANNEL;
+  uint8_t *const to = block_at(a, matrix, block);
+  const bool with_k = a.parts & IFA_GPU_PACK_K, with_v = a.parts & IFA_GPU_PACK_V;
 
-  for (int64_t i = (blockIdx.y * (int64_t)max(a.block_count, 1) + block) * PACK_THREADS + threadIdx.x; i < a.item_count; i += (int64_t)max(a.block_count, 1) * p.batch * p.kv_heads * PACK_THREADS)
-    a.packed.items[i] = make_item(a, (uint32_t)i);
+  list_items(a, ((int64_t)blockIdx.y * gridDim.x + blockIdx.x) * PACK_THREADS + threadIdx.x, (int64_t)gridDim.x * gridDim.y * PACK_THREADS);
   if (a.block_count == 0) return;
-  for (int i = (int)threadIdx.x; i < keys * chunks; i += PACK_THREADS) {
-    int token = i / chunks, d = i % chunks * 16;
-    *(int4 *)(to + token * dim + ((i % chunks) ^ IFA_GPU_SWIZZLE(dim, token)) * 16) = row_chunk(p, p.k_type, p.k_stride, a.in.k, batch, head, first + token, d);
-    *(int4 *)(rows + token * pitch + d) = row_chunk(p, p.v_type, p.v_stride, a.in.v, batch, head, first + token, d);
-  }
-  if (threadIdx.x == 0) largest_k = largest_v = 0;
+  if (threadIdx.x == 0) largest.k = largest.v = 0;
   __syncthreads();
-  for (int i = (int)threadIdx.x; i < dim * keys / 16; i += PACK_THREADS) { /* 16 slots of channel d */
-    union { int8_t byte[16]; int4 all; } chunk;
-    int d = i / (keys / 16), c = i % (keys / 16), slot = c * 16;
-    for (int j = 0; j < 16; j++) chunk.byte[j] = rows[packed_key(slot + j) * pitch + d];
-    *(int4 *)(to + IFA_GPU_AT_V(dim, keys) + d * keys + (c ^ IFA_GPU_SWIZZLE(keys, d)) * 16) = chunk.all;
+  int start = (int)threadIdx.x;
+  do { /* two chunks of each at a time, all loads before any use */
+    int4 k[2], v[2];
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+      const int i = start + n * PACK_THREADS, d = i % chunks * 16;
+      const int64_t token = i < keys * chunks ? first + i / chunks : p.nk; /* beyond the block: none */
+      if (with_k) k[n] = row_chunk(p, p.k_type, p.k_stride, a.in.k, batch, head, token, d);
+      if (with_v) v[n] = row_chunk(p, p.v_type, p.v_stride, a.in.v, batch, head, token, d);
+    }
+    if (start == (int)threadIdx.x) find_largest(a, matrix, block, start, PACK_THREADS, &largest);
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+      const int i = start + n * PACK_THREADS, token = i / chunks;
+      if (with_k && i < keys * chunks) *(int4 *)(to + token * dim + ((i % chunks) ^ IFA_GPU_SWIZZLE(dim, token)) * 16) = k[n];
+      if (with_v && i < keys * chunks) *(int4 *)(rows + token * pitch + i % chunks * 16) = v[n];
+    }
+    start += 2 * PACK_THREADS;
+  } while (start < keys * chunks);
+  __syncthreads();
+  for (int i = (int)threadIdx.x; with_v && i < dim / 4 * (keys / 16); i += PACK_THREADS) { /* 16 slots of 4 channels */
+    const int d = i / (keys / 16) * 4, c = i % (keys / 16);
+    uint32_t channel[4][4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      uint32_t row[4], word[4];
+#pragma unroll
+      for (int n = 0; n < 4; n++) row[n] = *(const uint32_t *)(rows + packed_key(c * 16 + j * 4 + n) * pitch + d);
+      transpose_bytes(row, word);
+#pragma unroll
+      for (int n = 0; n < 4; n++) channel[n][j] = word[n];
+    }
+#pragma unroll
+    for (int n = 0; n < 4; n++)
+      *(uint4 *)(to + IFA_GPU_AT_V(dim, keys) + (d + n) * keys + (c ^ IFA_GPU_SWIZZLE(keys, d + n)) * 16) = make_uint4(channel[n][0], channel[n][1], channel[n][2], channel[n][3]);
   }
+  if (threadIdx.x < keys) pack_scales_of(a, matrix, block, (int)threadIdx.x, largest);
+}
 
-  /* Scales: thread j has key j. */
-  const int64_t token = first + threadIdx.x;
-  const bool key = threadIdx.x < keys, real = key && token < p.nk, k_per_token = p.k_scale == IFA_SCALE_TOKEN;
-  const int64_t in_tile = first / p.kv_tile * p.kv_tile + threadIdx.x; /* a key of the tile, which may be several blocks */
-  if (k_per_token && threadIdx.x < p.kv_tile && in_tile < p.nk) atomicMax(&largest_k, __float_as_uint(a.in.k_scale[matrix * p.nk + in_tile]));
-  if (per_token && real) atomicMax(&largest_v, __float_as_uint(a.in.v_scale[matrix * p.nk + token]));
+/* Scales only, 64 threads a block. grid (all blocks / 4, at least 1) */
+static __global__ void __launch_bounds__(PACK_THREADS) pack_scales(__grid_constant__ const ifa_gpu_params a) {
+  __shared__ Largest largest[PACK_THREADS / 64];
+  const int thread = (int)threadIdx.x % 64, team = (int)threadIdx.x / 64;
+  const int64_t all = a.p.batch * a.p.kv_heads * a.block_count, number = (int64_t)blockIdx.x * (PACK_THREADS / 64) + team;
+  list_items(a, (int64_t)blockIdx.x * PACK_THREADS + threadIdx.x, (int64_t)gridDim.x * PACK_THREADS);
+  if (thread == 0) largest[team].k = largest[team].v = 0;
   __syncthreads();
-  if (key && per_token) {
-    int32_t b = ifa_value_exponent(__uint_as_float(largest_v));
-    ((uint16_t *)(to + IFA_GPU_AT_V_SCALE16(dim, keys)))[packed_scale16(threadIdx.x, keys)] = real ? ifa_value_scale16(a.in.v_scale[matrix * p.nk + token], b) : (uint16_t)0;
-    if (threadIdx.x == 0) scales[2 * keys + 1] = __int_as_float(b);
-  }
-  const int octaves = k_per_token ? scale_octaves(largest_k) : 0;
-  if (key) {
-    float scale = scale_of_sum(k_per_token ? real ? a.in.k_scale[matrix * p.nk + token] : 0.0f : 1.0f, octaves), *to_score = scales + packed_scale(threadIdx.x);
-    to_score[0] = scale, to_score[4] = __fmul_rn(scale, -IFA_GPU_SCORE_ZERO * 0x1p-149f);
-  }
-  if (threadIdx.x == 0)
-    scales[2 * keys] = k_per_token ? scalbnf(1.0f, octaves)
-                              : p.k_scale == IFA_SCALE_BLOCK ? a.in.k_scale[matrix * ((p.nk + p.k_block - 1) / p.k_block) + first / p.k_block]
-                                                             : a.in.k_scale[matrix];
+  if (number < all) find_largest(a, number / a.block_count, (int)(number % a.block_count), thread, 64, &largest[team]);
+  __syncthreads();
+  if (number < all && thread < a.keys) pack_scales_of(a, number / a.block_count, (int)(number % a.block_count), thread, largest[team]);
 }
 
 #endif

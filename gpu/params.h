@@ -56,6 +56,7 @@ typedef struct ifa_gpu_params {
   int32_t block_count; /* of all keys */
   int32_t stages;      /* blocks in shared memory */
   int32_t dim_padded;  /* 32, 64, 96, 128, 192 or 256 */
+  int32_t parts;       /* what the packing kernel is to do: gpu/packed.h */
 #ifdef IFA_GPU_STAGES
   ifa_stages stage_outputs; /* what to record: gpu/stages.cuh */
 #endif

@@ -12,6 +12,9 @@
  * chunk of consecutive rows of one (batch, head) matrix. A lane meets the same 8 channels in all rows. Loads are of 16 bytes and
  * stores of 8 (INT8) or 4 (INT4) where head_dim is a multiple of 8 and pointers and strides are aligned; else by element.
  *
+ * The integers go to rows by the caller's strides, or (gpu/packed.h) to the attention kernel's blocks: K's rows swizzled, V transposed, where a lane takes such rows that its 4 bytes of a
+ * channel lie together: 0, 1, 8 and 9 from one on (packed_key in gpu/pack.cuh).
+ *
  * Bytes moved: tokens * head_dim * (source bytes * passes + 1 or 1/2) a matrix, and the scales. The last of several passes takes
  * the items in reverse, so that it starts with what the second-level cache still has.
  */
@@ -20,6 +23,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <inttypes.h>
+#include <type_traits>
 
 #include "common/exact.h"
 #include "common/operand.h"
@@ -27,6 +31,9 @@ extern "C" {
 #include "common/problem.h"
 }
 #include "gpu/device_pointer.h"
+#include "gpu/packed.h"
+#include "gpu/params.h"
+#include "gpu/transpose.cuh"
 
 #define TINY 0x1p-93f /* as in ref/quantize.c: a group with a smaller absmax is a zero group */
 #define WARPS 8
@@ -47,6 +54,8 @@ typedef struct work {
   int32_t tokens, head_dim, chunk_rows, pass_rows, lanes;
   int32_t group_rows, groups; /* rows that share a scale, such groups a matrix; not for channels */
   int32_t src_vector, dst_vector;
+  int32_t rows;         /* tokens, or those of whole blocks */
+  ifa_gpu_blocks blocks; /* for K_BLOCKS and V_BLOCKS */
   ifa_type dst_type;
   ifa_granularity granularity;
   float *scale, *channel_scale, *mean; /* outputs */
@@ -61,7 +70,7 @@ typedef struct work {
 /* Where a thread is: its item's matrix and rows first .. end - 1, its team's place in a pass, its elements of a row. */
 typedef struct place {
   int64_t matrix, src, dst; /* src, dst: element offsets of (matrix, token 0, the lane's unit) */
-  int32_t first, end, row, step, lane, warp, unit, count; /* row: of the first pass; step: rows between a lane's loads */
+  int32_t first, end, last, row, step, lane, warp, unit, count; /* rows from end to last - 1 are padding; row: of the first pass; step: rows between a lane's loads */
 } place;
 
 static __device__ __forceinline__ place place_of(const work &w, int64_t item) {
@@ -69,6 +78,7 @@ static __device__ __forceinline__ place place_of(const work &w, int64_t item) {
   at.matrix = item / w.chunks;
   at.first = (int32_t)(item % w.chunks) * w.chunk_rows;
   at.end = min(at.first + w.chunk_rows, w.tokens);
+  at.last = min(at.first + w.chunk_rows, w.rows);
   at.lane = (int32_t)(threadIdx.x & 31);
   at.warp = (int32_t)(threadIdx.x >> 5);
   int32_t teams = 32 / w.lanes;
@@ -358,10 +368,60 @@ static __device__ __forceinline__ void store_row(const work &w, const place &at,
   else store_int8(w, at, element, q);
 }
 
+/* q = clamp(rne(x)), one byte each; 0 in rows that are padding. */
+static __device__ __forceinline__ uint2 row_bytes(const work &w, const place &at, int32_t row, const float *x) {
+  int32_t q[UNIT], q_max = row >= at.end ? 0 : w.dst_type == IFA_I4 ? 7 : 127;
+#pragma unroll
+  for (int j = 0; j < UNIT; j++) q[j] = max(-q_max, min(q_max, __float2int_rn(x[j])));
+  return make_uint2(four_bytes(q), four_bytes(q + 4));
+}
+
+static __device__ __forceinline__ uint8_t *block_of(const work &w, const place &at, int32_t row) {
+  return w.blocks.at + (at.matrix * w.blocks.count + (row >> (w.blocks.keys == 64 ? 6 : 5))) * IFA_GPU_BLOCK_BYTES(w.blocks.dim, w.blocks.keys);
+}
+
+static __device__ __forceinline__ void store_k(const work &w, const place &at, int32_t row, const float *x) {
+  if (row >= at.last || at.unit * UNIT >= w.blocks.dim) return;
+  const int32_t token = row & (w.blocks.keys - 1), chunk = (at.unit / 2) ^ IFA_GPU_SWIZZLE(w.blocks.dim, token);
+  *(uint2 *)(block_of(w, at, row) + token * w.blocks.dim + chunk * 16 + at.unit % 2 * UNIT) = row_bytes(w, at, row, x);
+}
+
+/* A pass over V, transposed in shared memory: 4 bytes of a channel (a lane's 4 rows) beside each other as in a block, channels 8 unit + j in the order (j, unit), so that neither way has
+ * many bank conflicts. */
+typedef struct transposed { uint32_t word[UNIT * (WARPS * 32 + 32)]; } transposed;
+
+static __device__ __forceinline__ uint32_t *transposed_at(const work &w, transposed *t, int32_t unit, int32_t j) {
+  return t->word + (j * w.lanes + unit) * (WARPS * 32 / w.lanes + 1);
+}
+
+/* bytes[k]: the lane's row k. All threads call; the pass begins at row `first`. */
+static __device__ __forceinline__ void store_v(const work &w, const place &at, int32_t first, const uint2 *bytes, transposed *t) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    uint32_t row[4], word[4];
+#pragma unroll
+    for (int k = 0; k < 4; k++) row[k] = half ? bytes[k].y : bytes[k].x;
+    transpose_bytes(row, word);
+#pragma unroll
+    for (int j = 0; j < 4; j++) transposed_at(w, t, at.unit, half * 4 + j)[at.row] = word[j];
+  }
+  __syncthreads();
+  const int32_t keys = w.blocks.keys, chunks = WARPS * 8 / w.lanes; /* of 16 rows, of a channel in this pass */
+  for (int32_t i = (int32_t)threadIdx.x; i < w.blocks.dim * chunks; i += THREADS) {
+    const int32_t d = i / chunks, row = first + i % chunks * 16;
+    const uint32_t *from = transposed_at(w, t, d / UNIT, d % UNIT) + i % chunks * 4;
+    if (row < at.last) *(uint4 *)(block_of(w, at, row) + IFA_GPU_AT_V(w.blocks.dim, keys) + d * keys + ((row & (keys - 1)) / 16 ^ IFA_GPU_SWIZZLE(keys, d)) * 16) = make_uint4(from[0], from[1], from[2], from[3]);
+  }
+  __syncthreads();
+}
+
 /* The last pass. MEAN: is there one to subtract? Without it three blocks fit a multiprocessor. */
-template <ifa_type TYPE, bool MEAN>
+template <ifa_type TYPE, bool MEAN, ifa_gpu_destination TO>
 static __global__ void __launch_bounds__(THREADS, MEAN ? 2 : 3) quantize_rows(const __grid_constant__ work w) {
+  constexpr bool V = TO == IFA_GPU_V_BLOCKS;
+  static_assert(!V || flight<TYPE>::ROWS == 4, "V: 4 rows at a time");
   __shared__ float shared[THREADS];
+  __shared__ std::conditional_t<V, transposed, uint32_t> t;
   float q_max = w.dst_type == IFA_I4 ? 7.0f : 127.0f;
   bool channels = w.granularity == IFA_SCALE_CHANNEL || w.granularity == IFA_SCALE_TOKEN_CHANNEL;
   for (int64_t item = blockIdx.x; item < w.items; item += gridDim.x) {
@@ -370,19 +430,26 @@ static __global__ void __launch_bounds__(THREADS, MEAN ? 2 : 3) quantize_rows(co
     float mean[UNIT], factor[UNIT], x[UNIT];
     load_means(w, at, MEAN, mean);
     if (channels) channel_factors(w, at, q_max, shared, factor);
-    for (int32_t first = at.first; first < at.end; first += w.pass_rows) {
-      load_rows<TYPE>(w, at, first + at.row, u);
+    for (int32_t first = at.first; first < at.last; first += w.pass_rows) {
+      const int32_t lane_row = V ? first + at.row / 4 * 16 + at.row % 4 * 2 : first + at.row;
+      auto row_of = [&](int k) { return lane_row + (V ? k % 2 + k / 2 * 8 : k * at.step); };
+      uint2 bytes[flight<TYPE>::ROWS];
+#pragma unroll
+      for (int k = 0; k < flight<TYPE>::ROWS; k++) u[k] = load_unit<TYPE>(w, at, row_of(k)); /* all loads before any use */
 #pragma unroll
       for (int k = 0; k < flight<TYPE>::ROWS; k++) {
-        int32_t row = first + at.row + k * at.step;
+        int32_t row = row_of(k);
         open_unit<TYPE>(u[k], MEAN, mean, x);
         if (channels) {
 #pragma unroll
           for (int j = 0; j < UNIT; j++) x[j] = ifa_mul(x[j], factor[j]);
         }
         if (w.granularity != IFA_SCALE_CHANNEL) to_row_grid(w, at, row, q_max, x);
-        store_row(w, at, row, x);
+        if (TO == IFA_GPU_ROWS) store_row(w, at, row, x);
+        if (TO == IFA_GPU_K_BLOCKS) store_k(w, at, row, x);
+        if (V) bytes[k] = row_bytes(w, at, row, x);
       }
+      if constexpr (V) store_v(w, at, first, bytes, &t);
     }
   }
 }
@@ -427,10 +494,10 @@ static ifa_status check_shape(const ifa_quantize_args *a, ifa_message *message) 
 }
 
 /* For at least one matrix. */
-static ifa_status check_pointers(const ifa_quantize_args *a, ifa_message *message) {
+static ifa_status check_pointers(const ifa_quantize_args *a, bool needs_dst, ifa_message *message) {
   ifa_status status;
   if (a->tokens && (status = ifa_gpu_check_pointer("src", a->src, ifa_type_bytes(a->src_type), message)) != IFA_OK) return status;
-  if (a->tokens && (status = ifa_gpu_check_pointer("dst", a->dst, 1, message)) != IFA_OK) return status;
+  if (needs_dst && a->tokens && (status = ifa_gpu_check_pointer("dst", a->dst, 1, message)) != IFA_OK) return status;
   if (ifa_scale_count(a->granularity, 1, 1, a->tokens, a->head_dim, a->block) &&
       (status = ifa_gpu_check_pointer("scale", a->scale, sizeof *a->scale, message)) != IFA_OK)
     return status;
@@ -483,16 +550,16 @@ static int32_t rows_aligned(const void *data, ifa_strides s, int64_t bytes, int6
 /* Rows of a pass and of a chunk: chunks grow while enough items are left. */
 static void cut(work *w, int32_t rows_in_flight) {
   w->lanes = 1;
-  while (w->lanes * UNIT < w->head_dim) w->lanes *= 2;
+  while (w->lanes * UNIT < (w->blocks.at ? w->blocks.dim : w->head_dim)) w->lanes *= 2;
   w->pass_rows = 32 / w->lanes * WARPS * rows_in_flight;
   w->chunk_rows = w->pass_rows;
-  while (w->chunk_rows < w->pass_rows * MAX_PASSES && w->matrices * ifa_ceil_div(w->tokens, 2 * w->chunk_rows) >= ENOUGH)
+  while (w->chunk_rows < w->pass_rows * MAX_PASSES && w->matrices * ifa_ceil_div(w->rows, 2 * w->chunk_rows) >= ENOUGH)
     w->chunk_rows *= 2;
-  w->chunks = ifa_ceil_div(w->tokens, w->chunk_rows);
+  w->chunks = ifa_ceil_div(w->rows, w->chunk_rows);
   w->items = w->matrices * w->chunks;
 }
 
-static work plan(const ifa_quantize_args *a, uint8_t *workspace) {
+static work plan(const ifa_quantize_args *a, ifa_gpu_blocks blocks, uint8_t *workspace) {
   layout l = layout_of(a);
   bool int4 = a->dst_type == IFA_I4, whole_units = a->head_dim % UNIT == 0; /* then a unit is loaded and stored whole */
   work w = {};
@@ -501,6 +568,8 @@ static work plan(const ifa_quantize_args *a, uint8_t *workspace) {
   if (strides_are_zero(w.dst_stride)) w.dst_stride = ifa_strides_bhnd(a->dst_type, a->heads, a->tokens, a->head_dim);
   w.heads = a->heads, w.matrices = a->batch * a->heads;
   w.tokens = (int32_t)a->tokens, w.head_dim = (int32_t)a->head_dim;
+  w.blocks = blocks;
+  w.rows = blocks.at ? blocks.count * blocks.keys : w.tokens;
   w.dst_type = a->dst_type, w.granularity = a->granularity;
   w.scale = a->scale, w.channel_scale = a->channel_scale, w.mean = a->mean;
   w.src_vector = whole_units && rows_aligned(a->src, w.src_stride, 16, 16 / (int64_t)ifa_type_bytes(a->src_type));
@@ -519,9 +588,15 @@ typedef void (*kernel)(work);
 static const kernel row_absmax_of[] = {row_absmax<IFA_F32>, row_absmax<IFA_F16>, row_absmax<IFA_BF16>};
 static const kernel channel_absmax_of[] = {channel_absmax<IFA_F32>, channel_absmax<IFA_F16>, channel_absmax<IFA_BF16>};
 static const kernel channel_sums_of[] = {channel_sums<IFA_F32>, channel_sums<IFA_F16>, channel_sums<IFA_BF16>};
-static const kernel quantize_rows_of[][2] = {{quantize_rows<IFA_F32, false>, quantize_rows<IFA_F32, true>},
-                                             {quantize_rows<IFA_F16, false>, quantize_rows<IFA_F16, true>},
-                                             {quantize_rows<IFA_BF16, false>, quantize_rows<IFA_BF16, true>}};
+template <ifa_gpu_destination TO> static kernel quantize_rows_of(ifa_type type, bool mean) {
+  if constexpr (TO != IFA_GPU_V_BLOCKS)
+    if (type == IFA_F32) return mean ? quantize_rows<IFA_F32, true, TO> : quantize_rows<IFA_F32, false, TO>;
+  if (type == IFA_F16) return mean ? quantize_rows<IFA_F16, true, TO> : quantize_rows<IFA_F16, false, TO>;
+  return mean ? quantize_rows<IFA_BF16, true, TO> : quantize_rows<IFA_BF16, false, TO>;
+}
+static kernel last_pass(ifa_gpu_destination to, ifa_type type, bool mean) {
+  return to == IFA_GPU_ROWS ? quantize_rows_of<IFA_GPU_ROWS>(type, mean) : to == IFA_GPU_K_BLOCKS ? quantize_rows_of<IFA_GPU_K_BLOCKS>(type, mean) : quantize_rows_of<IFA_GPU_V_BLOCKS>(type, mean);
+}
 
 /* Blocks step over items by the size of the grid, so a smaller grid is right too. */
 static cudaError_t launch(kernel function, work w, int64_t blocks, cudaStream_t stream) {
@@ -539,8 +614,8 @@ static cudaError_t launch_means(ifa_type type, work w, cudaStream_t stream) {
   return error;
 }
 
-static cudaError_t launch_all(const ifa_quantize_args *a, uint8_t *workspace, cudaStream_t stream) {
-  work w = plan(a, workspace);
+static cudaError_t launch_all(const ifa_quantize_args *a, ifa_gpu_destination to, ifa_gpu_blocks blocks, uint8_t *workspace, cudaStream_t stream) {
+  work w = plan(a, blocks, workspace);
   size_t zeroed = layout_of(a).means;
   cudaError_t error = zeroed ? cudaMemsetAsync(workspace, 0, zeroed, stream) : cudaSuccess;
   if (error == cudaSuccess && w.means) error = launch_means(a->src_type, w, stream);
@@ -548,7 +623,7 @@ static cudaError_t launch_all(const ifa_quantize_args *a, uint8_t *workspace, cu
   if (w.granularity == IFA_SCALE_CHANNEL || w.granularity == IFA_SCALE_TOKEN_CHANNEL)
     error = launch(channel_absmax_of[a->src_type], w, w.items, stream);
   else if (w.granularity != IFA_SCALE_TOKEN) error = launch(row_absmax_of[a->src_type], w, w.items, stream);
-  return error == cudaSuccess ? launch(quantize_rows_of[a->src_type][w.means != NULL], w, w.items, stream) : error;
+  return error == cudaSuccess ? launch(last_pass(to, a->src_type, w.means != NULL), w, w.items, stream) : error;
 }
 
 /* Without tokens every scale and mean is 0. */
@@ -570,14 +645,18 @@ extern "C" ifa_status ifa_cuda_quantize_workspace_bytes(const ifa_quantize_args 
   return ifa_succeed(message);
 }
 
-extern "C" ifa_status ifa_cuda_quantize(const ifa_quantize_args *args, void *workspace, size_t workspace_bytes, void *stream,
-                                        ifa_message *message) {
+ifa_status ifa_gpu_quantize_to_blocks(const ifa_quantize_args *args, ifa_gpu_destination to, ifa_gpu_blocks blocks, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message) {
   ifa_status status = check_shape(args, message);
   if (status != IFA_OK) return status;
+  if (to == IFA_GPU_V_BLOCKS && args->src_type == IFA_F32) return ifa_fail(message, IFA_UNSUPPORTED, "V from f32 does not go to blocks at once");
   if (args->batch * args->heads == 0) return ifa_succeed(message);
-  if ((status = check_pointers(args, message)) != IFA_OK) return status;
+  if ((status = check_pointers(args, to == IFA_GPU_ROWS, message)) != IFA_OK) return status;
   if ((status = check_workspace(workspace, workspace_bytes, layout_of(args).end, message)) != IFA_OK) return status;
   cudaStream_t on = (cudaStream_t)stream;
-  cudaError_t error = args->tokens ? launch_all(args, (uint8_t *)workspace, on) : clear_scales(args, on);
+  cudaError_t error = args->tokens ? launch_all(args, to, blocks, (uint8_t *)workspace, on) : clear_scales(args, on);
   return error == cudaSuccess ? ifa_succeed(message) : cuda_failed(error, "launching the quantizer", message);
+}
+
+extern "C" ifa_status ifa_cuda_quantize(const ifa_quantize_args *args, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message) {
+  return ifa_gpu_quantize_to_blocks(args, IFA_GPU_ROWS, ifa_gpu_blocks{}, workspace, workspace_bytes, stream, message);
 }

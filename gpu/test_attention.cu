@@ -125,6 +125,29 @@ static void attend_refusals(cudaStream_t stream) {
   bad("odd INT4 stride", IFA_BAD_PROBLEM, [](AttendCall &c) { c.p.k_type = IFA_I4, c.p.k_stride.token = 65; });
   bad("overlapping output rows", IFA_BAD_PROBLEM, [](AttendCall &c) { c.p.o_stride.token = 63; });
   bad("sm_scale NaN", IFA_BAD_PROBLEM, [](AttendCall &c) { c.p.sm_scale = NAN; });
+  auto pack = [&](const char *what, const std::function<void(AttendCall &)> &spoil) {
+    AttendCall c;
+    c.p = p, c.in = d.inputs(), c.workspace = d.workspace.data, c.bytes = d.workspace_bytes;
+    spoil(c);
+    refuse(what, IFA_BAD_ARGUMENT, [&](ifa_message *why) { return ifa_cuda_pack(c.problem, c.inputs, c.workspace, c.bytes, stream, why); });
+  };
+  pack("pack NULL inputs", [](AttendCall &c) { c.inputs = NULL; });
+  pack("pack NULL k", [](AttendCall &c) { c.in.k = NULL; });
+  pack("pack host v", [&](AttendCall &c) { c.in.v = host; });
+  pack("pack NULL k_scale", [](AttendCall &c) { c.in.k_scale = NULL; });
+  pack("pack NULL v_scale", [](AttendCall &c) { c.in.v_scale = NULL; });
+  pack("pack short workspace", [](AttendCall &c) { c.bytes--; });
+  auto packed = [&](const char *what, const std::function<void(AttendCall &)> &spoil) {
+    AttendCall c;
+    c.p = p, c.in = d.inputs(), c.out = d.out.outputs(), c.workspace = d.workspace.data, c.bytes = d.workspace_bytes;
+    spoil(c);
+    refuse(what, IFA_BAD_ARGUMENT, [&](ifa_message *why) { return ifa_cuda_attend_packed(c.problem, c.inputs, c.outputs, c.workspace, c.bytes, stream, why); });
+  };
+  packed("packed NULL q", [](AttendCall &c) { c.in.q = NULL; });
+  packed("packed NULL outputs", [](AttendCall &c) { c.outputs = NULL; });
+  packed("packed host v_scale", [&](AttendCall &c) { c.in.v_scale = (float *)host; });
+  packed("packed NULL v_channel_scale", [](AttendCall &c) { c.in.v_channel_scale = NULL; });
+  packed("packed misaligned workspace", [](AttendCall &c) { c.workspace = (uint8_t *)c.workspace + 16; });
   size_t bytes = 0;
   refuse("workspace of NULL", IFA_BAD_ARGUMENT, [&](ifa_message *why) { return ifa_cuda_workspace_bytes(NULL, &bytes, why); });
   refuse("workspace into NULL", IFA_BAD_ARGUMENT, [&](ifa_message *why) { return ifa_cuda_workspace_bytes(&p, NULL, why); });
@@ -452,6 +475,36 @@ static void run_repeat() {
   must(cudaStreamDestroy(stream), "destroy");
 }
 
+/* ---------------------------------------------------------------------------------------------------------- packed --- */
+
+/* K and V packed once, then queries one after the other, while what was packed from is gone. */
+static void run_packed() {
+  cudaStream_t stream = new_stream();
+  for (const char *text : problems) {
+    ifa_problem p = problem_of(text);
+    Tensors t = draw_tensors(p, 25);
+    Device d(t, stream);
+    ifa_message why = {};
+    ifa_inputs in = d.inputs(), keys = in;
+    keys.q = NULL, keys.q_scale = NULL;
+    ifa_status status = ifa_cuda_pack(&p, &keys, d.workspace.data, d.workspace_bytes, stream, &why);
+    check(status == IFA_OK, "pack: %s %s: %s", ifa_status_name(status), why.text, text);
+    for (const Block *gone : {&d.k, &d.v, &d.k_scale}) must(cudaMemsetAsync(gone->data, POISON, gone->bytes, stream), "memset");
+    in.k = in.v = NULL, in.k_scale = NULL;
+    for (uint64_t seed = 25; seed < 30; seed++) {
+      Tensors other = draw_tensors(p, seed);
+      t.q = other.q, t.q_scale = other.q_scale;
+      send(d.q, t.q, stream), send(d.q_scale, t.q_scale, stream);
+      d.out.poison(stream);
+      ifa_outputs out = d.out.outputs();
+      status = ifa_cuda_attend_packed(&p, &in, &out, d.workspace.data, d.workspace_bytes, stream, &why);
+      check(status == IFA_OK && d.out.fetch(stream) == expected_of(p, t.inputs()) && d.guard_whole(stream), "packed, q of seed %d: %s %s: %s", (int)seed,
+            status == IFA_OK ? "differs" : ifa_status_name(status), why.text, text);
+    }
+  }
+  must(cudaStreamDestroy(stream), "destroy");
+}
+
 /* ------------------------------------------------------------------------------------------------------------ time --- */
 
 static void run_time() {
@@ -767,7 +820,7 @@ static const struct part {
   const char *name;
   void (*run)();
   int devices; /* needed */
-} parts[] = {{"refusals", run_refusals, 1}, {"graph", run_graph, 1}, {"repeat", run_repeat, 1}, {"time", run_time, 1}, {"position", run_position, 1}, {"floats", run_floats, 1},
+} parts[] = {{"refusals", run_refusals, 1}, {"graph", run_graph, 1}, {"repeat", run_repeat, 1}, {"packed", run_packed, 1}, {"time", run_time, 1}, {"position", run_position, 1}, {"floats", run_floats, 1},
              {"load", run_load, 1}, {"devices", run_devices, 2}};
 
 /* No arguments: all parts. */
@@ -781,7 +834,7 @@ int main(int count, char **arguments) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   for (int i = 1; i < count; i++)
     if (std::none_of(std::begin(parts), std::end(parts), [&](const part &one) { return strcmp(one.name, arguments[i]) == 0; })) {
-      fprintf(stderr, "attention: there is no part '%s' (refusals graph repeat time position floats load devices)\n", arguments[i]);
+      fprintf(stderr, "attention: there is no part '%s' (refusals graph repeat packed time position floats load devices)\n", arguments[i]);
       return 2;
     }
   ifa_message why = {};

@@ -34,6 +34,12 @@ ifa_status ifa_cuda_workspace_bytes(const ifa_problem *problem, size_t *bytes, i
 ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace,
                            size_t workspace_bytes, void *stream, ifa_message *message);
 
+/* The same in two steps, where several calls share K and V: ifa_cuda_pack brings K, V and their scales into the workspace, laid out as the kernel wants them (inputs->q and q_scale are not
+ * looked at); ifa_cuda_attend_packed is the rest, as often as wanted, with any q, on the same workspace and for the same problem. It does not look at k, v and k_scale, but at v_scale (and
+ * v_channel_scale) as it was. */
+ifa_status ifa_cuda_pack(const ifa_problem *problem, const ifa_inputs *inputs, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message);
+ifa_status ifa_cuda_attend_packed(const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message);
+
 /* Bytes of device memory that ifa_cuda_quantize needs beside its operands; may be 0. */
 ifa_status ifa_cuda_quantize_workspace_bytes(const ifa_quantize_args *args, size_t *bytes, ifa_message *message);
 
@@ -42,7 +48,7 @@ ifa_status ifa_cuda_quantize(const ifa_quantize_args *args, void *workspace, siz
 
 /* ---- from floats to floats in one call ---- */
 
-/* Q, K and V are quantized into the workspace (ifa_cuda_quantize), then ifa_cuda_attend: the bits of ifa_quantize and ifa_run on the same
+/* Q, K and V are quantized into the workspace (K, and V of f16 and bf16, at once as the kernel wants them), then attention: the bits of ifa_quantize and ifa_run on the same
  * choices.
  *
  *     ifa_cuda_attention_args a = ifa_cuda_attention_fast(batch, q_heads, kv_heads, nq, nk, head_dim);
