@@ -168,8 +168,9 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
       if (__builtin_expect(!__all_sync(~0u, stays), 0)) {
         const int most[2] = {quad_max(high[0]), quad_max(high[1])};
         if (__all_sync(~0u, usual)) { /* some rows rise, and that is all: most often so, hence code of its own, without a branch */
-          raise_units(w, most, r);
-          index.follow(w, r);
+          const float again[2] = {score_factor(w.row_factor[0], tile_scale), score_factor(w.row_factor[1], tile_scale)}; /* is r; the usual way is 3% slower if r must last until here */
+          raise_units(w, most, again);
+          index.follow(w, again);
 #pragma unroll
           for (int h = 0; h < 2; h++) unit[h] = (float)w.unit[h], low[h] = lowest_score(unit[h], tau1);
           if (S::TOKEN) {
