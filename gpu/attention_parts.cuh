@@ -111,7 +111,9 @@ template <class S> struct Lane {
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
       k[c] = place0 + (low + (lane >> 4) * 8) * S::D + ((((lane >> 3 & 1) ^ IFA_GPU_SWIZZLE(S::D, low)) * 16) ^ (c * 32));
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900 /* (elsewhere a kernel would spill) */
       asm volatile("" : "+r"(k[c])); /* keep them: computing them again in every step costs more */
+#endif
     }
     if (!S::Q_KEPT) {
 #pragma unroll
