@@ -371,9 +371,8 @@ static int32_t weight_index(const kernel *k, float u, float r, int32_t unit) {
   if (FAULT(index_truncated)) z = (float)floor((double)u * r * 1024 + 1024.0 * offset);
   if (FAULT(index_half_up)) z = (float)floor((double)u * r * 1024 + 1024.0 * offset + 0.5);
   if (FAULT(index_rounded_twice)) z = ifa_rne(ifa_fma(u, ifa_mul(r, 1024.0f), 1024.0f * (float)(IFA_OCTAVES - unit))) + low;
-  int32_t n = (int32_t)((z > low ? z < high ? z : high : low) - low);
-  if (FAULT(index_low_bit_lost)) n &= ~1;
-  return n > IFA_WEIGHT_TOP ? IFA_WEIGHT_TOP : n; /* above only where a fault lowered the unit */
+  int32_t n = (int32_t)((z > low ? z < high ? z : high : low) - low); /* above `high` only where a fault lowered the unit */
+  return FAULT(index_low_bit_lost) ? n & ~1 : n;
 }
 
 static void weigh_tile(const kernel *k, row *r, tile *t) {
