@@ -1,13 +1,27 @@
 # apply.cmake - cmake -DEDITS=FILE -DFROM=FOLDER -DTO=FOLDER -DFILES="A B" -P apply.cmake
 #
-# Copies the files from one folder to the other with the faults in them: the edits of EDITS (which says how it is written). Every snippet must occur exactly
-# once in what the edits before it left; otherwise the faults that it carries have lost their place, which ends the build. The copies include each other.
+# Copies the files from one folder to the other with the faults in them: the edits of EDITS (which
+# says how it is written). Every snippet must occur exactly once in what the edits before it left;
+# otherwise the faults that it carries have lost their place, which ends the build. The copies
+# include each other.
 cmake_minimum_required(VERSION 3.18)
 
 separate_arguments(FILES)
 foreach(name IN LISTS FILES)
   file(READ ${FROM}/${name} text_of_${name})
 endforeach()
+
+# `pattern`: what matches the snippet however it is laid out, from its first character to its last.
+# White space may be anywhere between tokens, and must be between two words.
+macro(pattern_of snippet)
+  string(STRIP "${snippet}" pattern)
+  string(REGEX REPLACE "[ \n]+" " " pattern "${pattern}")
+  string(REGEX REPLACE " ?([^A-Za-z0-9_ ]) ?" "\t\\\\\\1\t" pattern "${pattern}") # \t: any; \r: some
+  string(REPLACE " " "\r" pattern "${pattern}")
+  string(REGEX REPLACE "^\t|\t$" "" pattern "${pattern}")
+  string(REGEX REPLACE "\t+" "[ \n]*" pattern "${pattern}")
+  string(REPLACE "\r" "[ \n]+" pattern "${pattern}")
+endmacro()
 
 # The edit that was gathered in `snippet` and `replacement`.
 macro(apply)
@@ -17,16 +31,28 @@ macro(apply)
     list(REMOVE_DUPLICATES found)
     list(JOIN found ", " faults)
   endif()
-  string(FIND "${text_of_${file}}" "${snippet}" first)
-  string(FIND "${text_of_${file}}" "${snippet}" last REVERSE)
-  if(first EQUAL -1)
+  set(text "${text_of_${file}}")
+  pattern_of("${snippet}")
+  string(REGEX MATCH "${pattern}" found "${text}")
+  if(found STREQUAL "")
     set(lost TRUE)
     message(SEND_ERROR "${faults} has lost its place in gpu/${file} (${EDITS}:${number}): there is no\n${snippet}")
-  elseif(NOT first EQUAL last)
-    set(lost TRUE)
-    message(SEND_ERROR "${faults}: its place in gpu/${file} is not the only one (${EDITS}:${number}):\n${snippet}")
+  else()
+    string(FIND "${text}" "${found}" at)
+    string(LENGTH "${found}" length)
+    math(EXPR behind "${at} + 1")
+    string(SUBSTRING "${text}" ${behind} -1 rest_of_text)
+    string(REGEX MATCH "${pattern}" again "${rest_of_text}")
+    if(NOT again STREQUAL "")
+      set(lost TRUE)
+      message(SEND_ERROR "${faults}: its place in gpu/${file} is not the only one (${EDITS}:${number}):\n${snippet}")
+    endif()
+    math(EXPR behind "${at} + ${length}")
+    string(SUBSTRING "${text}" 0 ${at} before)
+    string(SUBSTRING "${text}" ${behind} -1 rest_of_text)
+    string(STRIP "${replacement}" replacement)
+    set(text_of_${file} "${before}${replacement}${rest_of_text}")
   endif()
-  string(REPLACE "${snippet}" "${replacement}" text_of_${file} "${text_of_${file}}")
   set(state "")
 endmacro()
 
