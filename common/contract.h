@@ -1,7 +1,7 @@
 /* contract.h - the arithmetic of docs/numerics.md, one function a formula, in the document's order and with its section numbers.
  *
  * Everything here is elementwise and defined to the last bit. The oracle (ref/scalar.c) is written with these functions alone;
- * faster backends use them or prove their own forms equal (tests/test_contract.c tries every input where it can). C and CUDA. */
+ * faster backends use them or prove their own forms equal (tests/common/test_contract.c tries every input where it can). C and CUDA. */
 #ifndef IFA_COMMON_CONTRACT_H
 #define IFA_COMMON_CONTRACT_H
 

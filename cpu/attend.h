@@ -2,7 +2,7 @@
 #ifndef IFA_CPU_ATTEND_H
 #define IFA_CPU_ATTEND_H
 
-#include "cpu/kernels.h"
+#include "cpu/kernels/kernels.h"
 
 /* One of several sequences of different lengths: rows of its own, each mask aligned at its own end, Q and the output where they lie. */
 typedef struct ifa_cpu_query {

@@ -1,8 +1,8 @@
-/* pack.c - K, V and their scales from the caller's layout into tiles (cpu/tile.h). */
+/* pack.c - K, V and their scales from the caller's layout into tiles (cpu/kernels/tile.h). */
 #include <string.h>
 
 #include "common/contract.h"
-#include "cpu/tile.h"
+#include "cpu/kernels/tile.h"
 
 ifa_cpu_layout ifa_cpu_layout_of(int32_t kv_tile, int32_t head_dim, int32_t k_bits, int32_t v_bits) {
   int32_t dim = (head_dim + 15) / 16 * 16;

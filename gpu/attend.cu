@@ -6,8 +6,8 @@ extern "C" {
 #include "common/message.h"
 #include "common/problem.h"
 }
-#include "gpu/attention_sm80.cuh"
-#include "gpu/pack.cuh"
+#include "gpu/sm80/attention.cuh"
+#include "gpu/parts/pack.cuh"
 #include "ifa_cuda.h"
 
 /* ---- availability ---- */
@@ -59,7 +59,7 @@ template <int D> static kernel_entry any_tile_entry() {
 static kernel_entry kernel_for(const ifa_problem *p) {
   const bool fast = p->kv_tile == 64;
   const int d = p->head_dim;
-#ifdef IFA_GPU_MUTANT /* gpu/mutants.cu: fewer, to compile quickly */
+#ifdef IFA_GPU_MUTANT /* gpu/mutants/mutants.cu: fewer, to compile quickly */
   return d <= 64 ? fast ? fast_entry<64>() : any_tile_entry<64>() : fast ? fast_entry<128>() : any_tile_entry<128>();
 #else
   if (d <= 32) return fast ? fast_entry<32>() : any_tile_entry<32>();

@@ -20,7 +20,7 @@ ifa_gpu_blocks ifa_gpu_blocks_of(const ifa_problem *problem, void *workspace);
 /* gpu/attend.cu: some parts of ifa_cuda_attend. Pointers that these do not need are not looked at. */
 ifa_status ifa_gpu_attend(int parts, const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message);
 
-/* gpu/quantize.cu: ifa_cuda_quantize, but that the integers (INT4 too) go to K's or V's part of the blocks, one byte each; args->dst and dst_stride are not looked at. The rest of a last block is zeroed.
+/* gpu/quantize/quantize.cu: ifa_cuda_quantize, but that the integers (INT4 too) go to K's or V's part of the blocks, one byte each; args->dst and dst_stride are not looked at. The rest of a last block is zeroed.
  * V only from f16 and bf16. */
 typedef enum ifa_gpu_destination { IFA_GPU_ROWS = 0, IFA_GPU_K_BLOCKS, IFA_GPU_V_BLOCKS } ifa_gpu_destination;
 ifa_status ifa_gpu_quantize_to_blocks(const ifa_quantize_args *args, ifa_gpu_destination destination, ifa_gpu_blocks blocks, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message);

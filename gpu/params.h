@@ -11,7 +11,7 @@
  * chunk c of row r at place c ^ IFA_GPU_SWIZZLE(bytes of a row, r), so that 8 rows at one chunk lie in 8 different groups of banks.
  *
  *     K            [keys][dim]
- *     V            [dim][keys, permuted (gpu/attention_parts.cuh)]
+ *     V            [dim][keys, permuted (gpu/parts/attention_parts.cuh)]
  *     scales       2 keys + 4 binary32: what takes the keys' sums to u (packed_scale); the tile's scale; the value exponent b (as bits); 2 unused
  *     v_scale16    keys binary16: s_j, V per token (packed_scale16); b and s_j are those of the tile if it is one block */
 #define IFA_GPU_SWIZZLE(pitch, row) ((pitch) % 128 == 0 ? (row) & 7 : (pitch) % 64 == 0 ? ((row) >> 1) & 3 : ((row) >> 2) & 1)
@@ -58,7 +58,7 @@ typedef struct ifa_gpu_params {
   int32_t dim_padded;  /* 32, 64, 96, 128, 192 or 256 */
   int32_t parts;       /* what the packing kernel is to do: gpu/packed.h */
 #ifdef IFA_GPU_STAGES
-  ifa_stages stage_outputs; /* what to record: gpu/stages.cuh */
+  ifa_stages stage_outputs; /* what to record: gpu/parts/stages.cuh */
 #endif
 } ifa_gpu_params;
 

@@ -28,7 +28,7 @@ ifa_status ifa_cuda_supports(const ifa_problem *problem, ifa_message *message);
 /* Bytes of device memory that ifa_cuda_attend needs beside its operands, for this problem. */
 ifa_status ifa_cuda_workspace_bytes(const ifa_problem *problem, size_t *bytes, ifa_message *message);
 
-/* Attention. inputs->rows must be NULL (all rows are computed) and outputs->stages must be NULL (but for a build with IFA_GPU_STAGES: gpu/stages.cuh). `workspace`: device memory, 256-byte
+/* Attention. inputs->rows must be NULL (all rows are computed) and outputs->stages must be NULL (but for a build with IFA_GPU_STAGES: gpu/parts/stages.cuh). `workspace`: device memory, 256-byte
  * aligned, at least ifa_cuda_workspace_bytes; two calls in flight need two. IFA_BAD_ARGUMENT for a missing, host or misaligned pointer or
  * too small a workspace; nothing is launched then. */
 ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace,

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "validate/digest_file.h"
+#include "validate/judge/digest_file.h"
 
 static int write_suite(const char *folder, const char *suite) {
   char path[1024];

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "validate/commands.h"
-#include "validate/plugin.h"
+#include "validate/commands/commands.h"
+#include "validate/kernels/plugin.h"
 
 static const struct command {
   const char *name, *summary;

@@ -1,5 +1,5 @@
-/* gpu_absent.c - stands in for gpu/mutants.cu in a build without CUDA. */
-#include "gpu/mutants.h"
+/* gpu_absent.c - stands in for gpu/mutants/mutants.cu in a build without CUDA. */
+#include "gpu/mutants/mutants.h"
 
 ifa_status ifa_gpu_mutants_support(const ifa_problem *problem, ifa_message *message) {
   (void)problem;

@@ -1,10 +1,10 @@
 /* kernel.h - attention kernels that can be told to make one of the mistakes of a catalogue: on the CPU those of catalogue.h, on the GPU those of
- * gpu/faults.h (gpu/mutants.h). */
+ * gpu/mutants/faults.h (gpu/mutants/mutants.h). */
 #ifndef IFA_VALIDATE_MUTANTS_KERNEL_H
 #define IFA_VALIDATE_MUTANTS_KERNEL_H
 
 #include "common/message.h"
-#include "gpu/faults.h"
+#include "gpu/mutants/faults.h"
 #include "ifa.h"
 #include "validate/mutants/catalogue.h"
 

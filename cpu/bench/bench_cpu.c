@@ -1,0 +1,397 @@
+/* bench_cpu.c - bench_cpu: the speed of the CPU kernels beside what the machine can do, both measured in the same run, in turns.
+ *
+ * Every case's output is compared with the oracle first (chosen rows). Then, `repeat` times: the ceiling, the case. Printed are medians, and the
+ * median of the case's share of the ceiling measured just before it. Clock: the thread's own CPU time with one thread (others on the machine then do
+ * not count as much), else the wall's. Operations: 4 * head_dim for each live (query row, key) pair. */
+#include <argp.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef IFA_HAVE_JANSSON
+#include <jansson.h>
+#endif
+
+#include "common/fpenv.h"
+#include "common/random.h"
+#include "cpu/attend.h"
+#include "cpu/bench/ceiling.h"
+#include "ifa_cpu.h"
+#include "ref/baselines/baselines.h"
+#include "common/clock.h"
+#include "validate/bench/machine.h"
+
+enum { MAX_REPEAT = 101, CHECKED_ROWS = 24 };
+
+typedef struct options {
+  const char *isas, *json, *only;
+  int threads, repeat, blas;
+  double scale; /* of the sequence lengths */
+} options;
+
+static options opt = {.threads = 0, .repeat = 7, .blas = 1, .scale = 1.0};
+
+static const struct argp_option option_list[] = {
+    {"isa", 'i', "A,B", 0, "instruction sets (default: all that the machine has)", 0},
+    {"threads", 't', "N", 0, "threads (default: what OpenMP has)", 0},
+    {"repeat", 'r', "N", 0, "measurements of each case, 1 .. 101 (default 7)", 0},
+    {"scale", 's', "X", 0, "sequence lengths times X, 0.01 .. 8 (default 1)", 0},
+    {"case", 'c', "TEXT", 0, "only cases whose name contains TEXT", 0},
+    {"no-blas", 'n', NULL, 0, "without the OpenBLAS baseline", 0},
+    {"json", 'j', "FILE", 0, "write the figures as JSON", 0},
+    {0}};
+
+static error_t parse(int key, char *value, struct argp_state *state) {
+  switch (key) {
+    case 'i': opt.isas = value; return 0;
+    case 't': opt.threads = atoi(value); if (opt.threads < 1 || opt.threads > IFA_CPU_MAX_THREADS) argp_error(state, "--threads %s", value); return 0;
+    case 'r': opt.repeat = atoi(value); if (opt.repeat < 1 || opt.repeat > MAX_REPEAT) argp_error(state, "--repeat %s", value); return 0;
+    case 's': opt.scale = atof(value); if (!(opt.scale >= 0.01 && opt.scale <= 8)) argp_error(state, "--scale %s", value); return 0;
+    case 'c': opt.only = value; return 0;
+    case 'n': opt.blas = 0; return 0;
+    case 'j': opt.json = value; return 0;
+    case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", value); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+/* ---- clock and medians ---- */
+
+static double now(void) { return ifa_now_on(opt.threads); }
+
+static int ascending(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static double median(const double *values, int count) {
+  double sorted[MAX_REPEAT];
+  memcpy(sorted, values, (size_t)count * sizeof *values);
+  qsort(sorted, (size_t)count, sizeof *sorted, ascending);
+  return count % 2 ? sorted[count / 2] : 0.5 * (sorted[count / 2 - 1] + sorted[count / 2]);
+}
+
+/* ---- ceilings on all threads ---- */
+
+static double instruction_rate(const ifa_ceiling *c) {
+  double start = now(), operations = ifa_ceiling_run_on(c, 4000000, opt.threads);
+  return operations / (now() - start);
+}
+
+static double read_rate(const uint8_t *memory, size_t bytes) {
+  double start = now();
+  ifa_ceiling_read_on(memory, bytes, 1, opt.threads);
+  return (double)bytes / (now() - start);
+}
+
+/* ---- data ---- */
+
+typedef struct data {
+  ifa_problem p;
+  ifa_inputs in;
+  ifa_outputs out;
+  float *fq, *fk, *fv; /* the floats, for the baseline; NULL when there are too many */
+  void *memory[16];
+  int memory_count;
+} data;
+
+static void *take(data *d, size_t bytes) {
+  void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
+  if (!memory) {
+    fprintf(stderr, "bench_cpu: no memory for %zu bytes\n", bytes);
+    exit(2);
+  }
+  d->memory[d->memory_count++] = memory;
+  return memory;
+}
+
+static float *normals(data *d, int64_t count, uint64_t stream) {
+  float *x = take(d, (size_t)count * sizeof(float));
+  for (int64_t i = 0; i < count; i++) x[i] = ifa_random_normal(7, stream, (uint64_t)i);
+  return x;
+}
+
+static void quantize(data *d, const float *x, int64_t heads, int64_t tokens, ifa_type type, ifa_granularity granularity, const void **to, const float **scale) {
+  const ifa_problem *p = &d->p;
+  int64_t rows = p->batch * heads * tokens;
+  void *q = take(d, (size_t)(rows * p->head_dim));
+  float *s = take(d, (size_t)ifa_scale_count(granularity, p->batch, heads, tokens, p->head_dim, 0) * sizeof(float));
+  ifa_quantize_args a = {.src = x, .src_type = IFA_F32, .batch = p->batch, .heads = heads, .tokens = tokens, .head_dim = p->head_dim, .dst = q, .dst_type = type,
+                         .granularity = granularity, .scale = s};
+  ifa_message why;
+  if (ifa_quantize(&a, &why) != IFA_OK) {
+    fprintf(stderr, "bench_cpu: %s\n", why.text);
+    exit(2);
+  }
+  *to = q;
+  *scale = s;
+}
+
+static data make(ifa_problem p) {
+  data d = {.p = p};
+  d.fq = normals(&d, p.batch * p.q_heads * p.nq * p.head_dim, 1);
+  d.fk = normals(&d, p.batch * p.kv_heads * p.nk * p.head_dim, 2);
+  d.fv = normals(&d, p.batch * p.kv_heads * p.nk * p.head_dim, 3);
+  quantize(&d, d.fq, p.q_heads, p.nq, p.q_type, p.q_scale, &d.in.q, &d.in.q_scale);
+  quantize(&d, d.fk, p.kv_heads, p.nk, p.k_type, p.k_scale, &d.in.k, &d.in.k_scale);
+  quantize(&d, d.fv, p.kv_heads, p.nk, p.v_type, p.v_scale, &d.in.v, &d.in.v_scale);
+  d.out.o = take(&d, (size_t)(p.batch * p.q_heads * p.nq * p.head_dim) * sizeof(float));
+  return d;
+}
+
+static void release(data *d) {
+  for (int i = 0; i < d->memory_count; i++) free(d->memory[i]);
+}
+
+/* The oracle's answer to rows spread over the problem; o of the case must have them. */
+typedef struct expectation {
+  int64_t rows[CHECKED_ROWS];
+  int count;
+  float *o; /* [count][head_dim] */
+} expectation;
+
+static void expect(data *d, expectation *e) {
+  int64_t total = d->p.batch * d->p.q_heads * d->p.nq, dim = d->p.head_dim;
+  e->count = (int)(total < CHECKED_ROWS ? total : CHECKED_ROWS);
+  for (int i = 0; i < e->count; i++) e->rows[i] = e->count == 1 ? 0 : (total - 1) * i / (e->count - 1);
+  ifa_inputs in = d->in;
+  in.rows = e->rows;
+  in.row_count = e->count;
+  ifa_message why;
+  if (ifa_run("scalar", &d->p, &in, &d->out, &why) != IFA_OK) {
+    fprintf(stderr, "bench_cpu: %s\n", why.text);
+    exit(2);
+  }
+  e->o = take(d, (size_t)(e->count * dim) * sizeof(float));
+  for (int i = 0; i < e->count; i++) memcpy(e->o + i * dim, (float *)d->out.o + e->rows[i] * dim, (size_t)dim * sizeof(float));
+}
+
+static int agrees(const data *d, const expectation *e) {
+  int64_t dim = d->p.head_dim;
+  for (int i = 0; i < e->count; i++)
+    if (memcmp(e->o + i * dim, (const float *)d->out.o + e->rows[i] * dim, (size_t)dim * sizeof(float)) != 0) return 0;
+  return 1;
+}
+
+/* ---- results ---- */
+
+#ifdef IFA_HAVE_JANSSON
+static json_t *json_results;
+#endif
+
+/* ceiling NULL: none is known, and nothing is said of it. */
+static void record(const char *name, const char *isa, double seconds, double rate, const char *unit, const char *ceiling, double ceiling_rate, double share) {
+  printf("  %-34s %-12s %10.3f ms %9.1f %-6s ", name, isa, seconds * 1e3, rate * 1e-9, unit);
+  if (ceiling) printf("%5.1f%% of %s (%.1f)\n", share * 100, ceiling, ceiling_rate * 1e-9);
+  else printf("no ceiling\n");
+  fflush(stdout);
+#ifdef IFA_HAVE_JANSSON
+  json_t *line = json_pack("{s:s, s:s, s:f, s:f, s:s}", "case", name, "isa", isa, "seconds", seconds, "rate", rate, "unit", unit);
+  if (ceiling) json_object_update_new(line, json_pack("{s:s, s:f, s:f}", "ceiling", ceiling, "ceiling_rate", ceiling_rate, "share", share));
+  json_array_append_new(json_results, line);
+#endif
+}
+
+/* ---- prefill: ifa_cpu_attend, packing included ---- */
+
+typedef struct prefill_case {
+  const char *name;
+  ifa_granularity v_scale;
+  int causal;
+} prefill_case;
+
+static double live_pairs(const ifa_problem *p) {
+  double pairs = 0;
+  for (int64_t i = 0; i < p->nq; i++) pairs += (double)ifa_live_count(p, i);
+  return pairs * (double)(p->batch * p->q_heads);
+}
+
+static int prefill(const prefill_case *c, const char *const *isas, int isa_count, double blas_seconds[2]) {
+  ifa_problem p = ifa_problem_default();
+  p.q_heads = p.kv_heads = 8;
+  p.nq = p.nk = (int64_t)(4096 * opt.scale);
+  p.head_dim = 128;
+  p.sm_scale = 1.0f / sqrtf(128.0f);
+  p.v_scale = c->v_scale;
+  p.causal = c->causal;
+  data d = make(p);
+  expectation e;
+  expect(&d, &e);
+  double operations = 4.0 * p.head_dim * live_pairs(&p);
+  int failed = 0;
+  size_t bytes;
+  ifa_message why;
+  if (ifa_cpu_workspace_bytes(&p, opt.threads, &bytes, &why) != IFA_OK) exit(2);
+  void *workspace = take(&d, bytes);
+  for (int i = 0; i < isa_count; i++) {
+    const ifa_ceiling *ceiling = ifa_ceiling_integer(isas[i]);
+    double seconds[MAX_REPEAT], share[MAX_REPEAT], peak[MAX_REPEAT];
+    memset(d.out.o, 0xff, (size_t)(p.q_heads * p.nq * p.head_dim) * sizeof(float));
+    if (ifa_cpu_attend(isas[i], &p, &d.in, &d.out, workspace, bytes, opt.threads, &why) != IFA_OK || !agrees(&d, &e)) {
+      printf("  %-34s %-12s NOT THE ORACLE'S BITS %s\n", c->name, isas[i], why.text);
+      failed = 1;
+      continue;
+    }
+    int repeat = strcmp(isas[i], "portable") == 0 ? 1 : opt.repeat;
+    for (int r = 0; r < repeat; r++) {
+      peak[r] = ceiling ? instruction_rate(ceiling) : 0;
+      double start = now();
+      ifa_cpu_attend(isas[i], &p, &d.in, &d.out, workspace, bytes, opt.threads, &why);
+      seconds[r] = now() - start;
+      share[r] = ceiling ? operations / seconds[r] / peak[r] : 0;
+    }
+    record(c->name, isas[i], median(seconds, repeat), operations / median(seconds, repeat), "Gop/s", ceiling ? ceiling->name : NULL, median(peak, repeat), median(share, repeat));
+    if (blas_seconds[c->causal] > 0) printf("  %-34s %-12s %10.1f times the speed of OpenBLAS binary32\n", "", "", blas_seconds[c->causal] / median(seconds, repeat));
+  }
+  release(&d);
+  return failed;
+}
+
+/* The same shape in binary32 through OpenBLAS: two matrix products and a softmax. */
+static double blas_prefill(int causal) {
+  ifa_message why;
+  if (!opt.blas || ifa_baseline_supports("f32-blas", NULL, &why) != IFA_OK) return 0;
+  ifa_problem p = ifa_problem_default();
+  p.q_heads = p.kv_heads = 8;
+  p.nq = p.nk = (int64_t)(4096 * opt.scale);
+  p.head_dim = 128;
+  data d = make(p);
+  ifa_float_problem f = {.batch = 1, .q_heads = 8, .kv_heads = 8, .nq = p.nq, .nk = p.nk, .head_dim = 128, .sm_scale = 1.0f / sqrtf(128.0f), .causal = causal, .kv_tile = 64};
+  ifa_float_inputs in = {.q = d.fq, .k = d.fk, .v = d.fv};
+  ifa_float_outputs out = {.o = take(&d, (size_t)(8 * p.nq * 128) * sizeof(double))};
+  double seconds[MAX_REPEAT];
+  int repeat = opt.repeat < 3 ? opt.repeat : 3;
+  for (int r = 0; r < repeat; r++) {
+    double start = now();
+    if (ifa_baseline_run("f32-blas", &f, &in, &out, &why) != IFA_OK) return 0;
+    seconds[r] = now() - start;
+  }
+  release(&d);
+  double rate = 4.0 * 128 * 8 * (double)p.nq * (double)p.nk / median(seconds, repeat);
+  printf("  %-34s %-12s %10.3f ms %9.1f Gop/s (all pairs)\n", causal ? "prefill, causal" : "prefill", "OpenBLAS f32", median(seconds, repeat) * 1e3, rate * 1e-9);
+  fflush(stdout);
+  return median(seconds, repeat);
+}
+
+/* ---- decode: tiles as a cache holds them ---- */
+
+typedef struct tiles {
+  const uint8_t *memory;
+  int64_t heads, count;
+  int32_t bytes;
+} tiles;
+
+static const uint8_t *tile_at(const void *context, int64_t batch, int64_t kv_head, int64_t t) {
+  const tiles *k = context;
+  return k->memory + ((batch * k->heads + kv_head) * k->count + t) * k->bytes;
+}
+
+static int decode(int bits, const char *const *isas, int isa_count, double *int8_seconds) {
+  ifa_problem problem = ifa_problem_default();
+  problem.q_heads = 32;
+  problem.kv_heads = 8;
+  problem.nq = 1;
+  problem.nk = (int64_t)(32768 * opt.scale);
+  problem.head_dim = 128;
+  problem.sm_scale = 1.0f / sqrtf(128.0f);
+  problem.k_type = problem.v_type = bits == 4 ? IFA_I4 : IFA_I8;
+  problem.v_scale = IFA_SCALE_TOKEN;
+  char name[64];
+  snprintf(name, sizeof name, "decode nq=1 hq=32 hkv=8 nk=%lld INT%d", (long long)problem.nk, bits);
+  data d = make(problem);
+  expectation e;
+  expect(&d, &e);
+  ifa_problem p = ifa_problem_resolved(&problem);
+  ifa_cpu_job job = {.p = &p, .in = &d.in, .out = &d.out, .layout = ifa_cpu_layout_of(p.kv_tile, p.head_dim, bits, bits), .tile = tile_at, .threads = opt.threads};
+  tiles k = {.heads = p.kv_heads, .count = ifa_ceil_div(p.nk, p.kv_tile), .bytes = job.layout.bytes};
+  size_t bytes = (size_t)(k.heads * k.count) * (size_t)k.bytes;
+  uint8_t *memory = take(&d, bytes);
+  for (int64_t i = 0; i < k.heads * k.count; i++) ifa_cpu_pack_tile(&p, &d.in, &job.layout, 0, i / k.count, i % k.count, memory + i * k.bytes);
+  k.memory = memory;
+  job.context = &k;
+  void *workspace = take(&d, ifa_cpu_attend_bytes(&p, opt.threads));
+  int failed = 0;
+  for (int i = 0; i < isa_count; i++) {
+    const ifa_cpu_isa *isa;
+    double seconds[MAX_REPEAT], share[MAX_REPEAT], peak[MAX_REPEAT];
+    if (ifa_cpu_find_isa(isas[i], &isa, NULL) != IFA_OK) continue;
+    job.kernels = isa->kernels;
+    memset(d.out.o, 0xff, (size_t)(p.q_heads * p.head_dim) * sizeof(float));
+    ifa_cpu_attend_tiles(&job, workspace);
+    if (!agrees(&d, &e)) {
+      printf("  %-34s %-12s NOT THE ORACLE'S BITS\n", name, isas[i]);
+      failed = 1;
+      continue;
+    }
+    int repeat = strcmp(isas[i], "portable") == 0 ? 1 : opt.repeat;
+    for (int r = 0; r < repeat; r++) {
+      peak[r] = read_rate(memory, bytes);
+      double start = now();
+      ifa_cpu_attend_tiles(&job, workspace);
+      seconds[r] = now() - start;
+      share[r] = (double)bytes / seconds[r] / peak[r];
+    }
+    record(name, isas[i], median(seconds, repeat), (double)bytes / median(seconds, repeat), "GB/s", "reading the same memory", median(peak, repeat), median(share, repeat));
+    if (bits == 8) int8_seconds[i] = median(seconds, repeat);
+    else if (int8_seconds[i] > 0) printf("  %-34s %-12s %10.2f times the speed of INT8\n", "", "", int8_seconds[i] / median(seconds, repeat));
+  }
+  release(&d);
+  return failed;
+}
+
+/* ---- all of it ---- */
+
+static int wanted(const char *list, const char *name) {
+  size_t length = strlen(name);
+  for (const char *at = list; at; at = strchr(at, ','), at = at ? at + 1 : NULL)
+    if (strncmp(at, name, length) == 0 && (at[length] == ',' || at[length] == '\0')) return 1;
+  return list == NULL;
+}
+
+int main(int argc, char **argv) {
+  static const struct argp parser = {option_list, parse, NULL, "Speed of the CPU kernels, beside the machine's ceilings measured in the same run.", NULL, NULL, NULL};
+  argp_parse(&parser, argc, argv, 0, NULL, NULL);
+  if (opt.threads == 0) opt.threads = machine_threads();
+  char processor[256];
+  const char *isas[16];
+  int isa_count = 0, failed = 0;
+  for (int i = 0; i < ifa_cpu_isa_count(); i++)
+    if (ifa_cpu_isa_available(ifa_cpu_isa_name(i), NULL, NULL) == IFA_OK && wanted(opt.isas, ifa_cpu_isa_name(i))) isas[isa_count++] = ifa_cpu_isa_name(i);
+  if (isa_count == 0) return fprintf(stderr, "bench_cpu: none of these instruction sets is here: %s\n", opt.isas), 3;
+  machine_processor(processor, sizeof processor);
+  printf("%s; %s; %d thread%s; medians of %d; %s\n", processor, machine_compiler(), opt.threads, opt.threads == 1 ? "" : "s", opt.repeat,
+         opt.threads == 1 ? "the thread's CPU time" : "wall time");
+#ifdef IFA_HAVE_JANSSON
+  json_results = json_array();
+#endif
+  for (int i = 0; i < isa_count; i++) {
+    const ifa_ceiling *both[] = {ifa_ceiling_integer(isas[i]), ifa_ceiling_fma(isas[i])};
+    for (int n = 0; n < 2; n++)
+      if (both[n]) {
+        double rates[MAX_REPEAT];
+        for (int r = 0; r < opt.repeat; r++) rates[r] = instruction_rate(both[n]);
+        printf("  %-34s %-12s %23.1f Gop/s\n", both[n]->name, isas[i], median(rates, opt.repeat) * 1e-9);
+      }
+  }
+  static const prefill_case prefills[] = {{"prefill b1 h8 d128, V per channel", IFA_SCALE_CHANNEL, 0},
+                                          {"prefill b1 h8 d128, V per token", IFA_SCALE_TOKEN, 0},
+                                          {"causal b1 h8 d128, V per channel", IFA_SCALE_CHANNEL, 1},
+                                          {"causal b1 h8 d128, V per token", IFA_SCALE_TOKEN, 1}};
+  double blas_seconds[2] = {0, 0}, int8_seconds[16] = {0};
+  for (int causal = 0; causal < 2; causal++)
+    if (!opt.only || strstr("OpenBLAS", opt.only) || strstr(prefills[2 * causal].name, opt.only)) blas_seconds[causal] = blas_prefill(causal);
+  for (int i = 0; i < 4; i++)
+    if (!opt.only || strstr(prefills[i].name, opt.only)) failed |= prefill(&prefills[i], isas, isa_count, blas_seconds);
+  if (!opt.only || strstr("decode INT8", opt.only)) failed |= decode(8, isas, isa_count, int8_seconds);
+  if (!opt.only || strstr("decode INT4", opt.only)) failed |= decode(4, isas, isa_count, int8_seconds);
+#ifdef IFA_HAVE_JANSSON
+  if (opt.json) {
+    json_t *all = json_pack("{s:s, s:s, s:i, s:i, s:f, s:o}", "processor", processor, "compiler", machine_compiler(), "threads", opt.threads, "repeat", opt.repeat, "scale", opt.scale, "results", json_results);
+    if (!all || json_dump_file(all, opt.json, JSON_INDENT(2)) != 0) return fprintf(stderr, "bench_cpu: cannot write %s\n", opt.json), 2;
+    json_decref(all);
+  } else json_decref(json_results);
+#else
+  if (opt.json) return fprintf(stderr, "bench_cpu: --json: built without jansson\n"), 2;
+#endif
+  return failed;
+}

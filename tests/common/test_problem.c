@@ -1,0 +1,943 @@
+/* test_problem.c - the problem descriptor: its ranges, one field at a time; its contradictions; its text form, both ways. And the
+ * harness's own text: cases with lists, suites. */
+#include <fenv.h>
+#include <float.h>
+#include <locale.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/problem.h"
+#include "common/random.h"
+#include "ifa.h"
+#include "validate/cases/suite.h"
+
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
+/* ---- helpers ---- */
+
+/* The call answers `status`, and its message names every part of `words` ("" ends the list). */
+static void expect(ifa_status got, const ifa_message *why, ifa_status status, const char *first, const char *second) {
+  if (got != status) fail_msg("%s (%s), not %s, where '%s' '%s' were expected", ifa_status_name(got), why->text, ifa_status_name(status), first, second);
+  if (!strstr(why->text, first) || !strstr(why->text, second)) fail_msg("'%s' does not say '%s' and '%s'", why->text, first, second);
+  assert_null(strchr(why->text, '\n'));
+}
+
+static void expect_bad(const ifa_problem *p, const char *field, const char *value) {
+  ifa_message why = {""};
+  expect(ifa_problem_check(p, &why), &why, IFA_BAD_PROBLEM, field, value);
+  assert_int_equal(ifa_problem_check(p, NULL), IFA_BAD_PROBLEM);
+}
+
+static void expect_good(const ifa_problem *p) {
+  ifa_message why = {"left over"};
+  ifa_status status = ifa_problem_check(p, &why);
+  if (status != IFA_OK) fail_msg("%s", why.text);
+  assert_string_equal(why.text, "");
+}
+
+static int same_strides(ifa_strides a, ifa_strides b) { return a.batch == b.batch && a.head == b.head && a.token == b.token; }
+
+/* Field by field: padding is nobody's. */
+static int same_problem(const ifa_problem *a, const ifa_problem *b) {
+  return a->batch == b->batch && a->q_heads == b->q_heads && a->kv_heads == b->kv_heads && a->nq == b->nq && a->nk == b->nk &&
+         a->head_dim == b->head_dim && a->q_type == b->q_type && a->k_type == b->k_type && a->v_type == b->v_type &&
+         a->q_scale == b->q_scale && a->k_scale == b->k_scale && a->v_scale == b->v_scale && a->q_block == b->q_block &&
+         a->k_block == b->k_block && same_strides(a->q_stride, b->q_stride) && same_strides(a->k_stride, b->k_stride) &&
+         same_strides(a->v_stride, b->v_stride) && same_strides(a->o_stride, b->o_stride) &&
+         memcmp(&a->sm_scale, &b->sm_scale, sizeof a->sm_scale) == 0 && a->causal == b->causal && a->window == b->window &&
+         a->tau == b->tau && a->kv_tile == b->kv_tile && a->kv_split == b->kv_split && a->out_type == b->out_type && a->lse == b->lse;
+}
+
+/* ---- defaults and ranges ---- */
+
+static void test_default(void **state) {
+  (void)state;
+  ifa_problem p = ifa_problem_default();
+  expect_good(&p);
+  assert_int_equal(ifa_problem_check(&p, NULL), IFA_OK);
+  assert_true(p.batch == 1 && p.q_heads == 1 && p.kv_heads == 1 && p.nq == 1 && p.nk == 1 && p.head_dim == 64);
+  assert_true(p.q_type == IFA_I8 && p.k_type == IFA_I8 && p.v_type == IFA_I8 && p.out_type == IFA_F32 && p.lse == 0);
+  assert_true(p.q_scale == IFA_SCALE_TOKEN && p.k_scale == IFA_SCALE_TOKEN && p.v_scale == IFA_SCALE_CHANNEL);
+  assert_true(p.sm_scale == 0.125f && p.tau == 2 && p.kv_tile == 64 && p.kv_split == 0 && p.causal == 0 && p.window == 0);
+}
+
+static void test_null(void **state) {
+  (void)state;
+  ifa_message why = {""};
+  ifa_problem p = ifa_problem_default();
+  char text[512];
+  expect(ifa_problem_check(NULL, &why), &why, IFA_BAD_ARGUMENT, "problem", "NULL");
+  expect(ifa_problem_print(NULL, text, sizeof text, &why), &why, IFA_BAD_ARGUMENT, "problem", "NULL");
+  expect(ifa_problem_print(&p, NULL, 512, &why), &why, IFA_BAD_ARGUMENT, "text", "NULL");
+  expect(ifa_problem_parse(NULL, &p, &why), &why, IFA_BAD_ARGUMENT, "text", "NULL");
+  expect(ifa_problem_parse("b=1", NULL, &why), &why, IFA_BAD_ARGUMENT, "problem", "NULL");
+  assert_int_equal(ifa_problem_check(NULL, NULL), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_problem_parse(NULL, NULL, NULL), IFA_BAD_ARGUMENT);
+}
+
+/* Every number with its range, from the comments of ifa.h. Fields that must agree with others are set along. */
+typedef struct number_field {
+  const char *name;
+  size_t offset;
+  int bytes;
+  int64_t low, high;
+} number_field;
+
+#define NUMBER(member) #member, offsetof(ifa_problem, member), (int)sizeof((ifa_problem *)0)->member
+static const number_field numbers[] = {
+    {NUMBER(batch), 1, 65535},        {NUMBER(q_heads), 1, 65535},  {NUMBER(kv_heads), 1, 65535},
+    {NUMBER(nq), 0, IFA_MAX_TOKENS},  {NUMBER(nk), 0, IFA_MAX_TOKENS}, {NUMBER(head_dim), 1, 256},
+    {NUMBER(causal), 0, 1},           {NUMBER(window), 0, INT64_MAX}, {NUMBER(tau), 0, 64},
+    {NUMBER(kv_tile), 32, 256},       {NUMBER(kv_split), 0, 32768}, {NUMBER(lse), 0, 1},
+    {NUMBER(q_block), 1, INT32_MAX},  {NUMBER(k_block), 1, INT32_MAX},
+};
+
+static void set_number(ifa_problem *p, const number_field *f, int64_t value) {
+  if (f->bytes == 8) memcpy((char *)p + f->offset, &value, 8);
+  else memcpy((char *)p + f->offset, &(int32_t){(int32_t)value}, 4);
+}
+
+static void expect_number_bad(ifa_problem p, const number_field *f, int64_t value) {
+  char text[32];
+  snprintf(text, sizeof text, "%lld", (long long)value);
+  set_number(&p, f, value);
+  expect_bad(&p, f->name, text);
+}
+
+static void test_numbers(void **state) {
+  (void)state;
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+    const number_field *f = &numbers[i];
+    ifa_problem p = ifa_problem_default(), good;
+    p.q_heads = 65535; /* divided by 65535 and by 1 */
+    p.q_scale = p.k_scale = IFA_SCALE_BLOCK;
+    expect_number_bad(p, f, f->low - 1);
+    expect_number_bad(p, f, f->bytes == 8 ? INT64_MIN : INT32_MIN);
+    expect_number_bad(p, f, f->low - 1000);
+    if (f->high < (f->bytes == 8 ? INT64_MAX : INT32_MAX)) {
+      expect_number_bad(p, f, f->high + 1);
+      if (strcmp(f->name, "tau") != 0) expect_number_bad(p, f, f->bytes == 8 ? INT64_MAX : INT32_MAX); /* tau: infinity */
+      else expect_number_bad(p, f, INT32_MAX - 1);
+    }
+    good = p;
+    set_number(&good, f, f->low);
+    if (strcmp(f->name, "k_block") != 0) expect_good(&good); /* 1 is no multiple of kv_tile */
+    good = p;
+    set_number(&good, f, strcmp(f->name, "k_block") == 0 || strcmp(f->name, "q_block") == 0 ? IFA_MAX_TOKENS
+                         : strcmp(f->name, "window") == 0                                   ? 2 * IFA_MAX_TOKENS
+                                                                                            : f->high);
+    expect_good(&good);
+  }
+  ifa_problem p = ifa_problem_default();
+  p.tau = IFA_TAU_INF;
+  expect_good(&p);
+}
+
+/* Wide enough for any tokens; positions plus windows must not overflow. */
+static void test_window(void **state) {
+  (void)state;
+  ifa_problem p = ifa_problem_default();
+  p.window = 1;
+  expect_good(&p);
+  p.window = -1;
+  expect_bad(&p, "window", "-1");
+  p.window = IFA_MAX_TOKENS;
+  expect_good(&p);
+  p.window = INT64_MAX;
+  expect_bad(&p, "window", "9223372036854775807");
+}
+
+/* What is not used is not looked at. */
+static void test_blocks_unread(void **state) {
+  (void)state;
+  ifa_problem p = ifa_problem_default();
+  p.q_block = 0;
+  p.k_block = -3;
+  expect_good(&p);
+  p.q_scale = IFA_SCALE_TENSOR;
+  p.k_scale = IFA_SCALE_TENSOR;
+  expect_good(&p);
+  p.q_scale = IFA_SCALE_BLOCK;
+  expect_bad(&p, "q_block", "0");
+}
+
+static void test_sm_scale(void **state) {
+  (void)state;
+  static const struct { float value; const char *text; } bad[] = {
+      {NAN, "nan"}, {INFINITY, "inf"}, {-INFINITY, "-inf"}, {-0.125f, "-0.125"}, {0x1.fffffep-21f, "9.53674e-07"}, {0x1.000002p20f, "1.04858e+06"},
+      {0x1p-130f, "7.34684e-40"}, {-0x1p-149f, "e-45"}};
+  ifa_problem p = ifa_problem_default();
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    p.sm_scale = bad[i].value;
+    expect_bad(&p, "sm_scale", bad[i].text);
+  }
+  static const float good[] = {0.0f, 0x1p-20f, 0x1p20f, 1.0f, 0.1f};
+  for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+    p.sm_scale = good[i];
+    expect_good(&p);
+  }
+}
+
+/* ifa.h: the caller's floating-point environment has no influence on any result. */
+static void test_sm_scale_with_denormals_are_zero(void **state) {
+  (void)state;
+#if defined(__SSE2__)
+  ifa_problem p = ifa_problem_default();
+  p.sm_scale = ifa_random_bits(1, 2, 3) ? 0x1p-130f : 0.0f; /* subnormal, and nothing for the compiler to fold */
+  unsigned before = _mm_getcsr();
+  _mm_setcsr(before | 0x8040u);
+  ifa_status status = ifa_problem_check(&p, NULL);
+  unsigned after = _mm_getcsr();
+  _mm_setcsr(before);
+  assert_int_equal(after & 0xffc0u, (before | 0x8040u) & 0xffc0u);
+  assert_int_equal(status, IFA_BAD_PROBLEM);
+#else
+  skip();
+#endif
+}
+
+typedef struct enum_field {
+  const char *name;
+  size_t offset;
+  unsigned allowed; /* bits */
+} enum_field;
+
+#define ENUM(member) #member, offsetof(ifa_problem, member)
+static const enum_field enums[] = {
+    {ENUM(q_type), 1 << IFA_I8 | 1 << IFA_I4},
+    {ENUM(k_type), 1 << IFA_I8 | 1 << IFA_I4},
+    {ENUM(v_type), 1 << IFA_I8 | 1 << IFA_I4},
+    {ENUM(out_type), 1 << IFA_F32 | 1 << IFA_F16 | 1 << IFA_BF16},
+    {ENUM(q_scale), 1 << IFA_SCALE_TENSOR | 1 << IFA_SCALE_BLOCK | 1 << IFA_SCALE_TOKEN},
+    {ENUM(k_scale), 1 << IFA_SCALE_TENSOR | 1 << IFA_SCALE_BLOCK | 1 << IFA_SCALE_TOKEN},
+    {ENUM(v_scale), 1 << IFA_SCALE_TENSOR | 1 << IFA_SCALE_CHANNEL | 1 << IFA_SCALE_TOKEN | 1 << IFA_SCALE_TOKEN_CHANNEL},
+};
+
+static void test_enums(void **state) {
+  (void)state;
+  static const int32_t values[] = {0, 1, 2, 3, 4, 5, 6, 31, 32, 33, 64, -1, INT32_MAX, INT32_MIN};
+  for (size_t i = 0; i < sizeof enums / sizeof *enums; i++)
+    for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
+      ifa_problem p = ifa_problem_default();
+      char text[32];
+      memcpy((char *)&p + enums[i].offset, &values[v], 4); /* an int: gcc's and clang's enums are as wide */
+      snprintf(text, sizeof text, "%u", (unsigned)values[v]);
+      if (values[v] >= 0 && values[v] < 5 && enums[i].allowed >> values[v] & 1) expect_good(&p);
+      else if (values[v] >= 0) expect_bad(&p, enums[i].name, text);
+      else expect_bad(&p, enums[i].name, ""); /* as which number a negative one is shown depends on the enum's sign */
+    }
+}
+
+/* ---- contradictions ---- */
+
+static void test_contradictions(void **state) {
+  (void)state;
+  ifa_problem p = ifa_problem_default();
+  p.q_heads = 8, p.kv_heads = 3;
+  expect_bad(&p, "q_heads", "8");
+  p.kv_heads = 16;
+  expect_bad(&p, "q_heads", "16");
+  p.kv_heads = 4;
+  expect_good(&p);
+
+  static const int32_t bad_tiles[] = {33, 48, 63, 65, 96, 100, 127, 192, 255};
+  for (size_t i = 0; i < sizeof bad_tiles / sizeof *bad_tiles; i++) {
+    char text[16];
+    snprintf(text, sizeof text, "%d", (int)bad_tiles[i]);
+    p = ifa_problem_default();
+    p.kv_tile = bad_tiles[i];
+    expect_bad(&p, "kv_tile", text);
+  }
+  p = ifa_problem_default();
+  p.kv_tile = 128, p.kv_split = 192;
+  expect_bad(&p, "kv_split", "192");
+  p.kv_split = 64;
+  expect_bad(&p, "kv_split", "64");
+  p.kv_split = 384;
+  expect_good(&p);
+  p.k_scale = IFA_SCALE_BLOCK, p.k_block = 64;
+  expect_bad(&p, "k_block", "64");
+  p.k_block = 129;
+  expect_bad(&p, "k_block", "129");
+  p.k_block = 256;
+  expect_good(&p);
+}
+
+/* A problem of [2, 3, 5, 7] with explicit dense strides. */
+static ifa_problem strided(void) {
+  ifa_problem p = ifa_problem_default();
+  p.batch = 2, p.q_heads = 3, p.kv_heads = 3, p.nq = 5, p.nk = 5, p.head_dim = 7;
+  p.q_stride = ifa_strides_bhnd(IFA_I8, 3, 5, 7);
+  p.k_stride = p.v_stride = p.o_stride = p.q_stride;
+  return p;
+}
+
+static ifa_strides *stride_at(ifa_problem *p, int tensor) {
+  ifa_strides *all[] = {&p->q_stride, &p->k_stride, &p->v_stride, &p->o_stride};
+  return all[tensor];
+}
+
+static const char *const stride_names[] = {"q_stride", "k_stride", "v_stride", "o_stride"};
+static const char *const dimension_names[] = {"batch", "head", "token"};
+
+static void test_bad_strides(void **state) {
+  (void)state;
+  ifa_problem good = strided();
+  assert_true(good.q_stride.batch == 105 && good.q_stride.head == 35 && good.q_stride.token == 7);
+  expect_good(&good);
+  for (int tensor = 0; tensor < 4; tensor++)
+    for (int dimension = 0; dimension < 3; dimension++) {
+      char name[32];
+      ifa_problem p = good;
+      int64_t *stride = (int64_t *)stride_at(&p, tensor) + dimension;
+      snprintf(name, sizeof name, "%s.%s", stride_names[tensor], dimension_names[dimension]);
+      *stride = -1;
+      expect_bad(&p, name, "-1");
+      *stride = INT64_MIN;
+      expect_bad(&p, name, "-9223372036854775808");
+      *stride = INT64_MAX;
+      expect_bad(&p, name, "9223372036854775807");
+      *stride = INT64_MAX / 4;
+      expect_bad(&p, name, "overflow");
+      if (tensor == 3) continue;
+      *(&p.q_type + tensor) = IFA_I4;
+      *stride_at(&p, tensor) = ifa_strides_bhnd(IFA_I4, 3, 5, 7); /* rows of 8 */
+      expect_good(&p);
+      *stride += 1;
+      expect_bad(&p, name, "even");
+    }
+}
+
+static void test_output_rows_overlap(void **state) {
+  (void)state;
+  static const ifa_strides overlapping[] = {{105, 35, 6}, {105, 34, 7}, {104, 35, 7}, {0, 35, 7}, {105, 0, 7}, {105, 35, 0}, {105, 7, 7}, {7, 70, 14}, {20, 41, 7}};
+  static const ifa_strides apart[] = {{105, 35, 7}, {105, 7, 21}, {7, 14, 42}, {1000, 100, 10}, {35, 70, 7}, {7, 70, 14}};
+  for (size_t i = 0; i < sizeof overlapping / sizeof *overlapping; i++) {
+    ifa_problem p = strided();
+    p.o_stride = overlapping[i];
+    if (i == 7) p.o_stride.token = 13;
+    expect_bad(&p, "o_stride", "overlap");
+    p.q_stride = p.k_stride = p.v_stride = p.o_stride; /* what is only read may overlap */
+    p.o_stride = (ifa_strides){0, 0, 0};
+    expect_good(&p);
+  }
+  for (size_t i = 0; i < sizeof apart / sizeof *apart; i++) {
+    ifa_problem p = strided();
+    p.o_stride = apart[i];
+    expect_good(&p);
+  }
+  ifa_problem p = strided(); /* dimensions of one element have no stride to speak of */
+  p.batch = p.q_heads = p.kv_heads = 1;
+  p.o_stride = (ifa_strides){3, 1, 7};
+  expect_good(&p);
+  p.nq = 0; /* no row, nothing to overlap */
+  p.o_stride = (ifa_strides){1, 1, 1};
+  expect_good(&p);
+}
+
+static void test_sizes_overflow(void **state) {
+  (void)state;
+  ifa_problem p = ifa_problem_default(); /* 65535^2 * 2^24 * 2^8 < 2^64, but past 2^63 / 8 */
+  p.batch = p.q_heads = p.kv_heads = 65535;
+  p.nq = p.nk = IFA_MAX_TOKENS;
+  p.head_dim = 256;
+  expect_bad(&p, "overflow", "65535");
+  p.q_heads = p.kv_heads = 1;
+  expect_good(&p);
+}
+
+/* ---- strides ---- */
+
+static void test_stride_makers(void **state) {
+  (void)state;
+  ifa_strides s = ifa_strides_bnhd(IFA_F16, 4, 10, 6);
+  assert_true(s.batch == 240 && s.head == 6 && s.token == 24);
+  s = ifa_strides_bhnd(IFA_I4, 4, 10, 7);
+  assert_true(s.batch == 320 && s.head == 80 && s.token == 8);
+  s = ifa_strides_bnhd(IFA_I4, 4, 10, 7);
+  assert_true(s.batch == 320 && s.head == 8 && s.token == 32);
+  assert_int_equal(ifa_extent_bytes(IFA_I4, (ifa_strides){0, 0, 8}, 1, 1, 3, 7), 12);
+  assert_int_equal(ifa_extent_bytes(IFA_F32, (ifa_strides){100, 50, 10}, 2, 2, 3, 4), 4 * (100 + 50 + 20 + 4));
+  assert_int_equal(ifa_extent_bytes(IFA_F16, (ifa_strides){100, 50, 10}, 2, 0, 3, 4), 0);
+  ifa_problem p = strided();
+  p.q_stride = p.k_stride = p.v_stride = p.o_stride = (ifa_strides){0, 0, 0};
+  p.v_type = IFA_I4;
+  ifa_problem r = ifa_problem_resolved(&p);
+  assert_true(same_strides(r.q_stride, (ifa_strides){105, 35, 7}) && same_strides(r.v_stride, (ifa_strides){120, 40, 8}));
+  assert_int_equal(r.kv_split, 32768);
+}
+
+/* ---- text ---- */
+
+static int64_t below(uint64_t stream, uint64_t index, uint32_t count) { return ifa_random_below(7, stream, index, count); }
+
+static ifa_problem random_problem(uint64_t i) {
+  static const int32_t taus[] = {0, 1, 2, 17, 64, IFA_TAU_INF};
+  ifa_problem p = ifa_problem_default();
+  p.batch = 1 + below(0, i, 1000);
+  p.kv_heads = 1 + below(1, i, 40);
+  p.q_heads = p.kv_heads * (1 + below(2, i, 9));
+  p.nq = below(3, i, 70000), p.nk = below(4, i, 70000);
+  p.head_dim = (int32_t)(1 + below(5, i, 256));
+  p.q_type = below(6, i, 2) ? IFA_I4 : IFA_I8, p.k_type = below(7, i, 2) ? IFA_I4 : IFA_I8, p.v_type = below(8, i, 2) ? IFA_I4 : IFA_I8;
+  p.q_scale = (ifa_granularity)below(9, i, 3), p.k_scale = (ifa_granularity)below(10, i, 3);
+  p.v_scale = (ifa_granularity[]){IFA_SCALE_TENSOR, IFA_SCALE_TOKEN, IFA_SCALE_CHANNEL, IFA_SCALE_TOKEN_CHANNEL}[below(11, i, 4)];
+  p.kv_tile = 32 << below(12, i, 4);
+  p.q_block = (int32_t)(1 + below(13, i, IFA_MAX_TOKENS));
+  p.k_block = p.kv_tile * (int32_t)(1 + below(14, i, 1000));
+  p.kv_split = p.kv_tile * below(15, i, 32768 / (uint32_t)p.kv_tile + 1);
+  p.sm_scale = below(16, i, 9) ? ldexpf(1.0f + ifa_random_uniform(7, 17, i), (int)below(18, i, 40) - 20) : 0.0f;
+  p.causal = (int32_t)below(19, i, 2), p.lse = (int32_t)below(20, i, 2);
+  p.window = below(21, i, 2) ? below(22, i, 100000) : 0;
+  p.tau = taus[below(23, i, 6)];
+  p.out_type = (ifa_type)below(24, i, 3);
+  for (int tensor = 0; tensor < 4; tensor++) { /* rows apart, with gaps: [batch][token][head] or [batch][head][token] */
+    if (!below(25 + (uint64_t)tensor, i, 2)) continue;
+    int64_t heads = tensor == 0 || tensor == 3 ? p.q_heads : p.kv_heads, tokens = tensor == 0 || tensor == 3 ? p.nq : p.nk;
+    int64_t row = 256 + 2 * below(30, i, 50), gap = 2 * below(31, i, 1000);
+    *stride_at(&p, tensor) = below(32, i, 2) ? (ifa_strides){row * heads * tokens + gap, row, row * heads}
+                                             : (ifa_strides){row * heads * tokens + gap, row * tokens, row};
+  }
+  return p;
+}
+
+static void test_round_trip(void **state) {
+  (void)state;
+  for (uint64_t i = 0; i < 20000; i++) {
+    ifa_problem p = random_problem(i), back = ifa_problem_default();
+    char text[512], again[512];
+    ifa_message why = {"left over"};
+    expect_good(&p);
+    assert_int_equal(ifa_problem_print(&p, text, sizeof text, &why), IFA_OK);
+    assert_string_equal(why.text, "");
+    assert_int_equal(ifa_problem_parse(text, &back, &why), IFA_OK);
+    if (!same_problem(&p, &back)) fail_msg("%s", text);
+    assert_int_equal(ifa_problem_print(&back, again, sizeof again, &why), IFA_OK);
+    assert_string_equal(text, again);
+  }
+}
+
+static void test_print_text(void **state) {
+  (void)state;
+  ifa_problem p = ifa_problem_default();
+  char text[512];
+  p.q_heads = 8, p.kv_heads = 2, p.nq = 128, p.nk = 1000, p.head_dim = 128;
+  assert_int_equal(ifa_problem_print(&p, text, sizeof text, NULL), IFA_OK);
+  const char *start = "b=1 hq=8 hkv=2 nq=128 nk=1000 d=128 q=int8 k=int8 v=int8 qscale=token kscale=token vscale=channel ";
+  assert_memory_equal(text, start, strlen(start));
+  assert_non_null(strstr(text, " sm=0.125 "));
+  assert_non_null(strstr(text, " tau=2 "));
+  assert_null(strstr(text, "stride"));
+  assert_true(text[strlen(text) - 1] != ' ');
+}
+
+/* Any length that does not suffice is refused, and nothing is written past it. */
+static void test_print_length(void **state) {
+  (void)state;
+  ifa_problem p = random_problem(3);
+  char whole[512], text[600];
+  assert_int_equal(ifa_problem_print(&p, whole, sizeof whole, NULL), IFA_OK);
+  for (size_t length = 0; length < strlen(whole) + 5; length++) {
+    ifa_message why = {""};
+    memset(text, '#', sizeof text);
+    ifa_status status = ifa_problem_print(&p, text, length, &why);
+    if (length <= strlen(whole)) expect(status, &why, IFA_BAD_ARGUMENT, "length", "");
+    else if (status == IFA_OK) assert_string_equal(text, whole);
+    assert_true(status == IFA_OK || length < strlen(whole) + 2);
+    for (size_t i = length; i < sizeof text; i++) assert_int_equal(text[i], '#');
+  }
+}
+
+/* "512 always do": the widest valid problem there is. One batch and one head leave their strides free. */
+static void test_print_widest(void **state) {
+  (void)state;
+  ifa_problem p = ifa_problem_default(), back = p;
+  char text[512];
+  const int64_t wide = INT64_MAX;
+  p.head_dim = 256;
+  p.q_scale = p.k_scale = IFA_SCALE_TENSOR, p.v_scale = IFA_SCALE_TOKEN_CHANNEL;
+  p.q_block = p.k_block = INT32_MIN;
+  p.sm_scale = 9.99999975e-05f;
+  p.window = 2 * IFA_MAX_TOKENS;
+  p.kv_tile = 256, p.kv_split = 32768, p.tau = IFA_TAU_INF, p.out_type = IFA_BF16;
+  p.q_stride = p.k_stride = p.v_stride = p.o_stride = (ifa_strides){wide, wide, wide};
+  expect_good(&p);
+  assert_int_equal(ifa_problem_print(&p, text, sizeof text, NULL), IFA_OK);
+  assert_int_equal(ifa_problem_parse(text, &back, NULL), IFA_OK);
+  assert_true(same_problem(&p, &back));
+}
+
+static void test_parse_keeps_the_rest(void **state) {
+  (void)state;
+  ifa_problem p = random_problem(11), expected = p;
+  expected.nq = 77;
+  expected.tau = IFA_TAU_INF;
+  expected.o_stride = (ifa_strides){1, -2, 3};
+  assert_int_equal(ifa_problem_parse(" \t tau=inf\n nq=77 \r\n ostride=1:-2:3 ", &p, NULL), IFA_OK);
+  assert_true(same_problem(&p, &expected));
+  assert_int_equal(ifa_problem_parse("", &p, NULL), IFA_OK);
+  assert_int_equal(ifa_problem_parse(" \n", &p, NULL), IFA_OK);
+  assert_true(same_problem(&p, &expected));
+}
+
+static void test_parse_errors(void **state) {
+  (void)state;
+  static const struct { const char *text, *said; } bad[] = {
+      {"nonsense=1", "nonsense"}, {"nq", "nq"}, {"=1", "key"}, {"=", "key"}, {"nq=", "nq"}, {"nq=5x", "5x"}, {"nq=5.0", "5.0"}, {"nq=+5", "+5"},
+      {"nq=-", "nq"}, {"nq==5", "=5"}, {"nq=0x10", "0x10"}, {"nq=99999999999999999999", "nq"}, {"d=2147483648", "d"}, {"d=-2147483649", "d"},
+      {"nq=-9223372036854775809", "nq"}, {"q=int9", "int9"}, {"q=INT8", "INT8"}, {"q=", "q"}, {"out=3", "out"}, {"qscale=row", "row"}, {"sm=", "sm"},
+      {"sm=0.1.2", "0.1.2"}, {"sm=abc", "abc"}, {"sm=0,125", "0,125"}, {"tau=infinity", "tau"}, {"tau=1.5", "tau"}, {"qstride=1:2", "1:2"},
+      {"qstride=1:2:3:4", "1:2:3:4"}, {"qstride=1:2:x", "1:2:x"}, {"qstride=::", "::"}, {"qstride=", "qstride"}, {"NQ=5", "NQ"}, {"nq =5", "nq"},
+      {"causal=true", "true"}, {"b=1,2", "1,2"}};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    ifa_problem p = random_problem(i), before = p;
+    ifa_message why = {""};
+    char text[128];
+    snprintf(text, sizeof text, "nk=3 hq=4 %s lse=1", bad[i].text); /* what stands before and after does not count either */
+    expect(ifa_problem_parse(text, &p, &why), &why, IFA_BAD_PROBLEM, bad[i].said, "");
+    assert_true(same_problem(&p, &before));
+    assert_int_equal(ifa_problem_parse(bad[i].text, &p, NULL), IFA_BAD_PROBLEM);
+  }
+}
+
+static void test_parse_long_words(void **state) {
+  (void)state;
+  for (size_t length = 100; length < 400; length++) {
+    ifa_problem p = ifa_problem_default(), before = p;
+    ifa_message why = {""};
+    char text[512] = "b=2 nq=";
+    memset(text + 7, '1', length);
+    text[7 + length] = '\0';
+    expect(ifa_problem_parse(text, &p, &why), &why, IFA_BAD_PROBLEM, "nq=1111", "");
+    memset(text + 4, 'q', length);
+    expect(ifa_problem_parse(text, &p, &why), &why, IFA_BAD_PROBLEM, "qqqq", "");
+    assert_true(same_problem(&p, &before));
+  }
+}
+
+/* Numbers past the ranges parse if they fit their field: validity is ifa_problem_check's. */
+static void test_parse_is_not_check(void **state) {
+  (void)state;
+  ifa_problem p = ifa_problem_default();
+  assert_int_equal(ifa_problem_parse("nq=-5 d=100000 sm=nan causal=7", &p, NULL), IFA_OK);
+  assert_true(p.nq == -5 && p.head_dim == 100000 && isnan(p.sm_scale) && p.causal == 7);
+  assert_int_equal(ifa_problem_parse("sm=1e99", &p, NULL), IFA_OK);
+  assert_true(p.sm_scale > FLT_MAX);
+  assert_int_equal(ifa_problem_parse("nq=9223372036854775807 nk=-9223372036854775808 d=2147483647 tau=-2147483648", &p, NULL), IFA_OK);
+  assert_true(p.nq == INT64_MAX && p.nk == INT64_MIN && p.head_dim == INT32_MAX && p.tau == INT32_MIN);
+}
+
+static void check_half_text(void) {
+  ifa_problem p = ifa_problem_default();
+  char text[512];
+  assert_int_equal(ifa_problem_parse("sm=0.5", &p, NULL), IFA_OK);
+  assert_true(p.sm_scale == 0.5f);
+  assert_int_equal(ifa_problem_print(&p, text, sizeof text, NULL), IFA_OK);
+  assert_non_null(strstr(text, " sm=0.5 "));
+  assert_int_equal(ifa_problem_parse("sm=0,5", &p, NULL), IFA_BAD_PROBLEM);
+}
+
+static void test_locale(void **state) {
+  (void)state;
+  static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "de_DE", "fr_FR.UTF-8"};
+  check_half_text();
+  for (int i = 0; i < 4; i++) {
+    if (!setlocale(LC_ALL, names[i])) continue;
+    char half[8], after[8];
+    snprintf(half, sizeof half, "%.1f", 0.5);
+    check_half_text();
+    snprintf(after, sizeof after, "%.1f", 0.5);
+    setlocale(LC_ALL, "C");
+    assert_string_equal(half, "0,5");
+    assert_string_equal(after, half); /* the caller's locale is as it was */
+  }
+}
+
+/* The text of a problem does not depend on the rounding mode either. */
+static void test_rounding_modes(void **state) {
+  (void)state;
+  static const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+  for (int m = 0; m < 4; m++)
+    for (uint64_t i = 0; i < 300; i++) {
+      ifa_problem p = random_problem(i), back = ifa_problem_default();
+      char text[512], other[512];
+      assert_int_equal(ifa_problem_print(&p, text, sizeof text, NULL), IFA_OK);
+      fesetround(modes[m]);
+      ifa_status print = ifa_problem_print(&p, other, sizeof other, NULL), parse = ifa_problem_parse(text, &back, NULL);
+      int mode = fegetround();
+      fesetround(FE_TONEAREST);
+      assert_int_equal(mode, modes[m]);
+      assert_int_equal(print, IFA_OK);
+      assert_int_equal(parse, IFA_OK);
+      assert_string_equal(text, other);
+      if (!same_problem(&p, &back)) fail_msg("mode %d: %s", modes[m], text);
+    }
+}
+
+/* ---- cases ---- */
+
+typedef struct taken {
+  ifa_case cases[64];
+  int count, limit;
+} taken;
+
+static ifa_status take(const ifa_case *c, void *context, ifa_message *message) {
+  taken *t = context;
+  if (t->count == t->limit) return ifa_fail(message, IFA_UNSUPPORTED, "enough of it");
+  t->cases[t->count++] = *c;
+  return IFA_OK;
+}
+
+static ifa_status expand(const char *line, taken *t, ifa_message *message) {
+  ifa_case base = ifa_case_default();
+  *t = (taken){.limit = 64};
+  return ifa_case_expand(line, &base, take, t, message);
+}
+
+static void test_case_default(void **state) {
+  (void)state;
+  ifa_case c = ifa_case_default();
+  assert_true(c.auto_scale == 1 && c.layout_bnhd == 0 && c.fill == IFA_FILL_NORMAL && c.seed == 1 && c.rows == 0 && c.smooth == 0);
+  assert_string_equal(c.input, "");
+  expect_good(&c.problem);
+  static const char *const names[] = {"normal", "uniform", "constant", "extremes", "outlier", "sink", "rising", "falling", "equal", "zeros", "centred", "wide"};
+  for (int i = 0; i < IFA_FILL_COUNT; i++) assert_string_equal(ifa_fill_name((ifa_fill)i), names[i]);
+  assert_null(ifa_fill_name(IFA_FILL_COUNT));
+  assert_null(ifa_fill_name((ifa_fill)-1));
+}
+
+static void test_expand_order(void **state) {
+  (void)state;
+  taken *t = malloc(sizeof *t);
+  assert_int_equal(expand("d=64,128 causal=0,1 seed=3,5,4", t, NULL), IFA_OK);
+  assert_int_equal(t->count, 12);
+  for (int i = 0; i < 12; i++) { /* the last key varies fastest */
+    assert_int_equal(t->cases[i].problem.head_dim, i < 6 ? 64 : 128);
+    assert_int_equal(t->cases[i].problem.causal, i / 3 % 2);
+    assert_int_equal(t->cases[i].seed, i % 3 == 0 ? 3 : i % 3 == 1 ? 5 : 4);
+    assert_true(t->cases[i].problem.sm_scale == 1.0f / sqrtf((float)t->cases[i].problem.head_dim));
+  }
+  assert_int_equal(expand("", t, NULL), IFA_OK);
+  assert_int_equal(t->count, 1);
+  assert_int_equal(expand("nq=1,1,1", t, NULL), IFA_OK);
+  assert_int_equal(t->count, 3);
+  free(t);
+}
+
+static void test_expand_keys(void **state) {
+  (void)state;
+  taken *t = malloc(sizeof *t);
+  assert_int_equal(expand("nq=3 nk=5 hq=4 hkv=2 b=2 d=7 qk=int4 v=int4 layout=bnhd sm=0.5 fill=sink seed=9999999999999999999 rows=12 smooth=1 lse=1", t, NULL), IFA_OK);
+  const ifa_case *c = &t->cases[0];
+  assert_true(c->problem.q_type == IFA_I4 && c->problem.k_type == IFA_I4 && c->problem.v_type == IFA_I4 && c->problem.lse == 1);
+  assert_true(c->auto_scale == 0 && c->problem.sm_scale == 0.5f && c->layout_bnhd == 1 && c->fill == IFA_FILL_SINK && c->seed == 9999999999999999999u);
+  assert_true(c->rows == 12 && c->smooth == 1);
+  assert_true(same_strides(c->problem.q_stride, (ifa_strides){4 * 3 * 8, 8, 4 * 8}) && same_strides(c->problem.v_stride, (ifa_strides){2 * 5 * 8, 8, 2 * 8}));
+  assert_true(same_strides(c->problem.o_stride, (ifa_strides){4 * 3 * 7, 7, 4 * 7}));
+  assert_int_equal(expand("input=some/file.safetensors sm=auto", t, NULL), IFA_OK);
+  assert_string_equal(t->cases[0].input, "some/file.safetensors");
+  assert_int_equal(t->cases[0].auto_scale, 1);
+  free(t);
+}
+
+static void test_expand_errors(void **state) {
+  (void)state;
+  static const struct { const char *line, *said; } bad[] = {
+      {"nq=1 nk=2 nq=3", "nq is given twice"}, {"d=", "empty"}, {"d=1,,2", "empty"}, {"d=1,", "empty"}, {"d=,1", "empty"}, {"word", "word"}, {"=5", "=5"},
+      {"nq=1 what=5", "what"}, {"fill=none", "none"}, {"seed=-1", "-1"}, {"seed=x", "x"}, {"rows=-1", "-1"}, {"rows=2147483648", "2147483648"},
+      {"smooth=2", "2"}, {"layout=nbhd", "nbhd"}, {"d=1,x", "x"}, {"qk=int9", "int9"}, {"sm=automatic", "automatic"}};
+  taken *t = malloc(sizeof *t);
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    ifa_message why = {""};
+    expect(expand(bad[i].line, t, &why), &why, IFA_BAD_ARGUMENT, bad[i].said, "");
+    assert_int_equal(expand(bad[i].line, t, NULL), IFA_BAD_ARGUMENT);
+  }
+  ifa_message why = {""};
+  ifa_case base = ifa_case_default();
+  *t = (taken){.limit = 2};
+  expect(ifa_case_expand("nq=1,2,3", &base, take, t, &why), &why, IFA_UNSUPPORTED, "enough", ""); /* the callback's word is the last */
+  assert_int_equal(t->count, 2);
+  free(t);
+}
+
+/* Values of more than 80 characters are handed on whole or refused, never cut. */
+static void test_expand_long_values(void **state) {
+  (void)state;
+  taken *t = malloc(sizeof *t);
+  static const char *const keys[] = {"nq", "qk", "sm"};
+  for (int k = 0; k < 3; k++)
+    for (int length = 70; length < 110; length++) {
+      char line[256];
+      snprintf(line, sizeof line, "%s=%s%0*d%s", keys[k], k == 2 ? "0." : "", length, 7, k == 0 ? "" : "junk");
+      ifa_status status = expand(line, t, NULL);
+      if (k == 0 && status == IFA_OK) assert_int_equal(t->cases[0].problem.nq, 7);
+      else assert_int_equal(status, IFA_BAD_ARGUMENT);
+    }
+  char line[512];
+  const int longest = IFA_INPUT_PATH - 1;
+  memset(line, 'i', sizeof line);
+  memcpy(line, "input=", 6);
+  line[6 + longest] = '\0';
+  assert_int_equal(expand(line, t, NULL), IFA_OK);
+  assert_int_equal(strlen(t->cases[0].input), longest);
+  line[6 + longest] = 'i', line[6 + longest + 1] = '\0';
+  assert_int_equal(expand(line, t, NULL), IFA_BAD_ARGUMENT);
+  free(t);
+}
+
+static void test_expand_limits(void **state) {
+  (void)state;
+  taken *t = malloc(sizeof *t);
+  char line[4096] = "nq=";
+  ifa_message why = {""};
+  for (int i = 0; i < 64; i++) strcat(line, i ? ",1" : "1");
+  assert_int_equal(expand(line, t, &why), IFA_OK);
+  assert_int_equal(t->count, 64);
+  strcat(line, ",1");
+  expect(expand(line, t, &why), &why, IFA_BAD_ARGUMENT, "nq", "64");
+  line[0] = '\0';
+  for (int i = 0; i < 49; i++) sprintf(line + strlen(line), "key%d=1 ", i);
+  expect(expand(line, t, &why), &why, IFA_BAD_ARGUMENT, "48", "words");
+  memset(line, ' ', sizeof line);
+  line[2048] = '\0';
+  expect(expand(line, t, &why), &why, IFA_BAD_ARGUMENT, "2048", "long");
+  line[2047] = '\0';
+  assert_int_equal(expand(line, t, &why), IFA_OK);
+  free(t);
+}
+
+static void test_case_parse(void **state) {
+  (void)state;
+  ifa_case c;
+  ifa_message why = {"left over"};
+  assert_int_equal(ifa_case_parse("nq=4 tau=inf", &c, &why), IFA_OK);
+  assert_true(c.problem.nq == 4 && c.problem.tau == IFA_TAU_INF);
+  assert_string_equal(why.text, "");
+  expect(ifa_case_parse("nq=4,5", &c, &why), &why, IFA_BAD_ARGUMENT, "list", "");
+  expect(ifa_case_parse("nq", &c, &why), &why, IFA_BAD_ARGUMENT, "nq", "");
+}
+
+/* A case with its unread fields as they are by default: blocks of scales that have none, and what a file decides. */
+static ifa_case read_part(const ifa_case *c) {
+  ifa_case r = *c;
+  ifa_problem standard = ifa_problem_default();
+  if (r.problem.q_scale != IFA_SCALE_BLOCK) r.problem.q_block = standard.q_block;
+  if (r.problem.k_scale != IFA_SCALE_BLOCK) r.problem.k_block = standard.k_block;
+  if (r.input[0] && !r.rows) r.seed = 1;
+  return r;
+}
+
+static int same_case(const ifa_case *one, const ifa_case *two) {
+  ifa_case a = read_part(one), b = read_part(two);
+  return same_problem(&a.problem, &b.problem) && a.auto_scale == b.auto_scale && a.layout_bnhd == b.layout_bnhd && a.fill == b.fill &&
+         a.seed == b.seed && a.rows == b.rows && a.smooth == b.smooth && strcmp(a.input, b.input) == 0;
+}
+
+static void check_case_text(const ifa_case *c) {
+  char text[IFA_CASE_TEXT], again[IFA_CASE_TEXT];
+  ifa_case back;
+  ifa_message why = {""};
+  ifa_case_print(c, text);
+  if (ifa_case_parse(text, &back, &why) != IFA_OK) fail_msg("%s: %s", text, why.text);
+  if (!same_case(c, &back)) fail_msg("%s is not what was printed", text);
+  ifa_case_print(&back, again);
+  assert_string_equal(text, again);
+}
+
+static void test_case_text(void **state) {
+  (void)state;
+  static const char *const lines[] = {
+      "sm=0.125", "sm=auto", "sm=0", "sm=0.1", "d=256 sm=auto", "layout=bnhd nq=3 hq=2 hkv=2", "qscale=block qblock=5", "kscale=block kblock=64",
+      "rows=3 seed=9999999999999999999", "input=x rows=4 seed=2", "input=x smooth=1", "fill=zeros tau=inf", "qstride=1:2:3 ostride=9223372036854775807:1:-4",
+      "q=int4", "v=int4 out=bf16", "window=5 causal=1 lse=1 tile=256 split=512", "sm=nan", "nq=-7"};
+  for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+    ifa_case c;
+    assert_int_equal(ifa_case_parse(lines[i], &c, NULL), IFA_OK);
+    check_case_text(&c);
+  }
+}
+
+/* The extremes: a seed of 20 digits, and a text as long as a valid problem makes it. */
+static void test_case_text_of_large_seed(void **state) {
+  (void)state;
+  ifa_case c = ifa_case_default();
+  c.seed = UINT64_MAX;
+  check_case_text(&c);
+}
+
+static void test_case_text_of_widest(void **state) {
+  (void)state;
+  ifa_case c = ifa_case_default();
+  c.auto_scale = 0, c.problem.sm_scale = 9.99999975e-05f;
+  c.problem.head_dim = 256, c.problem.q_type = c.problem.k_type = c.problem.v_type = IFA_I4;
+  c.problem.q_scale = c.problem.k_scale = IFA_SCALE_BLOCK, c.problem.v_scale = IFA_SCALE_TOKEN_CHANNEL;
+  c.problem.q_block = 1000003, c.problem.k_block = 1 << 20, c.problem.window = 33554432, c.problem.causal = c.problem.lse = 1;
+  c.problem.tau = IFA_TAU_INF, c.problem.kv_tile = 256, c.problem.kv_split = 32768 - 256, c.problem.out_type = IFA_BF16;
+  c.problem.q_stride = c.problem.k_stride = c.problem.v_stride = c.problem.o_stride = (ifa_strides){INT64_MAX - 1, INT64_MAX - 1, INT64_MAX - 1};
+  expect_good(&c.problem);
+  c.smooth = 1, c.rows = 2147483647, c.fill = IFA_FILL_EXTREMES, c.seed = 9999999999999999999u;
+  c.exponent[0] = -120, c.exponent[1] = 120, c.exponent[2] = 7;
+  check_case_text(&c);
+}
+
+static void test_case_base(void **state) {
+  (void)state;
+  ifa_case base = ifa_case_default();
+  taken *t = malloc(sizeof *t);
+  base.problem.nq = 9, base.seed = 5, base.smooth = 1;
+  *t = (taken){.limit = 64};
+  assert_int_equal(ifa_case_expand("nk=4", &base, take, t, NULL), IFA_OK);
+  assert_true(t->cases[0].problem.nq == 9 && t->cases[0].problem.nk == 4 && t->cases[0].seed == 5 && t->cases[0].smooth == 1);
+  free(t);
+}
+
+/* ---- suites ---- */
+
+static void test_built_in_suites(void **state) {
+  (void)state;
+  ifa_case base = ifa_case_default();
+  size_t all = 0, parts = 0;
+  assert_true(ifa_suite_count() >= 7);
+  assert_null(ifa_suite_name(-1));
+  assert_null(ifa_suite_name(ifa_suite_count()));
+  assert_null(ifa_suite_description(-1));
+  assert_null(ifa_suite_description(ifa_suite_count()));
+  for (int i = 0; i < ifa_suite_count(); i++) {
+    ifa_case_list list = {0};
+    ifa_message why = {""};
+    const char *name = ifa_suite_name(i);
+    assert_non_null(name);
+    assert_true(strlen(ifa_suite_description(i)) > 5);
+    assert_null(strchr(ifa_suite_description(i), '#'));
+    ifa_status status = ifa_case_list_add_suite(&list, name, &base, &why);
+    if (status != IFA_OK) fail_msg("%s", why.text);
+    assert_true(list.count > 10);
+    for (size_t c = 0; c < list.count; c++) {
+      if (!list.cases[c].input[0]) expect_good(&list.cases[c].problem);
+      check_case_text(&list.cases[c]);
+    }
+    if (strcmp(name, "all") == 0) all = list.count;
+    if (strcmp(name, "smoke") == 0 || strcmp(name, "edge") == 0 || strcmp(name, "formats") == 0 || strcmp(name, "scales") == 0) parts += list.count;
+    ifa_case_list_free(&list);
+    assert_true(list.count == 0 && list.cases == NULL);
+  }
+  assert_true(all >= parts && parts > 0);
+}
+
+static void test_suite_text(void **state) {
+  (void)state;
+  ifa_case base = ifa_case_default();
+  ifa_case_list list = {0};
+  assert_int_equal(ifa_case_list_add_text(&list, "t", "# head\n\n  nq=1,2 # two\n\t# more\r\nnq=3\r\nnq=4", &base, NULL), IFA_OK);
+  assert_int_equal(list.count, 4);
+  for (int i = 0; i < 4; i++) assert_int_equal(list.cases[i].problem.nq, i + 1);
+  assert_int_equal(ifa_case_list_add_line(&list, "nq=5", &base, NULL), IFA_OK);
+  assert_int_equal(list.cases[4].problem.nq, 5);
+  assert_int_equal(ifa_case_list_add_text(&list, "t", "", &base, NULL), IFA_OK);
+  assert_int_equal(list.count, 5);
+  ifa_case_list_free(&list);
+
+  ifa_case_list direct = {0};
+  assert_int_equal(ifa_case_list_add_suite(&direct, "smoke", &base, NULL), IFA_OK);
+  assert_int_equal(ifa_case_list_add_text(&list, "t", "include  smoke # comment\n", &base, NULL), IFA_OK);
+  assert_int_equal(list.count, direct.count);
+  ifa_case_list_free(&list);
+  ifa_case_list_free(&direct);
+}
+
+static void test_suite_errors(void **state) {
+  (void)state;
+  ifa_case base = ifa_case_default();
+  static const struct { const char *text, *place, *said; } bad[] = {
+      {"nq=1\n\nnq=x\n", "mine:3:", "nq=x"}, {"nonsense", "mine:1:", "nonsense"}, {"# c\nnq=1 nq=2", "mine:2:", "twice"},
+      {"nq=1\ninclude nowhere\n", "mine:2:", "nowhere"}, {"include", "mine:1:", "include"}, {"include \n", "mine:1:", "suite"}};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    ifa_case_list list = {0};
+    ifa_message why = {""};
+    expect(ifa_case_list_add_text(&list, "mine", bad[i].text, &base, &why), &why, IFA_BAD_ARGUMENT, bad[i].place, bad[i].said);
+    ifa_case_list_free(&list);
+  }
+  char text[4096];
+  ifa_case_list list = {0};
+  ifa_message why = {""};
+  memset(text, 'a', sizeof text);
+  text[2] = '\n', text[0] = text[1] = ' ', text[4095] = '\0';
+  expect(ifa_case_list_add_text(&list, "mine", text, &base, &why), &why, IFA_BAD_ARGUMENT, "mine:2:", "long");
+  expect(ifa_case_list_add_suite(&list, "/nonexistent/suite", &base, &why), &why, IFA_BAD_ARGUMENT, "/nonexistent/suite", "no suite");
+  expect(ifa_case_list_add_suite(&list, "/", &base, &why), &why, IFA_BAD_FILE, "/", "regular");
+  ifa_case_list_free(&list);
+}
+
+static void test_suite_file(void **state) {
+  (void)state;
+  ifa_case base = ifa_case_default();
+  ifa_case_list list = {0};
+  ifa_message why = {""};
+  char path[] = "/tmp/ifa_test_suite_XXXXXX", place[64];
+  int descriptor = mkstemp(path);
+  assert_true(descriptor >= 0);
+  FILE *file = fdopen(descriptor, "w");
+  assert_non_null(file);
+  fputs("# a suite\nnq=6,7\nwrong\n", file);
+  fclose(file);
+  snprintf(place, sizeof place, "%s:3:", path);
+  ifa_status status = ifa_case_list_add_suite(&list, path, &base, &why);
+  remove(path);
+  expect(status, &why, IFA_BAD_ARGUMENT, place, "wrong");
+  assert_int_equal(list.count, 2); /* what came before the error */
+  ifa_case_list_free(&list);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_default),
+      cmocka_unit_test(test_null),
+      cmocka_unit_test(test_numbers),
+      cmocka_unit_test(test_window),
+      cmocka_unit_test(test_blocks_unread),
+      cmocka_unit_test(test_sm_scale),
+      cmocka_unit_test(test_sm_scale_with_denormals_are_zero),
+      cmocka_unit_test(test_enums),
+      cmocka_unit_test(test_contradictions),
+      cmocka_unit_test(test_bad_strides),
+      cmocka_unit_test(test_output_rows_overlap),
+      cmocka_unit_test(test_sizes_overflow),
+      cmocka_unit_test(test_stride_makers),
+      cmocka_unit_test(test_round_trip),
+      cmocka_unit_test(test_print_text),
+      cmocka_unit_test(test_print_length),
+      cmocka_unit_test(test_print_widest),
+      cmocka_unit_test(test_parse_keeps_the_rest),
+      cmocka_unit_test(test_parse_errors),
+      cmocka_unit_test(test_parse_long_words),
+      cmocka_unit_test(test_parse_is_not_check),
+      cmocka_unit_test(test_locale),
+      cmocka_unit_test(test_rounding_modes),
+      cmocka_unit_test(test_case_default),
+      cmocka_unit_test(test_expand_order),
+      cmocka_unit_test(test_expand_keys),
+      cmocka_unit_test(test_expand_errors),
+      cmocka_unit_test(test_expand_long_values),
+      cmocka_unit_test(test_expand_limits),
+      cmocka_unit_test(test_case_parse),
+      cmocka_unit_test(test_case_text),
+      cmocka_unit_test(test_case_text_of_large_seed),
+      cmocka_unit_test(test_case_text_of_widest),
+      cmocka_unit_test(test_case_base),
+      cmocka_unit_test(test_built_in_suites),
+      cmocka_unit_test(test_suite_text),
+      cmocka_unit_test(test_suite_errors),
+      cmocka_unit_test(test_suite_file),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

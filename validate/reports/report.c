@@ -1,0 +1,195 @@
+#include "validate/reports/report.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "validate/reports/files.h"
+#include "validate/reports/html.h"
+
+void ifa_report_free(ifa_report *report) {
+  free(report->results);
+  *report = (ifa_report){0};
+}
+
+ifa_status ifa_report_add(ifa_report *report, const ifa_result *result, ifa_message *message) {
+  if (report->count == report->capacity) {
+    size_t capacity = report->capacity ? 2 * report->capacity : 64;
+    ifa_result *grown = realloc(report->results, capacity * sizeof *grown);
+    if (!grown) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %zu results", capacity);
+    report->results = grown;
+    report->capacity = capacity;
+  }
+  report->results[report->count++] = *result;
+  report->counts[result->outcome.verdict]++;
+  return IFA_OK;
+}
+
+int64_t ifa_report_failures(const ifa_report *report) {
+  int64_t failures = 0;
+  for (int v = 0; v < IFA_VERDICTS; v++)
+    if (ifa_verdict_is_failure((ifa_verdict)v)) failures += report->counts[v];
+  return failures;
+}
+
+/* ---- console ---- */
+
+/* The command that repeats one case. */
+static void repeat_command(const ifa_result *r, char *text, size_t length) {
+  if (r->selector) snprintf(text, length, "validate run %s --case \"%s\"", r->selector, r->text);
+  else snprintf(text, length, "validate run --backend %s --case \"%s\"", r->backend, r->text);
+}
+
+void ifa_report_print_failure(FILE *to, const ifa_result *r) {
+  const ifa_outcome *o = &r->outcome;
+  char name[32];
+  snprintf(name, sizeof name, "%s", ifa_verdict_name(o->verdict));
+  for (char *c = name; *c; c++) *c = (char)toupper((unsigned char)*c);
+  fprintf(to, "%s  %s  %s\n  %s\n", name, r->backend, r->text, o->message.text);
+  for (int i = 0; i < o->place_count; i++)
+    fprintf(to, "  %-44s expected %0*" PRIx32 "  got %0*" PRIx32 "\n", o->places[i].where, o->places[i].digits, o->places[i].expected,
+            o->places[i].digits, o->places[i].got);
+  if (o->mismatches > o->place_count) fprintf(to, "  ... %" PRId64 " places in all\n", o->mismatches);
+  char repeat[2304];
+  repeat_command(r, repeat, sizeof repeat);
+  ifa_report_print_distance(to, r);
+  fprintf(to, "  repeat: %s\n", repeat);
+}
+
+void ifa_report_print_distance(FILE *to, const ifa_result *r) {
+  const ifa_distance *d = &r->outcome.distance;
+  if (!d->known) return;
+  fprintf(to, "  relative L2 %.3e  cosine %.7f  worst row %.3e at %s  ", d->relative_l2, d->cosine, d->worst_row, d->worst_row_at);
+  fprintf(to, "largest %.4g ulp at %s\n", d->max_ulp, d->max_ulp_at);
+  if (r->claim && strcmp(r->claim, "exact") != 0) {
+    fprintf(to, "  error / bound at most %.3g at %s", d->worst_bound, d->worst_bound_at);
+    if (d->unbounded_rows) fprintf(to, "; %" PRId64 " rows have no bound", d->unbounded_rows);
+    fprintf(to, "\n");
+  }
+}
+
+void ifa_report_print_counts(FILE *to, const ifa_report *report) {
+  for (int v = 0; v < IFA_VERDICTS; v++) /* the first four always, the rest where there are any */
+    if (v <= IFA_ABSENT || report->counts[v])
+      fprintf(to, "%s%" PRId64 " %s", v ? ", " : "", report->counts[v], ifa_verdict_name((ifa_verdict)v));
+  if (report->invalid) fprintf(to, ", %" PRId64 " invalid", report->invalid);
+  fprintf(to, "\n");
+}
+
+void ifa_report_print_annotation(FILE *to, const ifa_result *r) {
+  char title[128], repeat[2048], text[3072];
+  snprintf(title, sizeof title, "%.60s: %s", r->backend, ifa_verdict_name(r->outcome.verdict));
+  repeat_command(r, repeat, sizeof repeat);
+  snprintf(text, sizeof text, "%.900s\nrepeat: %s", r->outcome.message.text, repeat);
+  ifa_print_annotation(to, title, text);
+}
+
+/* ---- files: through ifa_output_file, which writes them whole or not at all ---- */
+
+static json_t *place_json(const ifa_place *p) {
+  char expected[16], got[16];
+  snprintf(expected, sizeof expected, "%0*" PRIx32, p->digits, p->expected);
+  snprintf(got, sizeof got, "%0*" PRIx32, p->digits, p->got);
+  return json_pack("{s:s, s:s, s:s}", "where", p->where, "expected", expected, "got", got);
+}
+
+static json_t *distance_json(const ifa_distance *d, int close) {
+  json_t *json = json_object();
+  json_object_set_new(json, "relative_l2", ifa_json_number(d->relative_l2));
+  json_object_set_new(json, "cosine", ifa_json_number(d->cosine));
+  json_object_set_new(json, "worst_row", ifa_json_number(d->worst_row));
+  json_object_set_new(json, "worst_row_at", json_string(d->worst_row_at));
+  json_object_set_new(json, "max_ulp", ifa_json_number(d->max_ulp));
+  json_object_set_new(json, "max_ulp_at", json_string(d->max_ulp_at));
+  if (!close) return json;
+  json_object_set_new(json, "worst_bound", ifa_json_number(d->worst_bound));
+  json_object_set_new(json, "worst_bound_at", json_string(d->worst_bound_at));
+  json_object_set_new(json, "unbounded_rows", json_integer((json_int_t)d->unbounded_rows));
+  return json;
+}
+
+static json_t *result_json(const ifa_result *r) {
+  const ifa_outcome *o = &r->outcome;
+  json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:f, s:I, s:b}", "case", r->text, "backend", r->backend, "verdict", ifa_verdict_name(o->verdict),
+                           "digest", r->digest, "seconds", o->seconds, "compared", (json_int_t)o->compared, "stages", o->stages_compared);
+  if (r->claim) json_object_set_new(json, "claim", json_string(r->claim));
+  if (o->distance.known) json_object_set_new(json, "distance", distance_json(&o->distance, r->claim && strcmp(r->claim, "exact") != 0));
+  if (o->verdict == IFA_PASSED || o->verdict == IFA_EMPTY) return json;
+  json_object_set_new(json, "message", json_string_nocheck(o->message.text));
+  if (!ifa_verdict_is_failure(o->verdict)) return json;
+  char repeat[2304];
+  repeat_command(r, repeat, sizeof repeat);
+  json_object_set_new(json, "repeat", json_string_nocheck(repeat));
+  if (o->stage) json_object_set_new(json, "stage", json_string(o->stage));
+  json_object_set_new(json, "mismatches", json_integer((json_int_t)o->mismatches));
+  json_t *places = json_array();
+  for (int i = 0; i < o->place_count; i++) json_array_append_new(places, place_json(&o->places[i]));
+  json_object_set_new(json, "places", places);
+  return json;
+}
+
+json_t *ifa_report_json(const ifa_report *report) {
+  json_t *json = ifa_json_head("run"), *results = json_array(), *counts = json_object();
+  int failed = 0;
+  for (int v = 0; v < IFA_VERDICTS; v++) failed |= json_object_set_new(counts, ifa_verdict_name((ifa_verdict)v), json_integer((json_int_t)report->counts[v]));
+  failed |= json_object_set_new(counts, "invalid", json_integer((json_int_t)report->invalid));
+  for (size_t i = 0; i < report->count; i++) failed |= json_array_append_new(results, result_json(&report->results[i]));
+  failed |= json_object_set_new(json, "counts", counts) | json_object_set_new(json, "results", results);
+  if (!failed) return json;
+  json_decref(json); /* no memory: no report rather than part of one */
+  return NULL;
+}
+
+ifa_status ifa_report_write_json(const ifa_report *report, const char *path, ifa_message *message) {
+  json_t *json = ifa_report_json(report);
+  ifa_status status = ifa_json_write(json, path, message);
+  json_decref(json);
+  return status;
+}
+
+ifa_status ifa_report_write_html(const ifa_report *report, const char *path, ifa_message *message) {
+  json_t *json = ifa_report_json(report);
+  ifa_status status = json ? ifa_html_write(path, &json, 1, message) : ifa_fail(message, IFA_OUT_OF_MEMORY, "%.200s: no memory for the report", path);
+  json_decref(json);
+  return status;
+}
+
+static void print_junit_result(FILE *to, const ifa_result *r) {
+  const ifa_outcome *o = &r->outcome;
+  fprintf(to, "  <testcase classname=\"validate.%s\" name=\"", r->backend);
+  ifa_print_xml(to, r->text);
+  fprintf(to, "\" time=\"%.6f\"", o->seconds);
+  if (o->verdict == IFA_PASSED) {
+    fprintf(to, "/>\n");
+    return;
+  }
+  fprintf(to, ">\n    <%s message=\"", ifa_verdict_is_failure(o->verdict) ? "failure" : "skipped");
+  if (o->verdict != IFA_FAILED) fprintf(to, "%s: ", ifa_verdict_name(o->verdict));
+  ifa_print_xml(to, o->message.text);
+  fprintf(to, "\"/>\n  </testcase>\n");
+}
+
+static void print_junit(FILE *to, const void *context) {
+  const ifa_report *report = context;
+  fprintf(to, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"validate\" tests=\"%zu\" failures=\"%" PRId64 "\" skipped=\"%" PRId64 "\">\n",
+          report->count, ifa_report_failures(report), report->counts[IFA_NOT_SUPPORTED] + report->counts[IFA_ABSENT] + report->counts[IFA_EMPTY]);
+  for (size_t i = 0; i < report->count; i++) print_junit_result(to, &report->results[i]);
+  fprintf(to, "</testsuite>\n");
+}
+
+static void print_csv(FILE *to, const void *context) {
+  const ifa_report *report = context;
+  fprintf(to, "case,backend,verdict,stage,mismatches,seconds,digest,message\r\n");
+  for (size_t i = 0; i < report->count; i++) {
+    const ifa_result *r = &report->results[i];
+    ifa_print_csv(to, r->text);
+    fprintf(to, ",%s,%s,%s,%" PRId64 ",%.6f,%s,", r->backend, ifa_verdict_name(r->outcome.verdict), r->outcome.stage ? r->outcome.stage : "",
+            r->outcome.mismatches, r->outcome.seconds, r->digest);
+    ifa_print_csv(to, r->outcome.message.text);
+    fprintf(to, "\r\n");
+  }
+}
+
+ifa_status ifa_report_write_junit(const ifa_report *report, const char *path, ifa_message *message) { return ifa_print_file(path, print_junit, report, message); }
+ifa_status ifa_report_write_csv(const ifa_report *report, const char *path, ifa_message *message) { return ifa_print_file(path, print_csv, report, message); }
