@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "common/contract.h"
+#include "common/problem.h"
 
 ifa_status ifa_check_range(const char *name, int64_t value, int64_t low, int64_t high, ifa_message *message) {
   if (value >= low && value <= high) return IFA_OK;
@@ -31,6 +32,14 @@ ifa_status ifa_check_octaves(const ifa_problem *p, float q_max, float k_max, ifa
     return ifa_fail(message, IFA_BAD_DATA, "q_scale up to %g times k_scale up to %g times sm_scale %g allows scores of %g octaves; the limit is 2^22",
                     (double)q_max, (double)k_max, (double)p->sm_scale, octaves);
   return IFA_OK;
+}
+
+int64_t ifa_scale_count(ifa_granularity granularity, int64_t batch, int64_t heads, int64_t tokens, int64_t head_dim, int32_t block) {
+  int64_t each = 1;
+  if (granularity == IFA_SCALE_BLOCK) each = ifa_ceil_div(tokens, block > 0 ? block : 1);
+  if (granularity == IFA_SCALE_TOKEN || granularity == IFA_SCALE_TOKEN_CHANNEL) each = tokens;
+  if (granularity == IFA_SCALE_CHANNEL) each = head_dim;
+  return batch * heads * each;
 }
 
 static ifa_status check_data(const ifa_problem *p, const ifa_inputs *in, ifa_message *message) {

@@ -132,14 +132,6 @@ static ifa_status quantize_matrix(matrix *m, ifa_message *message) {
   return IFA_OK;
 }
 
-int64_t ifa_scale_count(ifa_granularity granularity, int64_t batch, int64_t heads, int64_t tokens, int64_t head_dim, int32_t block) {
-  int64_t each = 1;
-  if (granularity == IFA_SCALE_BLOCK) each = ifa_ceil_div(tokens, block > 0 ? block : 1);
-  if (granularity == IFA_SCALE_TOKEN || granularity == IFA_SCALE_TOKEN_CHANNEL) each = tokens;
-  if (granularity == IFA_SCALE_CHANNEL) each = head_dim;
-  return batch * heads * each;
-}
-
 static ifa_status check_args(const ifa_quantize_args *a, ifa_message *message) {
   ifa_status status;
   if (!a) return ifa_fail(message, IFA_BAD_ARGUMENT, "args is NULL");
