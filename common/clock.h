@@ -12,7 +12,10 @@ static inline double ifa_clock_seconds(clockid_t clock) {
 
 static inline double ifa_now(void) { return ifa_clock_seconds(CLOCK_MONOTONIC); }
 
-/* For work of the calling thread alone its own processor time, which other programs do not stretch; else the wall's. */
-static inline double ifa_now_on(int threads) { return ifa_clock_seconds(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC); }
+/* For work of the calling thread alone its own processor time, which other programs do not stretch;
+ * else the wall's. */
+static inline double ifa_now_on(int threads) {
+  return ifa_clock_seconds(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC);
+}
 
 #endif

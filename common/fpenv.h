@@ -1,4 +1,5 @@
-/* fpenv.h - results must not depend on the caller's rounding mode or flush-to-zero: work runs in the default environment. */
+/* fpenv.h - results must not depend on the caller's rounding mode or flush-to-zero: work runs in
+ * the default environment. */
 #ifndef IFA_COMMON_FPENV_H
 #define IFA_COMMON_FPENV_H
 
@@ -22,7 +23,8 @@ static inline void ifa_fpenv_enter(ifa_fpenv *env) {
   fegetenv(&env->saved);
   fesetenv(FE_DFL_ENV);
 #if defined(__SSE2__)
-  _mm_setcsr(0x1f80); /* C libraries differ on whether FE_DFL_ENV clears flush-to-zero and denormals-are-zero */
+  /* C libraries differ on whether FE_DFL_ENV clears flush-to-zero and denormals-are-zero */
+  _mm_setcsr(0x1f80);
 #endif
 }
 

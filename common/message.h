@@ -1,4 +1,5 @@
-/* message.h - how every function here reports a failure: a status and one line that says what and where. */
+/* message.h - how every function here reports a failure: a status and one line that says what and
+ * where. */
 #ifndef IFA_COMMON_MESSAGE_H
 #define IFA_COMMON_MESSAGE_H
 
@@ -10,8 +11,10 @@
 #define IFA_PRINTF(format_at, args_at)
 #endif
 
-/* Writes the line (cut to fit) if message is not NULL, and returns status: `return ifa_fail(message, IFA_BAD_FILE, "...", ...)`. */
-ifa_status ifa_fail(ifa_message *message, ifa_status status, const char *format, ...) IFA_PRINTF(3, 4);
+/* Writes the line (cut to fit) if message is not NULL, and returns status: `return
+ * ifa_fail(message, IFA_BAD_FILE, "...", ...)`. */
+ifa_status ifa_fail(ifa_message *message, ifa_status status, const char *format, ...)
+    IFA_PRINTF(3, 4);
 
 /* Empties the line and returns IFA_OK. */
 ifa_status ifa_succeed(ifa_message *message);

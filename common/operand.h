@@ -1,4 +1,5 @@
-/* operand.h - reading and writing INT8 and INT4 tensors by element index, and a problem's strides resolved. C and CUDA. */
+/* operand.h - reading and writing INT8 and INT4 tensors by element index, and a problem's strides
+ * resolved. C and CUDA. */
 #ifndef IFA_COMMON_OPERAND_H
 #define IFA_COMMON_OPERAND_H
 

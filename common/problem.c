@@ -1,4 +1,5 @@
-/* problem.c - the problem descriptor: defaults, the one place where it is validated, and its text form. */
+/* problem.c - the problem descriptor: defaults, the one place where it is validated, and its text
+ * form. */
 #define _POSIX_C_SOURCE 200809L
 #include "common/problem.h"
 
@@ -13,10 +14,13 @@
 #include <string.h>
 
 static const char *const type_names[] = {"f32", "f16", "bf16", "int8", "int4"};
-static const char *const granularity_names[] = {"tensor", "block", "token", "channel", "token_channel"};
+static const char *const granularity_names[] = {"tensor", "block", "token", "channel",
+                                                "token_channel"};
 
 const char *ifa_type_name(ifa_type type) { return (unsigned)type < 5 ? type_names[type] : "?"; }
-const char *ifa_granularity_name(ifa_granularity scale) { return (unsigned)scale < 5 ? granularity_names[scale] : "?"; }
+const char *ifa_granularity_name(ifa_granularity scale) {
+  return (unsigned)scale < 5 ? granularity_names[scale] : "?";
+}
 
 /* ---- fields ---- */
 
@@ -24,11 +28,22 @@ const char *ifa_granularity_name(ifa_granularity scale) { return (unsigned)scale
 #define TYPES_INT (1 << IFA_I8 | 1 << IFA_I4)
 #define TYPES_FLOAT (1 << IFA_F32 | 1 << IFA_F16 | 1 << IFA_BF16)
 #define SCALES_QK (1 << IFA_SCALE_TENSOR | 1 << IFA_SCALE_BLOCK | 1 << IFA_SCALE_TOKEN)
-#define SCALES_V (1 << IFA_SCALE_TENSOR | 1 << IFA_SCALE_CHANNEL | 1 << IFA_SCALE_TOKEN | 1 << IFA_SCALE_TOKEN_CHANNEL)
+#define SCALES_V                                                           \
+  (1 << IFA_SCALE_TENSOR | 1 << IFA_SCALE_CHANNEL | 1 << IFA_SCALE_TOKEN | \
+   1 << IFA_SCALE_TOKEN_CHANNEL)
 
-typedef enum field_kind { FIELD_INT64, FIELD_INT32, FIELD_TAU, FIELD_FLOAT, FIELD_TYPE, FIELD_GRANULARITY, FIELD_STRIDES } field_kind;
+typedef enum field_kind {
+  FIELD_INT64,
+  FIELD_INT32,
+  FIELD_TAU,
+  FIELD_FLOAT,
+  FIELD_TYPE,
+  FIELD_GRANULARITY,
+  FIELD_STRIDES
+} field_kind;
 
-/* One row a field, in the order of printing: its key in text, its name in C, its range (a bit set for enums). */
+/* One row a field, in the order of printing: its key in text, its name in C, its range (a bit set
+ * for enums). */
 typedef struct field {
   const char *key, *name;
   size_t offset;
@@ -68,10 +83,24 @@ static const field fields[] = {
 enum { FIELD_COUNT = sizeof fields / sizeof fields[0] };
 
 ifa_problem ifa_problem_default(void) {
-  return (ifa_problem){.batch = 1, .q_heads = 1, .kv_heads = 1, .nq = 1, .nk = 1, .head_dim = 64,
-                       .q_type = IFA_I8, .k_type = IFA_I8, .v_type = IFA_I8,
-                       .q_scale = IFA_SCALE_TOKEN, .k_scale = IFA_SCALE_TOKEN, .v_scale = IFA_SCALE_CHANNEL,
-                       .q_block = 64, .k_block = 256, .sm_scale = 0.125f, .tau = 2, .kv_tile = 64, .out_type = IFA_F32};
+  return (ifa_problem){.batch = 1,
+                       .q_heads = 1,
+                       .kv_heads = 1,
+                       .nq = 1,
+                       .nk = 1,
+                       .head_dim = 64,
+                       .q_type = IFA_I8,
+                       .k_type = IFA_I8,
+                       .v_type = IFA_I8,
+                       .q_scale = IFA_SCALE_TOKEN,
+                       .k_scale = IFA_SCALE_TOKEN,
+                       .v_scale = IFA_SCALE_CHANNEL,
+                       .q_block = 64,
+                       .k_block = 256,
+                       .sm_scale = 0.125f,
+                       .tau = 2,
+                       .kv_tile = 64,
+                       .out_type = IFA_F32};
 }
 
 static int64_t integer_at(const ifa_problem *p, const field *f) {
@@ -84,7 +113,9 @@ static int64_t integer_at(const ifa_problem *p, const field *f) {
 
 /* ---- strides ---- */
 
-static int64_t row_length(ifa_type type, int64_t head_dim) { return type == IFA_I4 ? (head_dim + 1) / 2 * 2 : head_dim; }
+static int64_t row_length(ifa_type type, int64_t head_dim) {
+  return type == IFA_I4 ? (head_dim + 1) / 2 * 2 : head_dim;
+}
 
 ifa_strides ifa_strides_bhnd(ifa_type type, int64_t heads, int64_t tokens, int64_t head_dim) {
   int64_t row = row_length(type, head_dim);
@@ -100,21 +131,28 @@ static int strides_are_zero(ifa_strides s) { return s.batch == 0 && s.head == 0 
 
 ifa_problem ifa_problem_resolved(const ifa_problem *problem) {
   ifa_problem p = *problem;
-  if (strides_are_zero(p.q_stride)) p.q_stride = ifa_strides_bhnd(p.q_type, p.q_heads, p.nq, p.head_dim);
-  if (strides_are_zero(p.k_stride)) p.k_stride = ifa_strides_bhnd(p.k_type, p.kv_heads, p.nk, p.head_dim);
-  if (strides_are_zero(p.v_stride)) p.v_stride = ifa_strides_bhnd(p.v_type, p.kv_heads, p.nk, p.head_dim);
-  if (strides_are_zero(p.o_stride)) p.o_stride = ifa_strides_bhnd(p.out_type, p.q_heads, p.nq, p.head_dim);
+  if (strides_are_zero(p.q_stride))
+    p.q_stride = ifa_strides_bhnd(p.q_type, p.q_heads, p.nq, p.head_dim);
+  if (strides_are_zero(p.k_stride))
+    p.k_stride = ifa_strides_bhnd(p.k_type, p.kv_heads, p.nk, p.head_dim);
+  if (strides_are_zero(p.v_stride))
+    p.v_stride = ifa_strides_bhnd(p.v_type, p.kv_heads, p.nk, p.head_dim);
+  if (strides_are_zero(p.o_stride))
+    p.o_stride = ifa_strides_bhnd(p.out_type, p.q_heads, p.nq, p.head_dim);
   if (p.kv_split == 0) p.kv_split = IFA_MAX_KV_SPLIT;
   return p;
 }
 
-int64_t ifa_extent_bytes(ifa_type type, ifa_strides s, int64_t batch, int64_t heads, int64_t tokens, int64_t head_dim) {
+int64_t ifa_extent_bytes(ifa_type type, ifa_strides s, int64_t batch, int64_t heads, int64_t tokens,
+                         int64_t head_dim) {
   if (batch == 0 || heads == 0 || tokens == 0) return 0;
-  int64_t elements = s.batch * (batch - 1) + s.head * (heads - 1) + s.token * (tokens - 1) + row_length(type, head_dim);
+  int64_t elements = s.batch * (batch - 1) + s.head * (heads - 1) + s.token * (tokens - 1) +
+                     row_length(type, head_dim);
   return type == IFA_I4 ? elements / 2 : elements * (int64_t)ifa_type_bytes(type);
 }
 
-/* Do two rows of a written tensor share an element? Dimensions in order of stride: each must step over all of the smaller ones. */
+/* Do two rows of a written tensor share an element? Dimensions in order of stride: each must step
+ * over all of the smaller ones. */
 static int rows_overlap(ifa_strides s, int64_t batch, int64_t heads, int64_t tokens, int64_t row) {
   int64_t stride[3] = {s.batch, s.head, s.token}, count[3] = {batch, heads, tokens}, span = row;
   for (int done = 0; done < 3; done++) {
@@ -130,26 +168,35 @@ static int rows_overlap(ifa_strides s, int64_t batch, int64_t heads, int64_t tok
   return 0;
 }
 
-ifa_status ifa_check_strides(const char *what, ifa_type type, ifa_strides s, int64_t batch, int64_t heads, int64_t tokens,
-                             int64_t head_dim, int written, ifa_message *message) {
+ifa_status ifa_check_strides(const char *what, ifa_type type, ifa_strides s, int64_t batch,
+                             int64_t heads, int64_t tokens, int64_t head_dim, int written,
+                             ifa_message *message) {
   int64_t row = row_length(type, head_dim);
   if (batch < 1 || heads < 1 || tokens < 1) return IFA_OK; /* no element is ever touched */
   if (strides_are_zero(s)) s = ifa_strides_bhnd(type, heads, tokens, head_dim);
-  const struct { const char *name; int64_t stride, count; } dims[3] = {
-      {"batch", s.batch, batch}, {"head", s.head, heads}, {"token", s.token, tokens}};
+  const struct {
+    const char *name;
+    int64_t stride, count;
+  } dims[3] = {{"batch", s.batch, batch}, {"head", s.head, heads}, {"token", s.token, tokens}};
   int64_t last = row;
   for (int i = 0; i < 3; i++) {
     int64_t step;
     if (dims[i].stride < 0)
-      return ifa_fail(message, IFA_BAD_PROBLEM, "%s.%s is %" PRId64 "; strides must not be negative", what, dims[i].name, dims[i].stride);
+      return ifa_fail(message, IFA_BAD_PROBLEM,
+                      "%s.%s is %" PRId64 "; strides must not be negative", what, dims[i].name,
+                      dims[i].stride);
     if (type == IFA_I4 && dims[i].stride % 2 != 0)
-      return ifa_fail(message, IFA_BAD_PROBLEM, "%s.%s is %" PRId64 "; INT4 strides must be even", what, dims[i].name, dims[i].stride);
-    if (__builtin_mul_overflow(dims[i].stride, dims[i].count - 1, &step) || __builtin_add_overflow(last, step, &last) ||
-        last > INT64_MAX / 8)
-      return ifa_fail(message, IFA_BAD_PROBLEM, "%s.%s is %" PRId64 "; the tensor's size overflows", what, dims[i].name, dims[i].stride);
+      return ifa_fail(message, IFA_BAD_PROBLEM, "%s.%s is %" PRId64 "; INT4 strides must be even",
+                      what, dims[i].name, dims[i].stride);
+    if (__builtin_mul_overflow(dims[i].stride, dims[i].count - 1, &step) ||
+        __builtin_add_overflow(last, step, &last) || last > INT64_MAX / 8)
+      return ifa_fail(message, IFA_BAD_PROBLEM, "%s.%s is %" PRId64 "; the tensor's size overflows",
+                      what, dims[i].name, dims[i].stride);
   }
   if (written && rows_overlap(s, batch, heads, tokens, row))
-    return ifa_fail(message, IFA_BAD_PROBLEM, "%s is %" PRId64 ":%" PRId64 ":%" PRId64 "; rows of %" PRId64 " elements would overlap",
+    return ifa_fail(message, IFA_BAD_PROBLEM,
+                    "%s is %" PRId64 ":%" PRId64 ":%" PRId64 "; rows of %" PRId64
+                    " elements would overlap",
                     what, s.batch, s.head, s.token, row);
   return IFA_OK;
 }
@@ -165,7 +212,8 @@ static ifa_status check_field(const ifa_problem *p, const field *f, ifa_message 
     int good = x == 0.0f || (x >= 0x1p-20f && x <= 0x1p20f); /* NaN fails both */
     ifa_fpenv_leave(&env);
     if (good) return IFA_OK;
-    return ifa_fail(message, IFA_BAD_PROBLEM, "sm_scale is %g; it must be 0 or 2^-20 .. 2^20", (double)x);
+    return ifa_fail(message, IFA_BAD_PROBLEM, "sm_scale is %g; it must be 0 or 2^-20 .. 2^20",
+                    (double)x);
   }
   int64_t value = integer_at(p, f);
   if (f->kind == FIELD_TYPE || f->kind == FIELD_GRANULARITY) {
@@ -173,31 +221,40 @@ static ifa_status check_field(const ifa_problem *p, const field *f, ifa_message 
     const char *const *names = f->kind == FIELD_TYPE ? type_names : granularity_names;
     char allowed[64] = "";
     for (int i = 0; i < 5; i++)
-      if (f->high >> i & 1) snprintf(allowed + strlen(allowed), sizeof allowed - strlen(allowed), " %s", names[i]);
-    return ifa_fail(message, IFA_BAD_PROBLEM, "%s is %s (%" PRId64 "); it must be one of:%s", f->name,
-                    value >= 0 && value < 5 ? names[value] : "unknown", value, allowed);
+      if (f->high >> i & 1)
+        snprintf(allowed + strlen(allowed), sizeof allowed - strlen(allowed), " %s", names[i]);
+    return ifa_fail(message, IFA_BAD_PROBLEM, "%s is %s (%" PRId64 "); it must be one of:%s",
+                    f->name, value >= 0 && value < 5 ? names[value] : "unknown", value, allowed);
   }
   if (f->kind == FIELD_TAU && value == IFA_TAU_INF) return IFA_OK;
   if (value >= f->low && value <= f->high) return IFA_OK;
-  return ifa_fail(message, IFA_BAD_PROBLEM, "%s is %" PRId64 "; it must be %" PRId64 " .. %" PRId64 "%s", f->name, value, f->low,
-                  f->high, f->kind == FIELD_TAU ? " or IFA_TAU_INF" : "");
+  return ifa_fail(message, IFA_BAD_PROBLEM,
+                  "%s is %" PRId64 "; it must be %" PRId64 " .. %" PRId64 "%s", f->name, value,
+                  f->low, f->high, f->kind == FIELD_TAU ? " or IFA_TAU_INF" : "");
 }
 
 static ifa_status check_relations(const ifa_problem *p, ifa_message *message) {
   if (p->q_heads % p->kv_heads != 0)
-    return ifa_fail(message, IFA_BAD_PROBLEM, "q_heads is %" PRId64 "; it must be a multiple of kv_heads, %" PRId64, p->q_heads,
-                    p->kv_heads);
+    return ifa_fail(message, IFA_BAD_PROBLEM,
+                    "q_heads is %" PRId64 "; it must be a multiple of kv_heads, %" PRId64,
+                    p->q_heads, p->kv_heads);
   if (p->kv_tile & (p->kv_tile - 1))
-    return ifa_fail(message, IFA_BAD_PROBLEM, "kv_tile is %d; it must be 32, 64, 128 or 256", (int)p->kv_tile);
+    return ifa_fail(message, IFA_BAD_PROBLEM, "kv_tile is %d; it must be 32, 64, 128 or 256",
+                    (int)p->kv_tile);
   if (p->kv_split % p->kv_tile != 0)
-    return ifa_fail(message, IFA_BAD_PROBLEM, "kv_split is %" PRId64 "; it must be a multiple of kv_tile, %d", p->kv_split,
+    return ifa_fail(message, IFA_BAD_PROBLEM,
+                    "kv_split is %" PRId64 "; it must be a multiple of kv_tile, %d", p->kv_split,
                     (int)p->kv_tile);
   if (p->k_scale == IFA_SCALE_BLOCK && p->k_block % p->kv_tile != 0)
-    return ifa_fail(message, IFA_BAD_PROBLEM, "k_block is %d; it must be a multiple of kv_tile, %d", (int)p->k_block, (int)p->kv_tile);
+    return ifa_fail(message, IFA_BAD_PROBLEM, "k_block is %d; it must be a multiple of kv_tile, %d",
+                    (int)p->k_block, (int)p->kv_tile);
   /* 65535^2 * 2^24 * 2^8 fits an int64 nowhere near; the elements of each tensor must. */
   int64_t rows;
-  if (__builtin_mul_overflow(p->batch * p->q_heads, ifa_max64(p->nq, p->nk), &rows) || rows > INT64_MAX / 4096)
-    return ifa_fail(message, IFA_BAD_PROBLEM, "batch %" PRId64 " x q_heads %" PRId64 " x tokens overflows", p->batch, p->q_heads);
+  if (__builtin_mul_overflow(p->batch * p->q_heads, ifa_max64(p->nq, p->nk), &rows) ||
+      rows > INT64_MAX / 4096)
+    return ifa_fail(message, IFA_BAD_PROBLEM,
+                    "batch %" PRId64 " x q_heads %" PRId64 " x tokens overflows", p->batch,
+                    p->q_heads);
   return IFA_OK;
 }
 
@@ -211,10 +268,18 @@ ifa_status ifa_problem_check(const ifa_problem *p, ifa_message *message) {
     status = check_field(p, &fields[i], message);
   }
   if (status == IFA_OK) status = check_relations(p, message);
-  if (status == IFA_OK) status = ifa_check_strides("q_stride", p->q_type, p->q_stride, p->batch, p->q_heads, p->nq, p->head_dim, 0, message);
-  if (status == IFA_OK) status = ifa_check_strides("k_stride", p->k_type, p->k_stride, p->batch, p->kv_heads, p->nk, p->head_dim, 0, message);
-  if (status == IFA_OK) status = ifa_check_strides("v_stride", p->v_type, p->v_stride, p->batch, p->kv_heads, p->nk, p->head_dim, 0, message);
-  if (status == IFA_OK) status = ifa_check_strides("o_stride", p->out_type, p->o_stride, p->batch, p->q_heads, p->nq, p->head_dim, 1, message);
+  if (status == IFA_OK)
+    status = ifa_check_strides("q_stride", p->q_type, p->q_stride, p->batch, p->q_heads, p->nq,
+                               p->head_dim, 0, message);
+  if (status == IFA_OK)
+    status = ifa_check_strides("k_stride", p->k_type, p->k_stride, p->batch, p->kv_heads, p->nk,
+                               p->head_dim, 0, message);
+  if (status == IFA_OK)
+    status = ifa_check_strides("v_stride", p->v_type, p->v_stride, p->batch, p->kv_heads, p->nk,
+                               p->head_dim, 0, message);
+  if (status == IFA_OK)
+    status = ifa_check_strides("o_stride", p->out_type, p->o_stride, p->batch, p->q_heads, p->nq,
+                               p->head_dim, 1, message);
   return status == IFA_OK ? ifa_succeed(message) : status;
 }
 
@@ -224,7 +289,8 @@ static int print_field(const ifa_problem *p, const field *f, char *out, size_t r
   int64_t value = f->kind == FIELD_STRIDES || f->kind == FIELD_FLOAT ? 0 : integer_at(p, f);
   switch (f->kind) {
     case FIELD_TYPE: return snprintf(out, room, "%s=%s ", f->key, ifa_type_name((ifa_type)value));
-    case FIELD_GRANULARITY: return snprintf(out, room, "%s=%s ", f->key, ifa_granularity_name((ifa_granularity)value));
+    case FIELD_GRANULARITY:
+      return snprintf(out, room, "%s=%s ", f->key, ifa_granularity_name((ifa_granularity)value));
     case FIELD_FLOAT: return snprintf(out, room, "%s=%.9g ", f->key, (double)p->sm_scale);
     case FIELD_TAU:
       if (value == IFA_TAU_INF) return snprintf(out, room, "%s=inf ", f->key);
@@ -232,14 +298,16 @@ static int print_field(const ifa_problem *p, const field *f, char *out, size_t r
     case FIELD_STRIDES: {
       const ifa_strides *s = (const ifa_strides *)((const char *)p + f->offset);
       if (strides_are_zero(*s)) return 0;
-      return snprintf(out, room, "%s=%" PRId64 ":%" PRId64 ":%" PRId64 " ", f->key, s->batch, s->head, s->token);
+      return snprintf(out, room, "%s=%" PRId64 ":%" PRId64 ":%" PRId64 " ", f->key, s->batch,
+                      s->head, s->token);
     }
     default: break;
   }
   return snprintf(out, room, "%s=%" PRId64 " ", f->key, value);
 }
 
-/* Numbers in text have a decimal point in every locale, and are rounded to nearest in every rounding mode. */
+/* Numbers in text have a decimal point in every locale, and are rounded to nearest in every
+ * rounding mode. */
 typedef struct text_settings {
   locale_t locale;
   ifa_fpenv env;
@@ -256,14 +324,17 @@ static void leave_text(const text_settings *before) {
   if (before->locale) freelocale(uselocale(before->locale));
 }
 
-ifa_status ifa_problem_print(const ifa_problem *p, char *text, size_t length, ifa_message *message) {
+ifa_status ifa_problem_print(const ifa_problem *p, char *text, size_t length,
+                             ifa_message *message) {
   if (!p || !text) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", p ? "text" : "problem");
   text_settings before;
   enter_text(&before);
   size_t used = 0;
-  for (int i = 0; i < FIELD_COUNT && used < length; i++) used += (size_t)print_field(p, &fields[i], text + used, length - used);
+  for (int i = 0; i < FIELD_COUNT && used < length; i++)
+    used += (size_t)print_field(p, &fields[i], text + used, length - used);
   leave_text(&before);
-  if (used >= length) return ifa_fail(message, IFA_BAD_ARGUMENT, "length is %zu; the text needs more", length);
+  if (used >= length)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "length is %zu; the text needs more", length);
   if (used > 0) text[used - 1] = '\0'; /* the last blank */
   return ifa_succeed(message);
 }
@@ -273,7 +344,9 @@ static int parse_integer(const char *text, int64_t *value) {
   char *end;
   errno = 0;
   long long parsed = strtoll(text, &end, 10);
-  if (errno != 0 || end == text || *end != '\0' || !(*text == '-' || (*text >= '0' && *text <= '9'))) return 0;
+  if (errno != 0 || end == text || *end != '\0' ||
+      !(*text == '-' || (*text >= '0' && *text <= '9')))
+    return 0;
   *value = parsed;
   return 1;
 }
@@ -293,7 +366,8 @@ static int parse_strides(const char *text, ifa_strides *s) {
     if (!part[i]) return 0;
     *part[i]++ = '\0';
   }
-  return parse_integer(part[0], &s->batch) && parse_integer(part[1], &s->head) && parse_integer(part[2], &s->token);
+  return parse_integer(part[0], &s->batch) && parse_integer(part[1], &s->head) &&
+         parse_integer(part[2], &s->token);
 }
 
 static int parse_field(ifa_problem *p, const field *f, const char *text) {
@@ -309,9 +383,7 @@ static int parse_field(ifa_problem *p, const field *f, const char *text) {
       if (!parse_name(text, granularity_names, &index)) return 0;
       *(ifa_granularity *)at = (ifa_granularity)index;
       return 1;
-    case FIELD_FLOAT:
-      *(float *)at = strtof(text, &end);
-      return end != text && *end == '\0';
+    case FIELD_FLOAT: *(float *)at = strtof(text, &end); return end != text && *end == '\0';
     case FIELD_STRIDES: return parse_strides(text, (ifa_strides *)at);
     case FIELD_TAU:
       if (strcmp(text, "inf") == 0) {
@@ -329,17 +401,21 @@ static int parse_field(ifa_problem *p, const field *f, const char *text) {
 
 static ifa_status parse_word(ifa_problem *p, char *word, ifa_message *message) {
   char *text = strchr(word, '=');
-  if (!text) return ifa_fail(message, IFA_BAD_PROBLEM, "'%.60s' is not of the form key=value", word);
+  if (!text)
+    return ifa_fail(message, IFA_BAD_PROBLEM, "'%.60s' is not of the form key=value", word);
   *text++ = '\0';
   for (int i = 0; i < FIELD_COUNT; i++)
     if (strcmp(word, fields[i].key) == 0)
-      return parse_field(p, &fields[i], text) ? IFA_OK
-                                              : ifa_fail(message, IFA_BAD_PROBLEM, "%s=%.60s is not a value of %s", word, text, fields[i].name);
+      return parse_field(p, &fields[i], text)
+                 ? IFA_OK
+                 : ifa_fail(message, IFA_BAD_PROBLEM, "%s=%.60s is not a value of %s", word, text,
+                            fields[i].name);
   return ifa_fail(message, IFA_BAD_PROBLEM, "unknown key '%.60s'", word);
 }
 
 ifa_status ifa_problem_parse(const char *text, ifa_problem *problem, ifa_message *message) {
-  if (!text || !problem) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", text ? "problem" : "text");
+  if (!text || !problem)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", text ? "problem" : "text");
   ifa_problem parsed = *problem;
   ifa_status status = IFA_OK;
   text_settings before;

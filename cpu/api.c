@@ -1,4 +1,5 @@
-/* api.c - ifa_cpu_attend: checks, K and V packed into the workspace, attention over the packed tiles; and the backends that ifa_run knows. */
+/* api.c - ifa_cpu_attend: checks, K and V packed into the workspace, attention over the packed
+ * tiles; and the backends that ifa_run knows. */
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -25,7 +26,10 @@ static const uint8_t *packed_tile(const void *context, int64_t batch, int64_t kv
 }
 
 static packed packed_for(const ifa_problem *p, const ifa_cpu_layout *y, const void *tiles) {
-  return (packed){.tiles = tiles, .heads = p->kv_heads, .count = ifa_ceil_div(p->nk, p->kv_tile), .tile_bytes = y->bytes};
+  return (packed){.tiles = tiles,
+                  .heads = p->kv_heads,
+                  .count = ifa_ceil_div(p->nk, p->kv_tile),
+                  .tile_bytes = y->bytes};
 }
 
 /* p is resolved. */
@@ -33,15 +37,19 @@ static size_t workspace_bytes_for(const ifa_problem *p, int threads) {
   ifa_cpu_layout y = ifa_cpu_layout_of(p->kv_tile, p->head_dim, 8, 8);
   packed k = packed_for(p, &y, NULL);
   if (p->nq == 0) return IFA_CPU_ALIGNMENT;
-  return (size_t)(p->batch * k.heads * k.count) * (size_t)y.bytes + ifa_cpu_attend_bytes(p, threads);
+  return (size_t)(p->batch * k.heads * k.count) * (size_t)y.bytes +
+         ifa_cpu_attend_bytes(p, threads);
 }
 
 static ifa_status check_threads(int threads, ifa_message *message) {
-  if (threads < 1 || threads > IFA_CPU_MAX_THREADS) return ifa_fail(message, IFA_BAD_ARGUMENT, "threads is %d; 1 .. %d", threads, IFA_CPU_MAX_THREADS);
+  if (threads < 1 || threads > IFA_CPU_MAX_THREADS)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "threads is %d; 1 .. %d", threads,
+                    IFA_CPU_MAX_THREADS);
   return IFA_OK;
 }
 
-ifa_status ifa_cpu_workspace_bytes(const ifa_problem *problem, int threads, size_t *bytes, ifa_message *message) {
+ifa_status ifa_cpu_workspace_bytes(const ifa_problem *problem, int threads, size_t *bytes,
+                                   ifa_message *message) {
   ifa_status status = ifa_problem_check(problem, message);
   if (status == IFA_OK) status = check_threads(threads, message);
   if (status != IFA_OK) return status;
@@ -51,7 +59,8 @@ ifa_status ifa_cpu_workspace_bytes(const ifa_problem *problem, int threads, size
   return ifa_succeed(message);
 }
 
-static void pack(const ifa_problem *p, const ifa_inputs *in, const ifa_cpu_layout *y, const packed *k, uint8_t *tiles, int threads) {
+static void pack(const ifa_problem *p, const ifa_inputs *in, const ifa_cpu_layout *y,
+                 const packed *k, uint8_t *tiles, int threads) {
   int64_t count = p->batch * p->kv_heads * k->count;
   (void)threads;
 #pragma omp parallel num_threads(threads)
@@ -61,25 +70,34 @@ static void pack(const ifa_problem *p, const ifa_inputs *in, const ifa_cpu_layou
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < count; i++) {
       int64_t matrix = i / k->count;
-      ifa_cpu_pack_tile(p, in, y, matrix / p->kv_heads, matrix % p->kv_heads, i % k->count, tiles + i * y->bytes);
+      ifa_cpu_pack_tile(p, in, y, matrix / p->kv_heads, matrix % p->kv_heads, i % k->count,
+                        tiles + i * y->bytes);
     }
     ifa_fpenv_leave(&env);
   }
 }
 
 /* Everything was checked. */
-static void attend(const ifa_cpu_isa *isa, const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, void *workspace, int threads) {
-  ifa_cpu_job job = {.p = p, .in = in, .out = out, .layout = ifa_cpu_layout_of(p->kv_tile, p->head_dim, 8, 8), .tile = packed_tile, .kernels = isa->kernels,
+static void attend(const ifa_cpu_isa *isa, const ifa_problem *p, const ifa_inputs *in,
+                   const ifa_outputs *out, void *workspace, int threads) {
+  ifa_cpu_job job = {.p = p,
+                     .in = in,
+                     .out = out,
+                     .layout = ifa_cpu_layout_of(p->kv_tile, p->head_dim, 8, 8),
+                     .tile = packed_tile,
+                     .kernels = isa->kernels,
                      .threads = threads};
   packed k = packed_for(p, &job.layout, workspace);
   job.context = &k;
   if (ifa_computed_rows(p, in) == 0) return;
   pack(p, in, &job.layout, &k, workspace, threads);
-  ifa_cpu_attend_tiles(&job, (uint8_t *)workspace + (size_t)(p->batch * k.heads * k.count) * (size_t)job.layout.bytes);
+  ifa_cpu_attend_tiles(&job, (uint8_t *)workspace +
+                                 (size_t)(p->batch * k.heads * k.count) * (size_t)job.layout.bytes);
 }
 
-ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace,
-                          size_t workspace_bytes, int threads, ifa_message *message) {
+ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa_inputs *inputs,
+                          const ifa_outputs *outputs, void *workspace, size_t workspace_bytes,
+                          int threads, ifa_message *message) {
   const ifa_cpu_isa *found = NULL;
   ifa_status status = ifa_problem_check(problem, message);
   if (status == IFA_OK) status = check_threads(threads, message);
@@ -88,10 +106,15 @@ ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa
   ifa_problem p = ifa_problem_resolved(problem);
   size_t needed = workspace_bytes_for(&p, threads);
   if (!workspace) return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace is NULL");
-  if ((uintptr_t)workspace % IFA_CPU_ALIGNMENT) return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace is not aligned to %d bytes", IFA_CPU_ALIGNMENT);
-  if (workspace_bytes < needed) return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace_bytes is %zu; %zu are needed", workspace_bytes, needed);
+  if ((uintptr_t)workspace % IFA_CPU_ALIGNMENT)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace is not aligned to %d bytes",
+                    IFA_CPU_ALIGNMENT);
+  if (workspace_bytes < needed)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace_bytes is %zu; %zu are needed",
+                    workspace_bytes, needed);
   ifa_fpenv env;
-  ifa_fpenv_enter(&env); /* before the scales are looked at: denormals-are-zero would hide a bad one */
+  /* before the scales are looked at: denormals-are-zero would hide a bad one */
+  ifa_fpenv_enter(&env);
   status = ifa_inputs_check(&p, inputs, outputs, message);
   if (status == IFA_OK) attend(found, &p, inputs, outputs, workspace, threads);
   ifa_fpenv_leave(&env);
@@ -100,7 +123,8 @@ ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa
 
 /* ---- backends of ifa_run ---- */
 
-static ifa_status run_isa(const char *name, const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) {
+static ifa_status run_isa(const char *name, const ifa_problem *p, const ifa_inputs *in,
+                          const ifa_outputs *out, ifa_message *message) {
   const ifa_cpu_isa *isa = NULL;
   int threads = 1;
 #ifdef _OPENMP
@@ -111,28 +135,32 @@ static ifa_status run_isa(const char *name, const ifa_problem *p, const ifa_inpu
   if (status != IFA_OK) return status;
   size_t bytes = workspace_bytes_for(p, threads);
   void *workspace = aligned_alloc(IFA_CPU_ALIGNMENT, bytes);
-  if (!workspace) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a workspace of %zu bytes", bytes);
+  if (!workspace)
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a workspace of %zu bytes", bytes);
   attend(isa, p, in, out, workspace, threads);
   free(workspace);
   return ifa_succeed(message);
 }
 
 /* One for the best instruction set (isa NULL), one for each. */
-#define BACKEND(id, backend_name, text, isa)                                                                                                  \
-  static ifa_status id##_supports(const ifa_problem *problem, ifa_message *message) {                                                        \
-    (void)problem; /* every valid one */                                                                                                     \
-    return ifa_cpu_isa_available(isa, NULL, message);                                                                                        \
-  }                                                                                                                                          \
-  static ifa_status id##_run(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) {                     \
-    return run_isa(isa, p, in, out, message);                                                                                                \
-  }                                                                                                                                          \
+#define BACKEND(id, backend_name, text, isa)                                                     \
+  static ifa_status id##_supports(const ifa_problem *problem, ifa_message *message) {            \
+    (void)problem; /* every valid one */                                                         \
+    return ifa_cpu_isa_available(isa, NULL, message);                                            \
+  }                                                                                              \
+  static ifa_status id##_run(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, \
+                             ifa_message *message) {                                             \
+    return run_isa(isa, p, in, out, message);                                                    \
+  }                                                                                              \
   const ifa_backend ifa_backend_##id = {backend_name, text, id##_supports, id##_run, NULL};
 
 BACKEND(cpu, "cpu", "the CPU's best instruction set, or the one that IFA_CPU_ISA names", NULL)
 BACKEND(cpu_portable, "cpu-portable", "the CPU kernels in plain C", "portable")
 BACKEND(cpu_avx2, "cpu-avx2", "AVX2: pmaddwd", "avx2")
-BACKEND(cpu_avx512vnni, "cpu-avx512vnni", "AVX-512 VNNI: vpdpbusd, weights in binary32", "avx512_vnni")
-BACKEND(cpu_avx512fp16, "cpu-avx512fp16", "AVX-512 VNNI: vpdpbusd, weights in binary16", "avx512_fp16")
+BACKEND(cpu_avx512vnni, "cpu-avx512vnni", "AVX-512 VNNI: vpdpbusd, weights in binary32",
+        "avx512_vnni")
+BACKEND(cpu_avx512fp16, "cpu-avx512fp16", "AVX-512 VNNI: vpdpbusd, weights in binary16",
+        "avx512_fp16")
 BACKEND(cpu_amx, "cpu-amx", "AMX-INT8: tdpbusd and tdpbssd", "amx")
 BACKEND(cpu_neon_dotprod, "cpu-neon-dotprod", "NEON with dotprod: sdot and udot", "neon_dotprod")
 BACKEND(cpu_neon_i8mm, "cpu-neon-i8mm", "NEON with i8mm: smmla and usmmla", "neon_i8mm")

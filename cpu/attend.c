@@ -1,8 +1,11 @@
-/* attend.c - walks blocks of rows over tiles of keys: sections 3 to 11 of docs/numerics.md around the kernels.
+/* attend.c - walks blocks of rows over tiles of keys: sections 3 to 11 of docs/numerics.md around
+ * the kernels.
  *
- * Rows that share a key/value head are cut into blocks of up to IFA_CPU_ROWS, by position first and query head second (so that the heads of a group and
- * neighbouring positions read the same tiles). Where there are many blocks a thread takes a block with all its splits; where there are few
- * (decoding) threads take splits of blocks, whose integer sums are then merged in ascending order. Either way every row's arithmetic is the same. */
+ * Rows that share a key/value head are cut into blocks of up to IFA_CPU_ROWS, by position first and
+ * query head second (so that the heads of a group and neighbouring positions read the same tiles).
+ * Where there are many blocks a thread takes a block with all its splits; where there are few
+ * (decoding) threads take splits of blocks, whose integer sums are then merged in ascending order.
+ * Either way every row's arithmetic is the same. */
 #include "cpu/attend.h"
 
 #include <string.h>
@@ -14,7 +17,10 @@
 #include <omp.h>
 #endif
 
-enum { ALIGN = 64, SPLIT_ITEMS = 8 /* (block, split) pairs in flight per thread when splits are shared out */ };
+enum {
+  ALIGN = 64,
+  SPLIT_ITEMS = 8 /* (block, split) pairs in flight per thread when splits are shared out */
+};
 
 /* A row's float sums over the splits so far, without O. */
 typedef struct row_sums {
@@ -25,15 +31,16 @@ typedef struct row_sums {
 /* One thread's memory. */
 typedef struct scratch {
   ifa_cpu_block block;
-  ifa_cpu_query at;             /* where Q and the output lie; of batch `first_batch` */
-  int64_t first_batch;          /* 0 if `at` is a query's own, else batch */
-  int64_t index[IFA_CPU_ROWS];  /* of the row in the output: (first_batch * q_heads + head) * nq + row */
+  ifa_cpu_query at;    /* where Q and the output lie; of batch `first_batch` */
+  int64_t first_batch; /* 0 if `at` is a query's own, else batch */
+  /* of the row in the output: (first_batch * q_heads + head) * nq + row */
+  int64_t index[IFA_CPU_ROWS];
   int64_t number[IFA_CPU_ROWS]; /* among the computed rows: first index of the stages */
   int64_t batch, kv_head;
   int32_t live_first, live_end; /* keys that any row sees */
   int32_t all_first, all_end;   /* keys that every row sees */
   row_sums sums[IFA_CPU_ROWS];
-  float *o;                     /* [row][dim] */
+  float *o; /* [row][dim] */
 } scratch;
 
 /* ---- the workspace ---- */
@@ -57,7 +64,8 @@ static size_t aligned(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN
 static void lay_out(plan *w, const ifa_problem *p, int64_t starts, int threads) {
   size_t dim = (size_t)(p->head_dim + 15) / 16 * 16, keys = (size_t)p->kv_tile;
   size_t rows = IFA_CPU_ROWS; /* kernels may touch whole groups of rows */
-  w->scratch_bytes = aligned(sizeof(scratch)) + aligned(rows * dim * 2) + aligned(rows * keys * 4) + aligned(rows * keys * 2) + 2 * aligned(rows * dim * 4);
+  w->scratch_bytes = aligned(sizeof(scratch)) + aligned(rows * dim * 2) + aligned(rows * keys * 4) +
+                     aligned(rows * keys * 2) + 2 * aligned(rows * dim * 4);
   w->split_bytes = aligned(sizeof(split_sums)) + aligned((size_t)w->rows * dim * 4);
   w->sums_bytes = aligned((size_t)w->rows * sizeof(row_sums)) + aligned((size_t)w->rows * dim * 4);
   w->at_starts = (size_t)threads * w->scratch_bytes;
@@ -74,7 +82,8 @@ static int64_t wave_for(int64_t splits, int64_t blocks, int threads) {
 
 static plan plan_for(const ifa_problem *p, const ifa_cpu_query *queries, int threads) {
   plan w = {0};
-  int64_t group = p->q_heads / p->kv_heads, together = queries ? 0 : group * p->nq, nk = queries ? 0 : p->nk;
+  int64_t group = p->q_heads / p->kv_heads, together = queries ? 0 : group * p->nq,
+          nk = queries ? 0 : p->nk;
   w.blocks_per_matrix = ifa_ceil_div(together, IFA_CPU_ROWS);
   w.blocks = w.blocks_per_matrix * p->batch * p->kv_heads;
   for (int64_t i = 0; queries && i < p->batch; i++) {
@@ -89,11 +98,15 @@ static plan plan_for(const ifa_problem *p, const ifa_cpu_query *queries, int thr
   return w;
 }
 
-size_t ifa_cpu_attend_bytes(const ifa_problem *p, int threads) { return plan_for(p, NULL, threads).bytes; }
+size_t ifa_cpu_attend_bytes(const ifa_problem *p, int threads) {
+  return plan_for(p, NULL, threads).bytes;
+}
 
 size_t ifa_cpu_attend_queries_bytes(const ifa_problem *p, int64_t rows, int threads) {
   plan w = {.rows = (int32_t)ifa_min64(IFA_CPU_ROWS, p->q_heads / p->kv_heads * rows)};
-  if (p->nk > p->kv_split) { /* splits may be shared out: fewer than 2 * threads blocks, SPLIT_ITEMS items a thread and one more a block */
+  if (p->nk > p->kv_split) {
+    /* splits may be shared out: fewer than 2 * threads blocks, SPLIT_ITEMS items a thread and one
+     * more a block */
     w.blocks = 2 * threads;
     w.wave = SPLIT_ITEMS / 2 + 1;
   }
@@ -117,27 +130,33 @@ static scratch *scratch_at(const ifa_cpu_job *job, const plan *w, uint8_t *works
   at += aligned(rows * dim * 4);
   m->o = (float *)at;
   m->block.layout = &job->layout;
-  m->block.values_per_token = job->p->v_scale == IFA_SCALE_TOKEN || job->p->v_scale == IFA_SCALE_TOKEN_CHANNEL;
+  m->block.values_per_token =
+      job->p->v_scale == IFA_SCALE_TOKEN || job->p->v_scale == IFA_SCALE_TOKEN_CHANNEL;
   m->block.tau = job->p->tau;
   return m;
 }
 
 /* ---- blocks of rows ---- */
 
-/* All computed rows of a block: when all rows are computed block n is rows of matrix n / blocks_per_matrix; when rows are chosen it is the computed rows
- * starts[n] .. starts[n + 1] - 1; when there are queries, starts[i] is query i's first block. */
+/* All computed rows of a block: when all rows are computed block n is rows of matrix n /
+ * blocks_per_matrix; when rows are chosen it is the computed rows starts[n] .. starts[n + 1] - 1;
+ * when there are queries, starts[i] is query i's first block. */
 static int64_t find_blocks(const ifa_cpu_job *job, const plan *w, int64_t *starts) {
   const ifa_problem *p = job->p;
   if (job->queries) {
     starts[0] = 0;
     for (int64_t i = 0; i < p->batch; i++)
-      starts[i + 1] = starts[i] + ifa_ceil_div(p->q_heads / p->kv_heads * job->queries[i].nq, IFA_CPU_ROWS) * p->kv_heads;
+      starts[i + 1] =
+          starts[i] +
+          ifa_ceil_div(p->q_heads / p->kv_heads * job->queries[i].nq, IFA_CPU_ROWS) * p->kv_heads;
     return w->blocks;
   }
   if (!job->in->rows) return w->blocks;
   int64_t blocks = 0, per_matrix = p->q_heads / p->kv_heads * p->nq;
   for (int64_t r = 0; r < job->in->row_count; r++)
-    if (r == 0 || r - starts[blocks - 1] == IFA_CPU_ROWS || job->in->rows[r] / per_matrix != job->in->rows[r - 1] / per_matrix) starts[blocks++] = r;
+    if (r == 0 || r - starts[blocks - 1] == IFA_CPU_ROWS ||
+        job->in->rows[r] / per_matrix != job->in->rows[r - 1] / per_matrix)
+      starts[blocks++] = r;
   starts[blocks] = job->in->row_count;
   return blocks;
 }
@@ -158,14 +177,17 @@ static void store_q(const ifa_cpu_job *job, scratch *m, int32_t row, int64_t at)
   }
 }
 
-static float q_scale_of(const ifa_problem *p, const ifa_cpu_query *at, int64_t matrix, int64_t row) {
+static float q_scale_of(const ifa_problem *p, const ifa_cpu_query *at, int64_t matrix,
+                        int64_t row) {
   if (p->q_scale == IFA_SCALE_TOKEN) return at->q_scale[matrix * at->nq + row];
-  if (p->q_scale == IFA_SCALE_BLOCK) return at->q_scale[matrix * ifa_ceil_div(at->nq, p->q_block) + row / p->q_block];
+  if (p->q_scale == IFA_SCALE_BLOCK)
+    return at->q_scale[matrix * ifa_ceil_div(at->nq, p->q_block) + row / p->q_block];
   return at->q_scale[matrix];
 }
 
 /* Section 3: the keys that query row `row` of nq sees among nk. */
-static void live_keys(const ifa_problem *p, int64_t nq, int64_t nk, int64_t row, int32_t *first, int32_t *end) {
+static void live_keys(const ifa_problem *p, int64_t nq, int64_t nk, int64_t row, int32_t *first,
+                      int32_t *end) {
   ifa_problem q = *p;
   int64_t a, e;
   q.nq = nq;
@@ -176,8 +198,10 @@ static void live_keys(const ifa_problem *p, int64_t nq, int64_t nk, int64_t row,
   *end = (int32_t)e;
 }
 
-/* Where block n lies: matrix (batch * kv_heads + kv_head) and first row of it; and whose Q and output these are. */
-static int64_t find_block(const ifa_cpu_job *job, const plan *w, const int64_t *starts, int64_t n, scratch *m) {
+/* Where block n lies: matrix (batch * kv_heads + kv_head) and first row of it; and whose Q and
+ * output these are. */
+static int64_t find_block(const ifa_cpu_job *job, const plan *w, const int64_t *starts, int64_t n,
+                          scratch *m) {
   const ifa_problem *p = job->p;
   int64_t matrix, first_row = 0;
   if (job->queries) {
@@ -202,16 +226,26 @@ static int64_t find_block(const ifa_cpu_job *job, const plan *w, const int64_t *
   }
   m->batch = m->first_batch = matrix / p->kv_heads;
   m->kv_head = matrix % p->kv_heads;
-  m->at = (ifa_cpu_query){.q = job->in->q, .q_scale = job->in->q_scale, .q_type = p->q_type, .q_stride = p->q_stride, .o = job->out->o,
-                          .o_stride = p->o_stride, .lse = job->out->lse, .nq = p->nq, .nk = p->nk};
+  m->at = (ifa_cpu_query){.q = job->in->q,
+                          .q_scale = job->in->q_scale,
+                          .q_type = p->q_type,
+                          .q_stride = p->q_stride,
+                          .o = job->out->o,
+                          .o_stride = p->o_stride,
+                          .lse = job->out->lse,
+                          .nq = p->nq,
+                          .nk = p->nk};
   return first_row;
 }
 
-static void load_block(const ifa_cpu_job *job, const plan *w, const int64_t *starts, int64_t n, scratch *m) {
+static void load_block(const ifa_cpu_job *job, const plan *w, const int64_t *starts, int64_t n,
+                       scratch *m) {
   const ifa_problem *p = job->p;
-  int64_t group = p->q_heads / p->kv_heads, first_row = find_block(job, w, starts, n, m), nq = m->at.nq;
+  int64_t group = p->q_heads / p->kv_heads, first_row = find_block(job, w, starts, n, m),
+          nq = m->at.nq;
   ifa_cpu_block *b = &m->block;
-  b->rows = (int32_t)(job->in->rows ? starts[n + 1] - starts[n] : ifa_min64(IFA_CPU_ROWS, group * nq - first_row));
+  b->rows = (int32_t)(job->in->rows ? starts[n + 1] - starts[n]
+                                    : ifa_min64(IFA_CPU_ROWS, group * nq - first_row));
   m->live_first = m->all_end = INT32_MAX;
   m->live_end = m->all_first = 0;
   for (int32_t row = 0; row < b->rows; row++) {
@@ -227,7 +261,8 @@ static void load_block(const ifa_cpu_job *job, const plan *w, const int64_t *sta
       m->number[row] = index = (m->first_batch * p->q_heads + head) * nq + token;
     }
     m->index[row] = index;
-    b->factor[row] = ifa_row_factor(q_scale_of(p, &m->at, m->first_batch * p->q_heads + head, token), p->sm_scale);
+    b->factor[row] = ifa_row_factor(
+        q_scale_of(p, &m->at, m->first_batch * p->q_heads + head, token), p->sm_scale);
     store_q(job, m, row, ifa_offset(m->at.q_stride, m->first_batch, head, token));
     int32_t first, end;
     live_keys(p, nq, m->at.nk, token, &first, &end);
@@ -240,7 +275,8 @@ static void load_block(const ifa_cpu_job *job, const plan *w, const int64_t *sta
     m->all_first = first > m->all_first ? first : m->all_first;
     m->all_end = end < m->all_end ? end : m->all_end;
   }
-  for (int32_t row = 0; row < b->rows; row++) m->sums[row] = (row_sums){IFA_NO_UNIT, IFA_NO_UNIT, 0.0f};
+  for (int32_t row = 0; row < b->rows; row++)
+    m->sums[row] = (row_sums){IFA_NO_UNIT, IFA_NO_UNIT, 0.0f};
 }
 
 /* ---- stages ---- */
@@ -249,11 +285,15 @@ static void record_scores(const ifa_cpu_job *job, const scratch *m, int64_t t) {
   const ifa_cpu_block *b = &m->block;
   for (int32_t row = b->first; row < b->last; row++)
     for (int32_t j = b->from[row]; j < b->to[row]; j++)
-      if (job->out->stages->s) job->out->stages->s[m->number[row] * m->at.nk + t * b->layout->keys + j] = b->s[(size_t)row * (size_t)b->layout->keys + (size_t)j];
+      if (job->out->stages->s)
+        job->out->stages->s[m->number[row] * m->at.nk + t * b->layout->keys + j] =
+            b->s[(size_t)row * (size_t)b->layout->keys + (size_t)j];
 }
 
-/* p: what the kernel gave if V is not per token; else it never leaves the kernel but in l, and is computed again from the scores. */
-static void record_weights(const ifa_cpu_job *job, const scratch *m, int64_t t, const uint8_t *tile) {
+/* p: what the kernel gave if V is not per token; else it never leaves the kernel but in l, and is
+ * computed again from the scores. */
+static void record_weights(const ifa_cpu_job *job, const scratch *m, int64_t t,
+                           const uint8_t *tile) {
   const ifa_stages *stages = job->out->stages;
   const ifa_cpu_block *b = &m->block;
   int64_t tiles = ifa_ceil_div(m->at.nk, b->layout->keys);
@@ -261,14 +301,16 @@ static void record_weights(const ifa_cpu_job *job, const scratch *m, int64_t t, 
     if (b->to[row] <= b->from[row]) continue;
     float r = ifa_mul(b->factor[row], ifa_cpu_head(b->layout, tile)->k_factor);
     if (stages->unit) stages->unit[m->number[row] * tiles + t] = b->unit[row];
-    if (stages->value_unit && b->values_per_token) stages->value_unit[m->number[row] * tiles + t] = b->value_unit[row];
+    if (stages->value_unit && b->values_per_token)
+      stages->value_unit[m->number[row] * tiles + t] = b->value_unit[row];
     for (int32_t j = b->from[row]; j < b->to[row]; j++) {
       size_t at = (size_t)row * (size_t)b->layout->keys + (size_t)j;
       int64_t key = m->number[row] * m->at.nk + t * b->layout->keys + j;
       uint8_t p = job->kernels->p_bytes == 1 ? b->p[at] : (uint8_t)((const int16_t *)b->p)[at];
       if (stages->value_p) stages->value_p[key] = p;
       if (stages->p && stages->s && b->values_per_token)
-        p = ifa_cpu_weight[ifa_weight_index(ifa_score(stages->s[key], ifa_cpu_k_scale(b->layout, tile)[j]), r, b->unit[row])];
+        p = ifa_cpu_weight[ifa_weight_index(
+            ifa_score(stages->s[key], ifa_cpu_k_scale(b->layout, tile)[j]), r, b->unit[row])];
       if (stages->p) stages->p[key] = p;
     }
   }
@@ -310,14 +352,16 @@ static void look_at_tile(scratch *m, int64_t t) {
   while (b->first < b->last && b->to[b->first] <= b->from[b->first]) b->first++;
   while (b->first < b->last && b->to[b->last - 1] <= b->from[b->last - 1]) b->last--;
   b->whole = b->first < b->last;
-  for (int32_t row = b->first; row < b->last; row++) b->whole &= b->from[row] == 0 && b->to[row] == keys;
+  for (int32_t row = b->first; row < b->last; row++)
+    b->whole &= b->from[row] == 0 && b->to[row] == keys;
 }
 
 static void attend_split(const ifa_cpu_job *job, scratch *m, int64_t split) {
   const ifa_problem *p = job->p;
   ifa_cpu_block *b = &m->block;
   int64_t start = split * p->kv_split, end = ifa_min64(start + p->kv_split, m->at.nk);
-  int64_t first = ifa_max64(start, m->live_first) / p->kv_tile, last = ifa_ceil_div(ifa_min64(end, m->live_end), p->kv_tile);
+  int64_t first = ifa_max64(start, m->live_first) / p->kv_tile,
+          last = ifa_ceil_div(ifa_min64(end, m->live_end), p->kv_tile);
   for (int32_t row = 0; row < IFA_CPU_ROWS; row++) b->unit[row] = b->value_unit[row] = IFA_NO_UNIT;
   memset(b->l, 0, sizeof b->l);
   memset(b->acc, 0, (size_t)b->rows * (size_t)b->layout->dim * sizeof *b->acc);
@@ -351,14 +395,17 @@ static void record_split(const ifa_cpu_job *job, const scratch *m, int64_t split
   for (int32_t row = 0; row < b->rows; row++) {
     size_t at = (size_t)(m->number[row] * ifa_ceil_div(m->at.nk, job->p->kv_split) + split);
     if (stages->l) stages->l[at] = total_l(b, row);
-    if (stages->acc) memcpy(stages->acc + at * dim, b->acc + (size_t)row * (size_t)b->layout->dim, dim * sizeof(int32_t));
+    if (stages->acc)
+      memcpy(stages->acc + at * dim, b->acc + (size_t)row * (size_t)b->layout->dim,
+             dim * sizeof(int32_t));
   }
 }
 
 /* ---- sections 9 to 11: merging and output ---- */
 
 /* A split's sums of one row into the row's. */
-static void merge(row_sums *row, float *o, int32_t unit, int32_t value_unit, int32_t l, const int32_t *acc, int32_t dim) {
+static void merge(row_sums *row, float *o, int32_t unit, int32_t value_unit, int32_t l,
+                  const int32_t *acc, int32_t dim) {
   if (unit == IFA_NO_UNIT) return; /* no live key */
   if (row->unit == IFA_NO_UNIT) {
     row->l = (float)l;
@@ -374,24 +421,29 @@ static void merge(row_sums *row, float *o, int32_t unit, int32_t value_unit, int
     row->value_unit = value_unit;
   } else {
     int32_t e = value_unit > row->value_unit ? value_unit : row->value_unit;
-    for (int32_t d = 0; d < dim; d++) o[d] = ifa_merge(o[d], row->value_unit, acc[d], value_unit, e);
+    for (int32_t d = 0; d < dim; d++)
+      o[d] = ifa_merge(o[d], row->value_unit, acc[d], value_unit, e);
     row->value_unit = e;
   }
 }
 
-static void write_row(const ifa_cpu_job *job, const scratch *m, int32_t row, const row_sums *sums, const float *o) {
+static void write_row(const ifa_cpu_job *job, const scratch *m, int32_t row, const row_sums *sums,
+                      const float *o) {
   const ifa_problem *p = job->p;
   const int32_t dim = p->head_dim;
-  int64_t index = m->index[row], head = index / m->at.nq % p->q_heads, matrix = m->batch * p->kv_heads + m->kv_head;
+  int64_t index = m->index[row], head = index / m->at.nq % p->q_heads,
+          matrix = m->batch * p->kv_heads + m->kv_head;
   int64_t at = ifa_offset(m->at.o_stride, m->first_batch, head, index % m->at.nq);
-  int nothing = sums->unit == IFA_NO_UNIT || sums->value_unit == IFA_NO_UNIT; /* no live key, or all values 0 */
+  /* no live key, or all values 0 */
+  int nothing = sums->unit == IFA_NO_UNIT || sums->value_unit == IFA_NO_UNIT;
   float out[IFA_MAX_HEAD_DIM];
   if (nothing) {
     memset(out, 0, sizeof out);
   } else if (!m->block.values_per_token) {
     const int per_channel = p->v_scale == IFA_SCALE_CHANNEL;
     const float *scale = job->in->v_scale + (per_channel ? matrix * dim : matrix);
-    for (int32_t d = 0; d < dim; d++) out[d] = ifa_output(o[d], sums->l, scale[per_channel ? d : 0]);
+    for (int32_t d = 0; d < dim; d++)
+      out[d] = ifa_output(o[d], sums->l, scale[per_channel ? d : 0]);
   } else {
     const int32_t up = sums->value_unit - sums->unit;
     if (up >= -126 && up <= 127) { /* a product with 2^up rounds as scalbnf does */
@@ -401,12 +453,14 @@ static void write_row(const ifa_cpu_job *job, const scratch *m, int32_t row, con
       for (int32_t d = 0; d < dim; d++) out[d] = ifa_output_token(o[d], sums->l, up);
     }
     if (p->v_scale == IFA_SCALE_TOKEN_CHANNEL)
-      for (int32_t d = 0; d < dim; d++) out[d] = ifa_mul(out[d], job->in->v_channel_scale[matrix * dim + d]);
+      for (int32_t d = 0; d < dim; d++)
+        out[d] = ifa_mul(out[d], job->in->v_channel_scale[matrix * dim + d]);
   }
   if (p->out_type == IFA_F32) memcpy((float *)m->at.o + at, out, (size_t)dim * sizeof(float));
   else
     for (int32_t d = 0; d < dim; d++) ifa_float_set(p->out_type, m->at.o, at + d, out[d]);
-  if (p->lse) m->at.lse[index] = sums->unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(sums->l, sums->unit);
+  if (p->lse)
+    m->at.lse[index] = sums->unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(sums->l, sums->unit);
 }
 
 /* ---- all of it ---- */
@@ -421,9 +475,11 @@ static void attend_block(const ifa_cpu_job *job, scratch *m) {
     attend_split(job, m, split);
     if (job->out->stages) record_split(job, m, split);
     for (int32_t row = 0; row < b->rows; row++)
-      merge(&m->sums[row], m->o + (size_t)row * pitch, b->unit[row], b->value_unit[row], total_l(b, row), b->acc + (size_t)row * pitch, dim);
+      merge(&m->sums[row], m->o + (size_t)row * pitch, b->unit[row], b->value_unit[row],
+            total_l(b, row), b->acc + (size_t)row * pitch, dim);
   }
-  for (int32_t row = 0; row < b->rows; row++) write_row(job, m, row, &m->sums[row], m->o + (size_t)row * pitch);
+  for (int32_t row = 0; row < b->rows; row++)
+    write_row(job, m, row, &m->sums[row], m->o + (size_t)row * pitch);
 }
 
 static int thread_number(void) {
@@ -434,7 +490,8 @@ static int thread_number(void) {
 #endif
 }
 
-static void attend_blocks(const ifa_cpu_job *job, const plan *w, const int64_t *starts, int64_t blocks, uint8_t *workspace) {
+static void attend_blocks(const ifa_cpu_job *job, const plan *w, const int64_t *starts,
+                          int64_t blocks, uint8_t *workspace) {
 #pragma omp parallel num_threads(job->threads)
   {
     ifa_fpenv env;
@@ -450,12 +507,15 @@ static void attend_blocks(const ifa_cpu_job *job, const plan *w, const int64_t *
   }
 }
 
-static split_sums *split_at(const plan *w, uint8_t *workspace, int64_t blocks, int64_t slot, int64_t block) {
-  return (split_sums *)(workspace + w->at_splits + (size_t)(slot * blocks + block) * w->split_bytes);
+static split_sums *split_at(const plan *w, uint8_t *workspace, int64_t blocks, int64_t slot,
+                            int64_t block) {
+  return (split_sums *)(workspace + w->at_splits +
+                        (size_t)(slot * blocks + block) * w->split_bytes);
 }
 
 /* Splits shared out: a wave of them at a time, then a merge in order. */
-static void attend_splits(const ifa_cpu_job *job, const plan *w, const int64_t *starts, int64_t blocks, uint8_t *workspace) {
+static void attend_splits(const ifa_cpu_job *job, const plan *w, const int64_t *starts,
+                          int64_t blocks, uint8_t *workspace) {
   size_t pitch = (size_t)job->layout.dim;
 #pragma omp parallel num_threads(job->threads)
   {
@@ -474,7 +534,8 @@ static void attend_splits(const ifa_cpu_job *job, const plan *w, const int64_t *
         memcpy(to->unit, b->unit, sizeof to->unit);
         memcpy(to->value_unit, b->value_unit, sizeof to->value_unit);
         for (int32_t row = 0; row < b->rows; row++) to->l[row] = total_l(b, row);
-        memcpy((uint8_t *)to + aligned(sizeof *to), b->acc, (size_t)b->rows * pitch * sizeof(int32_t));
+        memcpy((uint8_t *)to + aligned(sizeof *to), b->acc,
+               (size_t)b->rows * pitch * sizeof(int32_t));
       }
 #pragma omp for schedule(dynamic, 1)
       for (int64_t block = 0; block < blocks; block++) {
@@ -486,10 +547,12 @@ static void attend_splits(const ifa_cpu_job *job, const plan *w, const int64_t *
           const split_sums *from = split_at(w, workspace, blocks, slot, block);
           const int32_t *acc = (const int32_t *)((const uint8_t *)from + aligned(sizeof *from));
           for (int32_t row = 0; row < b->rows; row++)
-            merge(&sums[row], o + (size_t)row * pitch, from->unit[row], from->value_unit[row], from->l[row], acc + (size_t)row * pitch, job->p->head_dim);
+            merge(&sums[row], o + (size_t)row * pitch, from->unit[row], from->value_unit[row],
+                  from->l[row], acc + (size_t)row * pitch, job->p->head_dim);
         }
         if (wave + count == w->splits)
-          for (int32_t row = 0; row < b->rows; row++) write_row(job, m, row, &sums[row], o + (size_t)row * pitch);
+          for (int32_t row = 0; row < b->rows; row++)
+            write_row(job, m, row, &sums[row], o + (size_t)row * pitch);
       }
     }
     if (job->kernels->leave) job->kernels->leave();

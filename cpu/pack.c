@@ -4,7 +4,8 @@
 #include "common/contract.h"
 #include "cpu/kernels/tile.h"
 
-ifa_cpu_layout ifa_cpu_layout_of(int32_t kv_tile, int32_t head_dim, int32_t k_bits, int32_t v_bits) {
+ifa_cpu_layout ifa_cpu_layout_of(int32_t kv_tile, int32_t head_dim, int32_t k_bits,
+                                 int32_t v_bits) {
   int32_t dim = (head_dim + 15) / 16 * 16;
   ifa_cpu_layout y = {.keys = kv_tile, .dim = dim, .k_bits = k_bits, .v_bits = v_bits};
   y.at_v = kv_tile * dim * k_bits / 8; /* a multiple of 256: at least 32 keys of 16 channels */
@@ -28,13 +29,17 @@ void ifa_cpu_complete_values(const ifa_cpu_layout *y, void *tile) {
 }
 
 /* Into a nibble that is 0. */
-static void put_nibble(int8_t *tile, size_t at, int32_t shift, int32_t value) { tile[at] = (int8_t)(uint8_t)((uint8_t)tile[at] | (value & 15) << shift); }
+static void put_nibble(int8_t *tile, size_t at, int32_t shift, int32_t value) {
+  tile[at] = (int8_t)(uint8_t)((uint8_t)tile[at] | (value & 15) << shift);
+}
 
-static void pack_keys(const ifa_cpu_layout *y, const ifa_problem *p, const ifa_inputs *in, int64_t batch, int64_t kv_head, int64_t start, int32_t count, int8_t *tile) {
+static void pack_keys(const ifa_cpu_layout *y, const ifa_problem *p, const ifa_inputs *in,
+                      int64_t batch, int64_t kv_head, int64_t start, int32_t count, int8_t *tile) {
   int8_t buffer[IFA_MAX_HEAD_DIM];
   int32_t *bias = ifa_cpu_k_bias(y, tile);
   for (int32_t j = 0; j < count; j++) {
-    const int8_t *row = ifa_cpu_row_bytes(p->k_type, in->k, ifa_offset(p->k_stride, batch, kv_head, start + j), p->head_dim, buffer);
+    const int8_t *row = ifa_cpu_row_bytes(
+        p->k_type, in->k, ifa_offset(p->k_stride, batch, kv_head, start + j), p->head_dim, buffer);
     int8_t *to = tile + (size_t)(j / 16) * (size_t)y->dim * 16 + (size_t)(j % 16) * 4;
     int32_t sum = 0, d = 0, shift;
     for (int32_t i = 0; i < p->head_dim; i++) sum += row[i];
@@ -48,14 +53,19 @@ static void pack_keys(const ifa_cpu_layout *y, const ifa_problem *p, const ifa_i
   }
 }
 
-static void pack_values(const ifa_cpu_layout *y, const ifa_problem *p, const ifa_inputs *in, int64_t batch, int64_t kv_head, int64_t start, int32_t count, int8_t *tile) {
+static void pack_values(const ifa_cpu_layout *y, const ifa_problem *p, const ifa_inputs *in,
+                        int64_t batch, int64_t kv_head, int64_t start, int32_t count,
+                        int8_t *tile) {
   static const int8_t zeros[IFA_MAX_HEAD_DIM];
   int8_t buffer[4][IFA_MAX_HEAD_DIM];
   for (int32_t group = 0; group < (count + 3) / 4; group++) {
     const int8_t *row[4];
     for (int32_t i = 0; i < 4; i++) {
       int32_t j = group * 4 + i;
-      row[i] = j < count ? ifa_cpu_row_bytes(p->v_type, in->v, ifa_offset(p->v_stride, batch, kv_head, start + j), p->head_dim, buffer[i]) : zeros;
+      row[i] = j < count ? ifa_cpu_row_bytes(p->v_type, in->v,
+                                             ifa_offset(p->v_stride, batch, kv_head, start + j),
+                                             p->head_dim, buffer[i])
+                         : zeros;
     }
     if (y->v_bits == 4) {
       for (int32_t i = 0; i < 4; i++)
@@ -71,17 +81,22 @@ static void pack_values(const ifa_cpu_layout *y, const ifa_problem *p, const ifa
   }
 }
 
-void ifa_cpu_pack_tile(const ifa_problem *p, const ifa_inputs *in, const ifa_cpu_layout *y, int64_t batch, int64_t kv_head, int64_t t, void *tile) {
+void ifa_cpu_pack_tile(const ifa_problem *p, const ifa_inputs *in, const ifa_cpu_layout *y,
+                       int64_t batch, int64_t kv_head, int64_t t, void *tile) {
   int64_t start = t * y->keys, matrix = batch * p->kv_heads + kv_head;
   int32_t count = (int32_t)ifa_min64(y->keys, p->nk - start);
-  int per_token = p->k_scale == IFA_SCALE_TOKEN, values_per_token = p->v_scale == IFA_SCALE_TOKEN || p->v_scale == IFA_SCALE_TOKEN_CHANNEL;
+  int per_token = p->k_scale == IFA_SCALE_TOKEN,
+      values_per_token = p->v_scale == IFA_SCALE_TOKEN || p->v_scale == IFA_SCALE_TOKEN_CHANNEL;
   float *k_scale = ifa_cpu_k_scale(y, tile), *v_scale = ifa_cpu_v_scale(y, tile), factor = 1.0f;
-  if (count < y->keys || y->dim != p->head_dim || y->k_bits == 4 || y->v_bits == 4) memset(tile, 0, (size_t)y->at_k_scale);
+  if (count < y->keys || y->dim != p->head_dim || y->k_bits == 4 || y->v_bits == 4)
+    memset(tile, 0, (size_t)y->at_k_scale);
   memset((uint8_t *)tile + y->at_k_scale, 0, (size_t)(y->bytes - y->at_k_scale));
   pack_keys(y, p, in, batch, kv_head, start, count, tile);
   pack_values(y, p, in, batch, kv_head, start, count, tile);
-  for (int32_t j = 0; j < count; j++) k_scale[j] = per_token ? in->k_scale[matrix * p->nk + start + j] : 1.0f;
-  if (p->k_scale == IFA_SCALE_BLOCK) factor = in->k_scale[matrix * ifa_ceil_div(p->nk, p->k_block) + start / p->k_block];
+  for (int32_t j = 0; j < count; j++)
+    k_scale[j] = per_token ? in->k_scale[matrix * p->nk + start + j] : 1.0f;
+  if (p->k_scale == IFA_SCALE_BLOCK)
+    factor = in->k_scale[matrix * ifa_ceil_div(p->nk, p->k_block) + start / p->k_block];
   if (p->k_scale == IFA_SCALE_TENSOR) factor = in->k_scale[matrix];
   ifa_cpu_head(y, tile)->k_factor = factor;
   if (!values_per_token) return;

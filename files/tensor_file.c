@@ -1,5 +1,5 @@
-/* tensor_file.c - what the two tensor formats share: reading a whole file, looking things up, byte order, and writing through a
- * temporary file. The formats are in safetensors.c and npy.c. */
+/* tensor_file.c - what the two tensor formats share: reading a whole file, looking things up, byte
+ * order, and writing through a temporary file. The formats are in safetensors.c and npy.c. */
 #include "files/tensor_file.h"
 
 #include <errno.h>
@@ -15,7 +15,7 @@
 #define MOST_TEMPORARIES 100
 #define BUFFER_BYTES 16384 /* a multiple of every element size */
 
-/* -------------------------------------------------------------------------------------------- types and messages --- */
+/* ---- types and messages ---- */
 
 const char *ifa_tensor_type_name(ifa_tensor_type type) {
   switch (type) {
@@ -60,7 +60,9 @@ ifa_quoted ifa_quote(const char *string) {
 /* "cannot <what> '<path>': <why>" */
 static ifa_status fail_errno(ifa_message *message, const char *what, const char *path, int error) {
   char why[128] = "";
-  if (error == ENOMEM) return ifa_fail(message, IFA_OUT_OF_MEMORY, "cannot %s %s: out of memory", what, ifa_quote(path).text);
+  if (error == ENOMEM)
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "cannot %s %s: out of memory", what,
+                    ifa_quote(path).text);
   if (strerror_r(error, why, sizeof why) != 0) snprintf(why, sizeof why, "error %d", error);
   return ifa_fail(message, IFA_IO, "cannot %s %s: %s", what, ifa_quote(path).text, why);
 }
@@ -72,11 +74,14 @@ char *ifa_copy_string(const char *string) {
   return copy;
 }
 
-/* ------------------------------------------------------------------------------------------------- sizes, bytes --- */
+/* ---- sizes, bytes ---- */
 
 bool ifa_tensor_size(const int64_t *shape, int rank, int element_bits, size_t *bytes) {
-  uint64_t most = ((uint64_t)(SIZE_MAX < INT64_MAX ? SIZE_MAX : INT64_MAX)) / (uint64_t)element_bits; /* elements, in bits */
-  uint64_t product = 1; /* of the dimensions that are not 0: <= most, so product * element_bits < 2^63 */
+  /* elements, in bits */
+  uint64_t most =
+      ((uint64_t)(SIZE_MAX < INT64_MAX ? SIZE_MAX : INT64_MAX)) / (uint64_t)element_bits;
+  /* of the dimensions that are not 0: <= most, so product * element_bits < 2^63 */
+  uint64_t product = 1;
   bool empty = false;
   for (int i = 0; i < rank; i++) {
     if (shape[i] < 0) return false;
@@ -92,19 +97,26 @@ bool ifa_tensor_size(const int64_t *shape, int rank, int element_bits, size_t *b
 ifa_status ifa_tensor_check(const ifa_tensor *tensor, ifa_message *message) {
   ifa_quoted name = ifa_quote(tensor->name ? tensor->name : "");
   size_t element = ifa_tensor_type_bytes(tensor->type), bytes;
-  if (element == 0) return ifa_fail(message, IFA_BAD_ARGUMENT, "tensor %s: type %d is unknown", name.text, (int)tensor->type);
+  if (element == 0)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "tensor %s: type %d is unknown", name.text,
+                    (int)tensor->type);
   if (tensor->rank < 0 || tensor->rank > IFA_TENSOR_MAX_RANK)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "tensor %s: rank %d is not 0 .. %d", name.text, tensor->rank, IFA_TENSOR_MAX_RANK);
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "tensor %s: rank %d is not 0 .. %d", name.text,
+                    tensor->rank, IFA_TENSOR_MAX_RANK);
   if (!ifa_tensor_size(tensor->shape, tensor->rank, (int)element * 8, &bytes))
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "tensor %s: shape is negative or too large", name.text);
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "tensor %s: shape is negative or too large",
+                    name.text);
   if (tensor->bytes != bytes)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "tensor %s: bytes is %zu, its shape has %zu", name.text, tensor->bytes, bytes);
-  if (bytes > 0 && !tensor->data) return ifa_fail(message, IFA_BAD_ARGUMENT, "tensor %s: data is NULL", name.text);
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "tensor %s: bytes is %zu, its shape has %zu",
+                    name.text, tensor->bytes, bytes);
+  if (bytes > 0 && !tensor->data)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "tensor %s: data is NULL", name.text);
   return IFA_OK;
 }
 
 /* Elements of 1, 2 or 4 bytes as their values, so that the code is the same on every host. */
-static void from_file_order(uint8_t *dst, const uint8_t *src, size_t bytes, size_t element, bool big_endian) {
+static void from_file_order(uint8_t *dst, const uint8_t *src, size_t bytes, size_t element,
+                            bool big_endian) {
   if (element == 1) memcpy(dst, src, bytes);
   for (size_t i = 0; element == 2 && i < bytes; i += 2) {
     uint16_t value = (uint16_t)(big_endian ? src[i] << 8 | src[i + 1] : src[i + 1] << 8 | src[i]);
@@ -132,17 +144,19 @@ static void to_little_endian(uint8_t *dst, const uint8_t *src, size_t bytes, siz
   }
 }
 
-ifa_status ifa_tensor_load(ifa_tensor_entry *entry, const uint8_t *src, bool big_endian, ifa_message *message) {
+ifa_status ifa_tensor_load(ifa_tensor_entry *entry, const uint8_t *src, bool big_endian,
+                           ifa_message *message) {
   size_t bytes = entry->tensor.bytes;
   entry->data = malloc(bytes ? bytes : 1);
   if (!entry->data)
-    return ifa_fail(message, IFA_OUT_OF_MEMORY, "tensor %s: no memory for %zu bytes", ifa_quote(entry->name).text, bytes);
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "tensor %s: no memory for %zu bytes",
+                    ifa_quote(entry->name).text, bytes);
   from_file_order(entry->data, src, bytes, ifa_tensor_type_bytes(entry->tensor.type), big_endian);
   entry->tensor.data = entry->data;
   return IFA_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------ reading --- */
+/* ---- reading ---- */
 
 static bool ends_with(const char *string, const char *ending) {
   size_t length = strlen(string), wanted = strlen(ending);
@@ -156,20 +170,24 @@ static ifa_tensor_format format_of(const char *path, const uint8_t *bytes, size_
 }
 
 /* Opens without waiting for the other end of a pipe, and answers the size of a regular file. */
-static ifa_status open_regular(const char *path, int *descriptor, size_t *size, ifa_message *message) {
+static ifa_status open_regular(const char *path, int *descriptor, size_t *size,
+                               ifa_message *message) {
   struct stat about;
   *descriptor = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
   if (*descriptor < 0) return fail_errno(message, "open", path, errno);
   if (fstat(*descriptor, &about) != 0) return fail_errno(message, "examine", path, errno);
-  if (!S_ISREG(about.st_mode)) return ifa_fail(message, IFA_BAD_FILE, "%s is not a regular file", ifa_quote(path).text);
+  if (!S_ISREG(about.st_mode))
+    return ifa_fail(message, IFA_BAD_FILE, "%s is not a regular file", ifa_quote(path).text);
   if ((uintmax_t)about.st_size > SIZE_MAX - 1)
-    return ifa_fail(message, IFA_OUT_OF_MEMORY, "%s is larger than this machine's memory", ifa_quote(path).text);
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "%s is larger than this machine's memory",
+                    ifa_quote(path).text);
   *size = (size_t)about.st_size;
   return IFA_OK;
 }
 
 /* Reads until `room` bytes or the end of the file. */
-static ifa_status read_up_to(int descriptor, const char *path, uint8_t *bytes, size_t room, size_t *got, ifa_message *message) {
+static ifa_status read_up_to(int descriptor, const char *path, uint8_t *bytes, size_t room,
+                             size_t *got, ifa_message *message) {
   for (*got = 0; *got < room;) {
     size_t step = room - *got < SSIZE_MAX ? room - *got : SSIZE_MAX;
     ssize_t n = read(descriptor, bytes + *got, step);
@@ -182,15 +200,18 @@ static ifa_status read_up_to(int descriptor, const char *path, uint8_t *bytes, s
 }
 
 /* Reads one byte more than the file had, to notice that it grew. */
-static ifa_status read_all(int descriptor, const char *path, size_t size, uint8_t **bytes, ifa_message *message) {
+static ifa_status read_all(int descriptor, const char *path, size_t size, uint8_t **bytes,
+                           ifa_message *message) {
   size_t got;
   *bytes = malloc(size + 1);
-  if (!*bytes) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the %zu bytes of %s", size, ifa_quote(path).text);
+  if (!*bytes)
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the %zu bytes of %s", size,
+                    ifa_quote(path).text);
   ifa_status status = read_up_to(descriptor, path, *bytes, size + 1, &got, message);
   if (status != IFA_OK || got == size) return status;
   const char *change = got < size ? "shrank" : "grew";
-  return ifa_fail(message, IFA_BAD_FILE, "%s %s while being read: %zu bytes, then %s%zu", ifa_quote(path).text, change, size,
-                  got > size ? "at least " : "", got);
+  return ifa_fail(message, IFA_BAD_FILE, "%s %s while being read: %zu bytes, then %s%zu",
+                  ifa_quote(path).text, change, size, got > size ? "at least " : "", got);
 }
 
 static ifa_status load(const char *path, uint8_t **bytes, size_t *size, ifa_message *message) {
@@ -202,8 +223,8 @@ static ifa_status load(const char *path, uint8_t **bytes, size_t *size, ifa_mess
   return status;
 }
 
-ifa_status ifa_tensor_file_parse(const void *bytes, size_t length, ifa_tensor_format format, ifa_tensor_file **file,
-                                 ifa_message *message) {
+ifa_status ifa_tensor_file_parse(const void *bytes, size_t length, ifa_tensor_format format,
+                                 ifa_tensor_file **file, ifa_message *message) {
   if (!file) return ifa_fail(message, IFA_BAD_ARGUMENT, "file is NULL");
   *file = NULL;
   if (!bytes && length > 0) return ifa_fail(message, IFA_BAD_ARGUMENT, "bytes is NULL");
@@ -223,11 +244,13 @@ ifa_status ifa_tensor_file_parse(const void *bytes, size_t length, ifa_tensor_fo
 }
 
 /* Parses what load() read, and puts the path in front of a complaint. */
-static ifa_status parse_loaded(const char *path, const uint8_t *bytes, size_t size, ifa_tensor_file **file,
-                               ifa_message *message) {
+static ifa_status parse_loaded(const char *path, const uint8_t *bytes, size_t size,
+                               ifa_tensor_file **file, ifa_message *message) {
   ifa_message inner;
-  ifa_status status = ifa_tensor_file_parse(bytes, size, format_of(path, bytes, size), file, &inner);
-  if (status != IFA_OK) return ifa_fail(message, status, "%s: %s", ifa_quote(path).text, inner.text);
+  ifa_status status =
+      ifa_tensor_file_parse(bytes, size, format_of(path, bytes, size), file, &inner);
+  if (status != IFA_OK)
+    return ifa_fail(message, status, "%s: %s", ifa_quote(path).text, inner.text);
   (*file)->path = ifa_copy_string(path);
   if ((*file)->path) return ifa_succeed(message);
   ifa_tensor_file_free(*file);
@@ -263,7 +286,7 @@ void ifa_tensor_file_free(ifa_tensor_file *file) {
   free(file);
 }
 
-/* ------------------------------------------------------------------------------------------------------ look-up --- */
+/* ---- look-up ---- */
 
 size_t ifa_tensor_file_count(const ifa_tensor_file *file) { return file ? file->count : 0; }
 
@@ -272,20 +295,26 @@ const char *ifa_tensor_file_name(const ifa_tensor_file *file, size_t index) {
 }
 
 static ifa_status fail_absent(const ifa_tensor_file *file, const char *name, ifa_message *message) {
-  const char *where = file->path ? file->path : "in memory", *first = file->count ? file->entries[0].name : "";
-  return ifa_fail(message, IFA_BAD_ARGUMENT, "%s: no tensor %s among its %zu%s%s", ifa_quote(where).text, ifa_quote(name).text,
-                  file->count, file->count ? ", the first being " : "", file->count ? ifa_quote(first).text : "");
+  const char *where = file->path ? file->path : "in memory",
+             *first = file->count ? file->entries[0].name : "";
+  return ifa_fail(message, IFA_BAD_ARGUMENT, "%s: no tensor %s among its %zu%s%s",
+                  ifa_quote(where).text, ifa_quote(name).text, file->count,
+                  file->count ? ", the first being " : "",
+                  file->count ? ifa_quote(first).text : "");
 }
 
-ifa_status ifa_tensor_file_find(const ifa_tensor_file *file, const char *name, const ifa_tensor **tensor, ifa_message *message) {
+ifa_status ifa_tensor_file_find(const ifa_tensor_file *file, const char *name,
+                                const ifa_tensor **tensor, ifa_message *message) {
   if (!tensor) return ifa_fail(message, IFA_BAD_ARGUMENT, "tensor is NULL");
   *tensor = NULL;
-  if (!file || !name) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", file ? "name" : "file");
+  if (!file || !name)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", file ? "name" : "file");
   for (size_t i = 0; i < file->count; i++) {
     const ifa_tensor_entry *entry = &file->entries[i];
     if (strcmp(entry->name, name) != 0) continue;
     if (!entry->data)
-      return ifa_fail(message, IFA_UNSUPPORTED, "tensor %s has element type %s; supported are F32, F16, BF16, I8 and U8",
+      return ifa_fail(message, IFA_UNSUPPORTED,
+                      "tensor %s has element type %s; supported are F32, F16, BF16, I8 and U8",
                       ifa_quote(name).text, entry->dtype);
     *tensor = &entry->tensor;
     return ifa_succeed(message);
@@ -304,13 +333,14 @@ const char *ifa_tensor_file_metadata(const ifa_tensor_file *file, const char *ke
   return NULL;
 }
 
-/* ------------------------------------------------------------------------------------------------------ writing --- */
+/* ---- writing ---- */
 
 /* Creates <path>.tmp<k>; "x" (C11) refuses a name that exists, so two writers never share one. */
 static ifa_status create_temporary(ifa_output_file *output, ifa_message *message) {
   size_t room = strlen(output->path) + sizeof ".tmp99";
   output->temporary = malloc(room);
-  if (!output->temporary) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the name of a temporary file");
+  if (!output->temporary)
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the name of a temporary file");
   for (int k = 0; k < MOST_TEMPORARIES && !output->stream; k++) {
     snprintf(output->temporary, room, "%s.tmp%d", output->path, k);
     output->stream = fopen(output->temporary, "wbx");
@@ -325,18 +355,21 @@ ifa_status ifa_output_open(ifa_output_file *output, const char *path, ifa_messag
   if (!path) return ifa_fail(message, IFA_BAD_ARGUMENT, "path is NULL");
   /* rename() would put a plain file in the place of /dev/null. */
   if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
-    return ifa_fail(message, IFA_IO, "cannot write %s: it exists and is not a regular file", ifa_quote(path).text);
+    return ifa_fail(message, IFA_IO, "cannot write %s: it exists and is not a regular file",
+                    ifa_quote(path).text);
   ifa_status status = create_temporary(output, message);
   if (status != IFA_OK) free(output->temporary);
   return status;
 }
 
-ifa_status ifa_output_bytes(ifa_output_file *output, const void *bytes, size_t length, ifa_message *message) {
+ifa_status ifa_output_bytes(ifa_output_file *output, const void *bytes, size_t length,
+                            ifa_message *message) {
   if (length == 0 || fwrite(bytes, 1, length, output->stream) == length) return IFA_OK;
   return fail_errno(message, "write", output->temporary, errno);
 }
 
-ifa_status ifa_output_tensor(ifa_output_file *output, const ifa_tensor *tensor, ifa_message *message) {
+ifa_status ifa_output_tensor(ifa_output_file *output, const ifa_tensor *tensor,
+                             ifa_message *message) {
   uint8_t buffer[BUFFER_BYTES];
   const uint8_t *data = tensor->data;
   ifa_status status = IFA_OK;
@@ -349,7 +382,8 @@ ifa_status ifa_output_tensor(ifa_output_file *output, const ifa_tensor *tensor, 
 }
 
 ifa_status ifa_output_close(ifa_output_file *output, ifa_status status, ifa_message *message) {
-  if (fclose(output->stream) != 0 && status == IFA_OK) status = fail_errno(message, "write", output->temporary, errno);
+  if (fclose(output->stream) != 0 && status == IFA_OK)
+    status = fail_errno(message, "write", output->temporary, errno);
   if (status == IFA_OK && rename(output->temporary, output->path) != 0)
     status = fail_errno(message, "rename the temporary of", output->path, errno);
   if (status != IFA_OK) remove(output->temporary);

@@ -1,5 +1,6 @@
-/* backend_cuda.cu - the GPU behind ifa_run: host tensors go to the device and back. For checking, and for timing ifa_cuda_attend between the copies; a program
- * that lives on the GPU calls ifa_cuda_attend. */
+/* backend_cuda.cu - the GPU behind ifa_run: host tensors go to the device and back. For checking,
+ * and for timing ifa_cuda_attend between the copies; a program that lives on the GPU calls
+ * ifa_cuda_attend. */
 #include <cuda_runtime.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,8 @@ extern "C" {
 #include "gpu/device_copies.h"
 #include "ifa_cuda.h"
 
-enum { CALLS = 4 }; /* between two events, so that the host's part of a call overlaps the one before */
+/* between two events, so that the host's part of a call overlaps the one before */
+enum { CALLS = 4 };
 
 /* One ifa_cuda_attend: every pointer is the device's. */
 typedef struct device_call {
@@ -23,25 +25,33 @@ typedef struct device_call {
 } device_call;
 
 /* The computed rows of the device's output into the caller's; nothing else is touched. */
-static void store_rows(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, const uint8_t *o, const float *lse) {
+static void store_rows(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out,
+                       const uint8_t *o, const float *lse) {
   size_t width = ifa_type_bytes(p->out_type);
   for (int64_t r = 0; r < ifa_computed_rows(p, in); r++) {
     int64_t row = ifa_computed_row(in, r), matrix = row / p->nq;
-    size_t at = (size_t)ifa_offset(p->o_stride, matrix / p->q_heads, matrix % p->q_heads, row % p->nq) * width;
+    size_t at =
+        (size_t)ifa_offset(p->o_stride, matrix / p->q_heads, matrix % p->q_heads, row % p->nq) *
+        width;
     memcpy((uint8_t *)out->o + at, o + at, width * (size_t)p->head_dim);
     if (p->lse) out->lse[row] = lse[row];
   }
 }
 
-static ifa_status prepare(const ifa_problem *p, const ifa_inputs *in, int64_t o_bytes, int64_t lse_bytes, device_blocks *blocks, device_call *call, ifa_message *message) {
+static ifa_status prepare(const ifa_problem *p, const ifa_inputs *in, int64_t o_bytes,
+                          int64_t lse_bytes, device_blocks *blocks, device_call *call,
+                          ifa_message *message) {
   const void *o, *lse = nullptr, *workspace;
   *call = {};
   call->p = p;
   ifa_status status = copy_inputs(p, in, blocks, &call->in, message);
   if (status == IFA_OK) status = to_device(blocks, "o", nullptr, o_bytes, &o, message);
-  if (status == IFA_OK && p->lse) status = to_device(blocks, "lse", nullptr, lse_bytes, &lse, message);
+  if (status == IFA_OK && p->lse)
+    status = to_device(blocks, "lse", nullptr, lse_bytes, &lse, message);
   if (status == IFA_OK) status = ifa_cuda_workspace_bytes(p, &call->workspace_bytes, message);
-  if (status == IFA_OK) status = to_device(blocks, "workspace", nullptr, (int64_t)call->workspace_bytes, &workspace, message);
+  if (status == IFA_OK)
+    status = to_device(blocks, "workspace", nullptr, (int64_t)call->workspace_bytes, &workspace,
+                       message);
   if (status != IFA_OK) return status;
   call->out.o = (void *)o;
   call->out.lse = (float *)lse;
@@ -58,13 +68,19 @@ typedef struct stage_array {
   bool units;
 } stage_array;
 
-typedef struct stage_list { stage_array arrays[7]; } stage_list;
+typedef struct stage_list {
+  stage_array arrays[7];
+} stage_list;
 
-/* Gives the call stages, and the rows that they are of. On the device they begin as those of rows that see nothing: the kernel writes where there is something. */
-static ifa_status prepare_stages(const ifa_inputs *in, const ifa_stages *host, device_blocks *blocks, device_call *call, ifa_stages *device, stage_list *list,
-                                 ifa_message *message) {
+/* Gives the call stages, and the rows that they are of. On the device they begin as those of rows
+ * that see nothing: the kernel writes where there is something. */
+static ifa_status prepare_stages(const ifa_inputs *in, const ifa_stages *host,
+                                 device_blocks *blocks, device_call *call, ifa_stages *device,
+                                 stage_list *list, ifa_message *message) {
   const ifa_problem *p = call->p;
-  int64_t rows = ifa_computed_rows(p, in), keys = rows * p->nk, units = 4 * rows * ifa_ceil_div(p->nk, p->kv_tile), sums = 4 * rows * ifa_ceil_div(p->nk, p->kv_split);
+  int64_t rows = ifa_computed_rows(p, in), keys = rows * p->nk,
+          units = 4 * rows * ifa_ceil_div(p->nk, p->kv_tile),
+          sums = 4 * rows * ifa_ceil_div(p->nk, p->kv_split);
   *device = {};
   *list = {{{"S", host->s, (const void **)&device->s, 4 * keys, false},
             {"unit", host->unit, (const void **)&device->unit, units, true},
@@ -75,7 +91,9 @@ static ifa_status prepare_stages(const ifa_inputs *in, const ifa_stages *host, d
             {"acc", host->acc, (const void **)&device->acc, sums * p->head_dim, false}}};
   call->out.stages = device;
   call->in.row_count = in->rows ? in->row_count : 0;
-  ifa_status status = in->rows ? to_device(blocks, "rows", in->rows, 8 * in->row_count, (const void **)&call->in.rows, message) : IFA_OK;
+  ifa_status status = in->rows ? to_device(blocks, "rows", in->rows, 8 * in->row_count,
+                                           (const void **)&call->in.rows, message)
+                               : IFA_OK;
   for (const stage_array &s : list->arrays) {
     if (!s.host || status != IFA_OK) continue;
     memset(s.host, 0, (size_t)s.bytes);
@@ -88,7 +106,8 @@ static ifa_status prepare_stages(const ifa_inputs *in, const ifa_stages *host, d
 static cudaError_t fetch_stages(const stage_list *list) {
   cudaError_t error = cudaSuccess;
   for (const stage_array &s : list->arrays)
-    if (s.host && error == cudaSuccess) error = cudaMemcpy(s.host, *s.device, (size_t)s.bytes, cudaMemcpyDeviceToHost);
+    if (s.host && error == cudaSuccess)
+      error = cudaMemcpy(s.host, *s.device, (size_t)s.bytes, cudaMemcpyDeviceToHost);
   return error;
 }
 
@@ -96,8 +115,10 @@ static ifa_status attend(const device_call *c, ifa_message *message) {
   return ifa_cuda_attend(c->p, &c->in, &c->out, c->workspace, c->workspace_bytes, nullptr, message);
 }
 
-/* seconds[i]: the time between two events around CALLS calls, a call's share of it. One such group before the first is not kept. */
-static ifa_status time_calls(const device_call *c, double *seconds, int count, ifa_message *message) {
+/* seconds[i]: the time between two events around CALLS calls, a call's share of it. One such group
+ * before the first is not kept. */
+static ifa_status time_calls(const device_call *c, double *seconds, int count,
+                             ifa_message *message) {
   cudaEvent_t from = nullptr, to = nullptr;
   ifa_status status = IFA_OK;
   cudaError_t error = cudaEventCreate(&from);
@@ -118,18 +139,22 @@ static ifa_status time_calls(const device_call *c, double *seconds, int count, i
 }
 
 /* o and lse: the host's memory for whole outputs. seconds NULL: one call, not timed. */
-static ifa_status run_on_device(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, device_blocks *blocks, uint8_t *o, int64_t o_bytes, float *lse,
+static ifa_status run_on_device(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out,
+                                device_blocks *blocks, uint8_t *o, int64_t o_bytes, float *lse,
                                 double *seconds, int count, ifa_message *message) {
   device_call call;
   int64_t lse_bytes = p->lse ? 4 * p->batch * p->q_heads * p->nq : 0;
   ifa_stages stages;
   stage_list list;
   ifa_status status = prepare(p, in, o_bytes, lse_bytes, blocks, &call, message);
-  if (status == IFA_OK && out->stages) status = prepare_stages(in, out->stages, blocks, &call, &stages, &list, message);
-  if (status == IFA_OK) status = seconds ? time_calls(&call, seconds, count, message) : attend(&call, message);
+  if (status == IFA_OK && out->stages)
+    status = prepare_stages(in, out->stages, blocks, &call, &stages, &list, message);
+  if (status == IFA_OK)
+    status = seconds ? time_calls(&call, seconds, count, message) : attend(&call, message);
   if (status != IFA_OK) return status;
   cudaError_t error = cudaMemcpy(o, call.out.o, (size_t)o_bytes, cudaMemcpyDeviceToHost);
-  if (error == cudaSuccess && p->lse) error = cudaMemcpy(lse, call.out.lse, (size_t)lse_bytes, cudaMemcpyDeviceToHost);
+  if (error == cudaSuccess && p->lse)
+    error = cudaMemcpy(lse, call.out.lse, (size_t)lse_bytes, cudaMemcpyDeviceToHost);
   if (error == cudaSuccess && out->stages) error = fetch_stages(&list);
   if (error != cudaSuccess) return cuda_failure("attention", error, message);
   store_rows(p, in, out, o, lse);
@@ -141,22 +166,35 @@ static ifa_status supports(const ifa_problem *problem, ifa_message *message) {
   return status == IFA_OK && problem ? ifa_cuda_supports(problem, message) : status;
 }
 
-static ifa_status run_timed(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, double *seconds, int count, ifa_message *message) {
+static ifa_status run_timed(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out,
+                            double *seconds, int count, ifa_message *message) {
 #ifndef IFA_GPU_STAGES
-  if (out->stages) return ifa_fail(message, IFA_UNSUPPORTED, "stages: cuda-sm80 records them in a build with IFA_GPU_STAGES");
+  if (out->stages)
+    return ifa_fail(message, IFA_UNSUPPORTED,
+                    "stages: cuda-sm80 records them in a build with IFA_GPU_STAGES");
 #endif
-  if (ifa_computed_rows(p, in) == 0) return seconds ? ifa_fail(message, IFA_UNSUPPORTED, "there are no rows to time") : ifa_succeed(message);
+  if (ifa_computed_rows(p, in) == 0)
+    return seconds ? ifa_fail(message, IFA_UNSUPPORTED, "there are no rows to time")
+                   : ifa_succeed(message);
   device_blocks blocks = {};
-  int64_t o_bytes = ifa_extent_bytes(p->out_type, p->o_stride, p->batch, p->q_heads, p->nq, p->head_dim);
+  int64_t o_bytes =
+      ifa_extent_bytes(p->out_type, p->o_stride, p->batch, p->q_heads, p->nq, p->head_dim);
   uint8_t *o = (uint8_t *)malloc((size_t)o_bytes);
   float *lse = (float *)malloc((size_t)(p->batch * p->q_heads * p->nq) * sizeof(float));
-  ifa_status status = o && lse ? run_on_device(p, in, out, &blocks, o, o_bytes, lse, seconds, count, message) : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
+  ifa_status status =
+      o && lse ? run_on_device(p, in, out, &blocks, o, o_bytes, lse, seconds, count, message)
+               : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
   free_device_blocks(&blocks);
   free(o);
   free(lse);
   return status == IFA_OK ? ifa_succeed(message) : status;
 }
 
-static ifa_status run(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) { return run_timed(p, in, out, nullptr, 0, message); }
+static ifa_status run(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out,
+                      ifa_message *message) {
+  return run_timed(p, in, out, nullptr, 0, message);
+}
 
-const ifa_backend ifa_backend_cuda_sm80 = {"cuda-sm80", "INT8 tensor cores through mma.sync (compute capability 8.0 and above)", supports, run, run_timed};
+const ifa_backend ifa_backend_cuda_sm80 = {
+    "cuda-sm80", "INT8 tensor cores through mma.sync (compute capability 8.0 and above)", supports,
+    run, run_timed};

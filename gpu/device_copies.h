@@ -1,4 +1,5 @@
-/* device_copies.h - a host's tensors on the device, for what checks: the backend behind ifa_run, and the kernels with faults. */
+/* device_copies.h - a host's tensors on the device, for what checks: the backend behind ifa_run,
+ * and the kernels with faults. */
 #ifndef IFA_GPU_DEVICE_COPIES_H
 #define IFA_GPU_DEVICE_COPIES_H
 
@@ -23,33 +24,50 @@ static void free_device_blocks(device_blocks *blocks) {
 
 static ifa_status cuda_failure(const char *what, cudaError_t error, ifa_message *message) {
   cudaGetLastError();
-  return ifa_fail(message, error == cudaErrorMemoryAllocation ? IFA_OUT_OF_MEMORY : IFA_NOT_AVAILABLE, "%s: %s", what, cudaGetErrorString(error));
+  return ifa_fail(message,
+                  error == cudaErrorMemoryAllocation ? IFA_OUT_OF_MEMORY : IFA_NOT_AVAILABLE,
+                  "%s: %s", what, cudaGetErrorString(error));
 }
 
-/* `bytes` device bytes, a copy of `from` or (NULL) every byte 0xfb, so that what a kernel does not write shows. */
-static ifa_status to_device(device_blocks *blocks, const char *what, const void *from, int64_t bytes, const void **to, ifa_message *message) {
+/* `bytes` device bytes, a copy of `from` or (NULL) every byte 0xfb, so that what a kernel does not
+ * write shows. */
+static ifa_status to_device(device_blocks *blocks, const char *what, const void *from,
+                            int64_t bytes, const void **to, ifa_message *message) {
   void *block = nullptr;
   *to = nullptr;
   cudaError_t error = cudaMalloc(&block, (size_t)bytes + 16);
   if (error == cudaSuccess) {
     blocks->list[blocks->count++] = block;
-    error = from ? cudaMemcpy(block, from, (size_t)bytes, cudaMemcpyHostToDevice) : cudaMemset(block, 0xfb, (size_t)bytes + 16);
+    error = from ? cudaMemcpy(block, from, (size_t)bytes, cudaMemcpyHostToDevice)
+                 : cudaMemset(block, 0xfb, (size_t)bytes + 16);
   }
   if (error != cudaSuccess) return cuda_failure(what, error, message);
   *to = block;
   return IFA_OK;
 }
 
-static ifa_status copy_inputs(const ifa_problem *p, const ifa_inputs *in, device_blocks *blocks, ifa_inputs *device, ifa_message *message) {
+static ifa_status copy_inputs(const ifa_problem *p, const ifa_inputs *in, device_blocks *blocks,
+                              ifa_inputs *device, ifa_message *message) {
   int64_t b = p->batch, d = p->head_dim;
-  const struct { const char *name; const void *from; int64_t bytes; const void **to; } list[] = {
+  const struct {
+    const char *name;
+    const void *from;
+    int64_t bytes;
+    const void **to;
+  } list[] = {
       {"q", in->q, ifa_extent_bytes(p->q_type, p->q_stride, b, p->q_heads, p->nq, d), &device->q},
       {"k", in->k, ifa_extent_bytes(p->k_type, p->k_stride, b, p->kv_heads, p->nk, d), &device->k},
       {"v", in->v, ifa_extent_bytes(p->v_type, p->v_stride, b, p->kv_heads, p->nk, d), &device->v},
-      {"q_scale", in->q_scale, 4 * ifa_scale_count(p->q_scale, b, p->q_heads, p->nq, d, p->q_block), (const void **)&device->q_scale},
-      {"k_scale", in->k_scale, 4 * ifa_scale_count(p->k_scale, b, p->kv_heads, p->nk, d, p->k_block), (const void **)&device->k_scale},
-      {"v_scale", in->v_scale, 4 * ifa_scale_count(p->v_scale, b, p->kv_heads, p->nk, d, 1), (const void **)&device->v_scale},
-      {"v_channel_scale", in->v_channel_scale, p->v_scale == IFA_SCALE_TOKEN_CHANNEL ? 4 * b * p->kv_heads * d : 0, (const void **)&device->v_channel_scale}};
+      {"q_scale", in->q_scale, 4 * ifa_scale_count(p->q_scale, b, p->q_heads, p->nq, d, p->q_block),
+       (const void **)&device->q_scale},
+      {"k_scale", in->k_scale,
+       4 * ifa_scale_count(p->k_scale, b, p->kv_heads, p->nk, d, p->k_block),
+       (const void **)&device->k_scale},
+      {"v_scale", in->v_scale, 4 * ifa_scale_count(p->v_scale, b, p->kv_heads, p->nk, d, 1),
+       (const void **)&device->v_scale},
+      {"v_channel_scale", in->v_channel_scale,
+       p->v_scale == IFA_SCALE_TOKEN_CHANNEL ? 4 * b * p->kv_heads * d : 0,
+       (const void **)&device->v_channel_scale}};
   for (const auto &entry : list) {
     if (entry.bytes == 0) continue;
     ifa_status status = to_device(blocks, entry.name, entry.from, entry.bytes, entry.to, message);

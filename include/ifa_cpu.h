@@ -1,16 +1,21 @@
-/* ifa_cpu.h - the contract's attention at the CPU's speed: the same bits as ifa_run, with the instruction set and the memory in the caller's hands.
+/* ifa_cpu.h - the contract's attention at the CPU's speed: the same bits as ifa_run, with the
+ * instruction set and the memory in the caller's hands.
  *
  *     size_t bytes;
  *     ifa_cpu_workspace_bytes(&p, threads, &bytes, &why);
- *     void *workspace = aligned_alloc(IFA_CPU_ALIGNMENT, bytes);              // bytes is a multiple of the alignment
+ *     void *workspace = aligned_alloc(IFA_CPU_ALIGNMENT, bytes);              // bytes is a
+ *       multiple of the alignment
  *     ifa_cpu_attend(NULL, &p, &in, &out, workspace, bytes, threads, &why);   // as often as wanted
  *
- * A call allocates nothing. Calls may run at once if each has its own workspace. The result depends neither on `threads` nor on the
- * instruction set. ifa_run("cpu", ...) is the same with a workspace of its own and as many threads as OpenMP has.
+ * A call allocates nothing. Calls may run at once if each has its own workspace. The result depends
+ * neither on `threads` nor on the instruction set. ifa_run("cpu", ...) is the same with a workspace
+ * of its own and as many threads as OpenMP has.
  *
- * Instruction sets, by name: portable; avx2 (with FMA and F16C), avx512_vnni, avx512_fp16, amx (x86-64); neon_dotprod, neon_i8mm (aarch64). Where a
- * function takes `isa`, NULL stands for the environment variable IFA_CPU_ISA if it is set and not empty, else for the best one that the machine has;
- * a name that does not exist is IFA_BAD_ARGUMENT, one that this build or machine lacks IFA_NOT_AVAILABLE. Neither falls back to another. */
+ * Instruction sets, by name: portable; avx2 (with FMA and F16C), avx512_vnni, avx512_fp16, amx
+ * (x86-64); neon_dotprod, neon_i8mm (aarch64). Where a function takes `isa`, NULL stands for the
+ * environment variable IFA_CPU_ISA if it is set and not empty, else for the best one that the
+ * machine has; a name that does not exist is IFA_BAD_ARGUMENT, one that this build or machine lacks
+ * IFA_NOT_AVAILABLE. Neither falls back to another. */
 #ifndef IFA_CPU_H
 #define IFA_CPU_H
 
@@ -20,27 +25,33 @@
 extern "C" {
 #endif
 #ifdef __GNUC__
-#pragma GCC visibility push(default) /* what is declared here is what the shared library exports */
+#pragma GCC visibility push(default) /* what is declared here is what the shared library exports \
+                                      */
 #endif
 
-#define IFA_CPU_ALIGNMENT 64     /* of a workspace, in bytes */
+#define IFA_CPU_ALIGNMENT 64 /* of a workspace, in bytes */
 #define IFA_CPU_MAX_THREADS 4096
 
 /* The names above, available or not. NULL outside 0 .. count-1. */
 int ifa_cpu_isa_count(void);
 const char *ifa_cpu_isa_name(int index);
 
-/* IFA_OK; IFA_BAD_ARGUMENT or IFA_NOT_AVAILABLE, with the reason. *chosen (may be NULL) is then the name that `isa` stands for. */
+/* IFA_OK; IFA_BAD_ARGUMENT or IFA_NOT_AVAILABLE, with the reason. *chosen (may be NULL) is then the
+ * name that `isa` stands for. */
 ifa_status ifa_cpu_isa_available(const char *isa, const char **chosen, ifa_message *message);
 
-/* Bytes of workspace for a problem on up to `threads` threads (1 .. IFA_CPU_MAX_THREADS): K and V as the kernels want them, about
- * batch * kv_heads * nk * (2 * head_dim + 16) bytes, and less than 1 MiB a thread. The same for every instruction set. A multiple of IFA_CPU_ALIGNMENT. */
-ifa_status ifa_cpu_workspace_bytes(const ifa_problem *problem, int threads, size_t *bytes, ifa_message *message);
+/* Bytes of workspace for a problem on up to `threads` threads (1 .. IFA_CPU_MAX_THREADS): K and V
+ * as the kernels want them, about batch * kv_heads * nk * (2 * head_dim + 16) bytes, and less than
+ * 1 MiB a thread. The same for every instruction set. A multiple of IFA_CPU_ALIGNMENT. */
+ifa_status ifa_cpu_workspace_bytes(const ifa_problem *problem, int threads, size_t *bytes,
+                                   ifa_message *message);
 
-/* Attention; inputs and outputs as for ifa_run (all of it: chosen rows, lse, stages). workspace: IFA_CPU_ALIGNMENT-aligned, at least
- * ifa_cpu_workspace_bytes for the same problem and threads. Uses up to `threads` OpenMP threads; one in a build without OpenMP. */
-ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace,
-                          size_t workspace_bytes, int threads, ifa_message *message);
+/* Attention; inputs and outputs as for ifa_run (all of it: chosen rows, lse, stages). workspace:
+ * IFA_CPU_ALIGNMENT-aligned, at least ifa_cpu_workspace_bytes for the same problem and threads.
+ * Uses up to `threads` OpenMP threads; one in a build without OpenMP. */
+ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa_inputs *inputs,
+                          const ifa_outputs *outputs, void *workspace, size_t workspace_bytes,
+                          int threads, ifa_message *message);
 
 #ifdef __GNUC__
 #pragma GCC visibility pop

@@ -1,14 +1,17 @@
-/* openmp.c - the oracle's bits on every core: the same algorithm (docs/numerics.md) with the work arranged for caches and vectors.
+/* openmp.c - the oracle's bits on every core: the same algorithm (docs/numerics.md) with the work
+ * arranged for caches and vectors.
  *
- * A task is up to 32 computed rows of one (batch, head). It walks the key tiles once for all of its rows; each tile of K is unpacked
- * to 16 bits, and each tile of V is unpacked and transposed, so that both products are dot products of int16 rows, which every
- * vector unit has an instruction for:
+ * A task is up to 32 computed rows of one (batch, head). It walks the key tiles once for all of its
+ * rows; each tile of K is unpacked to 16 bits, and each tile of V is unpacked and transposed, so
+ * that both products are dot products of int16 rows, which every vector unit has an instruction
+ * for:
  *
  *     S[row][j]    = sum over d of q16[row][d] * k16[j][d]
  *     acc[row][d] += sum over j of w16[row][j] * v16[d][j]
  *
- * All sums are integer sums, so this order gives the oracle's values; tasks share nothing, so neither the number of threads nor the
- * schedule (OMP_SCHEDULE) can change a bit. The weight function is looked up: tables of all its 30721 values, made from contract.h. */
+ * All sums are integer sums, so this order gives the oracle's values; tasks share nothing, so
+ * neither the number of threads nor the schedule (OMP_SCHEDULE) can change a bit. The weight
+ * function is looked up: tables of all its 30721 values, made from contract.h. */
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -18,7 +21,11 @@
 #include "common/fpenv.h"
 #include "ref/rows.h"
 
-enum { TASK_ROWS = 32, MAX_TILE = 256, DIM_STEP = 16 /* rows of q16 and k16 are padded with zeros to a multiple of this */ };
+enum {
+  TASK_ROWS = 32,
+  MAX_TILE = 256,
+  DIM_STEP = 16 /* rows of q16 and k16 are padded with zeros to a multiple of this */
+};
 
 /* ---- tables of the weight function ---- */
 
@@ -37,8 +44,8 @@ static void fill_tables(void) {
 
 typedef struct task_row {
   ifa_row at;
-  int64_t number;                  /* among the computed rows: first index of the stages */
-  int64_t live_first, live_end;    /* keys that the row sees */
+  int64_t number;               /* among the computed rows: first index of the stages */
+  int64_t live_first, live_end; /* keys that the row sees */
   float row_factor;
   ifa_split_sums split;
   ifa_row_sums sums;
@@ -48,17 +55,19 @@ typedef struct task {
   const ifa_problem *p;
   const ifa_inputs *in;
   const ifa_outputs *out;
-  int32_t dim;                              /* head_dim rounded up to DIM_STEP */
+  int32_t dim; /* head_dim rounded up to DIM_STEP */
   int32_t row_count;
   task_row rows[TASK_ROWS];
   int16_t q16[TASK_ROWS][IFA_MAX_HEAD_DIM]; /* [row][d] */
   int16_t k16[MAX_TILE][IFA_MAX_HEAD_DIM];  /* [j][d] */
   int16_t v16[IFA_MAX_HEAD_DIM][MAX_TILE];  /* [d][j] */
-  uint16_t s16[MAX_TILE];                   /* V per token: s_j for a row that sees the whole tile */
-  int32_t value_exponent;                   /* and b */
+  /* V per token: s_j for a row that sees the whole tile */
+  uint16_t s16[MAX_TILE];
+  int32_t value_exponent; /* and b */
 } task;
 
-static void unpack_row(ifa_type type, const void *data, int64_t offset, int32_t count, int16_t *to) {
+static void unpack_row(ifa_type type, const void *data, int64_t offset, int32_t count,
+                       int16_t *to) {
   if (type == IFA_I8)
     for (int32_t d = 0; d < count; d++) to[d] = ((const int8_t *)data)[offset + d];
   else
@@ -76,10 +85,14 @@ static void load_rows(task *t, int64_t first_number, int32_t count) {
     row->sums.l = 0.0f;
     memset(row->sums.o, 0, sizeof row->sums.o);
     ifa_live_keys(p, row->at.row, &row->live_first, &row->live_end);
-    row->row_factor = ifa_row_factor(
-        ifa_token_scale(p->q_scale, t->in->q_scale, row->at.batch * p->q_heads + row->at.head, p->nq, p->q_block, row->at.row), p->sm_scale);
+    row->row_factor = ifa_row_factor(ifa_token_scale(p->q_scale, t->in->q_scale,
+                                                     row->at.batch * p->q_heads + row->at.head,
+                                                     p->nq, p->q_block, row->at.row),
+                                     p->sm_scale);
     memset(t->q16[i], 0, sizeof t->q16[i]);
-    unpack_row(p->q_type, t->in->q, ifa_offset(p->q_stride, row->at.batch, row->at.head, row->at.row), p->head_dim, t->q16[i]);
+    unpack_row(p->q_type, t->in->q,
+               ifa_offset(p->q_stride, row->at.batch, row->at.head, row->at.row), p->head_dim,
+               t->q16[i]);
   }
 }
 
@@ -96,14 +109,18 @@ static void load_tile(task *t, int64_t start, int32_t count) {
   const ifa_problem *p = t->p;
   int64_t batch = t->rows[0].at.batch, head = t->rows[0].at.kv_head;
   for (int32_t j = 0; j < count; j++)
-    unpack_row(p->k_type, t->in->k, ifa_offset(p->k_stride, batch, head, start + j), p->head_dim, t->k16[j]);
+    unpack_row(p->k_type, t->in->k, ifa_offset(p->k_stride, batch, head, start + j), p->head_dim,
+               t->k16[j]);
   for (int32_t j = 0; j < p->kv_tile; j++) {
     int16_t v[IFA_MAX_HEAD_DIM] = {0};
-    if (j < count) unpack_row(p->v_type, t->in->v, ifa_offset(p->v_stride, batch, head, start + j), p->head_dim, v);
+    if (j < count)
+      unpack_row(p->v_type, t->in->v, ifa_offset(p->v_stride, batch, head, start + j), p->head_dim,
+                 v);
     for (int32_t d = 0; d < p->head_dim; d++) t->v16[d][j] = v[d];
   }
   if (!ifa_values_per_token(p)) return;
-  t->value_exponent = scale_values(t->in->v_scale + (batch * p->kv_heads + head) * p->nk + start, 0, count, t->s16);
+  t->value_exponent =
+      scale_values(t->in->v_scale + (batch * p->kv_heads + head) * p->nk + start, 0, count, t->s16);
 }
 
 /* count is a multiple of DIM_STEP (padding is zero). */
@@ -126,11 +143,13 @@ static int32_t largest_magnitude(const int32_t *x, int32_t count) {
 static void move_value_unit(task_row *row, int32_t unit, int32_t head_dim) {
   ifa_split_sums *split = &row->split;
   if (split->value_unit != IFA_NO_UNIT && unit != split->value_unit)
-    for (int32_t d = 0; d < head_dim; d++) split->acc[d] = ifa_shift(split->acc[d], unit - split->value_unit);
+    for (int32_t d = 0; d < head_dim; d++)
+      split->acc[d] = ifa_shift(split->acc[d], unit - split->value_unit);
   split->value_unit = unit;
 }
 
-/* Does the tile's wish move the unit at all? Then the headroom must be looked up; mostly it does not. */
+/* Does the tile's wish move the unit at all? Then the headroom must be looked up; mostly it does
+ * not. */
 static int unit_stays(int32_t unit, int32_t want, int32_t tau) {
   return unit != IFA_NO_UNIT && want <= unit && (tau == IFA_TAU_INF || want >= unit - tau);
 }
@@ -154,12 +173,16 @@ static void follow_unit(const task *t, task_row *row, int32_t want, int32_t grow
 static void follow_value_unit(const task *t, task_row *row, int32_t want, int32_t growth_keys) {
   if (unit_stays(row->split.value_unit, want, t->p->tau)) return;
   int32_t magnitude = largest_magnitude(row->split.acc, t->p->head_dim);
-  move_value_unit(row, ifa_next_unit(row->split.value_unit, want, t->p->tau, magnitude, IFA_MAX_PRODUCT * growth_keys), t->p->head_dim);
+  move_value_unit(row,
+                  ifa_next_unit(row->split.value_unit, want, t->p->tau, magnitude,
+                                IFA_MAX_PRODUCT * growth_keys),
+                  t->p->head_dim);
 }
 
 /* Section 8, for keys from .. to-1 of the tile, s_j and b given: P into weight[]. */
-static void weigh_values(const task *t, task_row *row, const int32_t *n, int32_t from, int32_t to, const uint16_t *s16, int32_t exponent,
-                         int32_t growth_keys, int16_t *weight) {
+static void weigh_values(const task *t, task_row *row, const int32_t *n, int32_t from, int32_t to,
+                         const uint16_t *s16, int32_t exponent, int32_t growth_keys,
+                         int16_t *weight) {
   uint16_t y[MAX_TILE], largest = 0;
   for (int32_t j = from; j < to; j++) {
     y[j] = ifa_value_weight16(weight16_table[n[j]], s16[j]);
@@ -174,14 +197,17 @@ static void weigh_values(const task *t, task_row *row, const int32_t *n, int32_t
   for (int32_t j = from; j < to; j++) weight[j] = (int16_t)ifa_value_weight(y[j], m);
 }
 
-static void record_tile(const task *t, const task_row *row, int64_t start, int32_t from, int32_t to, const int32_t *s, const int32_t *n,
-                        const int16_t *weight) {
+static void record_tile(const task *t, const task_row *row, int64_t start, int32_t from, int32_t to,
+                        const int32_t *s, const int32_t *n, const int16_t *weight) {
   const ifa_problem *p = t->p;
   const ifa_stages *stages = t->out->stages;
-  int64_t tile = row->number * ifa_ceil_div(p->nk, p->kv_tile) + start / p->kv_tile, key = row->number * p->nk + start;
+  int64_t tile = row->number * ifa_ceil_div(p->nk, p->kv_tile) + start / p->kv_tile,
+          key = row->number * p->nk + start;
   int live = to > from;
   if (stages->unit) stages->unit[tile] = live ? row->split.unit : IFA_NO_UNIT;
-  if (stages->value_unit) stages->value_unit[tile] = live && ifa_values_per_token(p) ? row->split.value_unit : IFA_NO_UNIT;
+  if (stages->value_unit)
+    stages->value_unit[tile] =
+        live && ifa_values_per_token(p) ? row->split.value_unit : IFA_NO_UNIT;
   for (int32_t j = 0; j < (int32_t)ifa_min64(p->kv_tile, p->nk - start); j++) {
     int seen = j >= from && j < to;
     if (stages->s) stages->s[key + j] = seen ? s[j] : 0;
@@ -191,20 +217,24 @@ static void record_tile(const task *t, const task_row *row, int64_t start, int32
 }
 
 /* One row over one tile of `count` keys from `start`. */
-static void attend_tile(const task *t, int32_t index, task_row *row, int64_t start, int32_t count, int32_t growth_keys) {
+static void attend_tile(const task *t, int32_t index, task_row *row, int64_t start, int32_t count,
+                        int32_t growth_keys) {
   const ifa_problem *p = t->p;
   int64_t kv_matrix = row->at.batch * p->kv_heads + row->at.kv_head;
-  int32_t from = (int32_t)ifa_min64(count, ifa_max64(0, row->live_first - start)), to = (int32_t)ifa_min64(count, row->live_end - start);
+  int32_t from = (int32_t)ifa_min64(count, ifa_max64(0, row->live_first - start)),
+          to = (int32_t)ifa_min64(count, row->live_end - start);
   int32_t s[MAX_TILE], n[MAX_TILE];
   int16_t weight[MAX_TILE] = {0}; /* of the keys that are not live: 0 */
   if (to > from) {
     float u[MAX_TILE], r = row->row_factor, largest = -INFINITY;
     for (int32_t j = from; j < to; j++) s[j] = dot16(t->q16[index], t->k16[j], t->dim);
     if (p->k_scale == IFA_SCALE_TOKEN) {
-      for (int32_t j = from; j < to; j++) u[j] = ifa_score(s[j], t->in->k_scale[kv_matrix * p->nk + start + j]);
+      for (int32_t j = from; j < to; j++)
+        u[j] = ifa_score(s[j], t->in->k_scale[kv_matrix * p->nk + start + j]);
     } else {
       for (int32_t j = from; j < to; j++) u[j] = (float)s[j];
-      r = ifa_mul(r, ifa_token_scale(p->k_scale, t->in->k_scale, kv_matrix, p->nk, p->k_block, start));
+      r = ifa_mul(r,
+                  ifa_token_scale(p->k_scale, t->in->k_scale, kv_matrix, p->nk, p->k_block, start));
     }
     for (int32_t j = from; j < to; j++) largest = u[j] > largest ? u[j] : largest;
     follow_unit(t, row, ifa_tile_unit(largest, r), growth_keys);
@@ -223,7 +253,8 @@ static void attend_tile(const task *t, int32_t index, task_row *row, int64_t sta
       }
       weigh_values(t, row, n, from, to, s16, exponent, growth_keys, weight);
     }
-    for (int32_t d = 0; d < p->head_dim; d++) row->split.acc[d] += dot16(t->v16[d], weight, p->kv_tile);
+    for (int32_t d = 0; d < p->head_dim; d++)
+      row->split.acc[d] += dot16(t->v16[d], weight, p->kv_tile);
   }
   if (t->out->stages) record_tile(t, row, start, from, to, s, n, weight);
 }
@@ -233,10 +264,13 @@ static void record_split(const task *t, const task_row *row, int64_t split) {
   int64_t at = row->number * ifa_ceil_div(t->p->nk, t->p->kv_split) + split;
   if (!stages) return;
   if (stages->l) stages->l[at] = row->split.l;
-  if (stages->acc) memcpy(stages->acc + at * t->p->head_dim, row->split.acc, (size_t)t->p->head_dim * sizeof(int32_t));
+  if (stages->acc)
+    memcpy(stages->acc + at * t->p->head_dim, row->split.acc,
+           (size_t)t->p->head_dim * sizeof(int32_t));
 }
 
-/* Is any key of start .. start+count-1 live for any row of the task? Without stages to fill, other tiles are passed over. */
+/* Is any key of start .. start+count-1 live for any row of the task? Without stages to fill, other
+ * tiles are passed over. */
 static int tile_is_live(const task *t, int64_t start, int64_t count) {
   for (int32_t i = 0; i < t->row_count; i++)
     if (t->rows[i].live_first < start + count && t->rows[i].live_end > start) return 1;
@@ -255,26 +289,30 @@ static void run_task(task *t) {
       int32_t count = (int32_t)ifa_min64(p->kv_tile, end - start);
       if (!t->out->stages && !tile_is_live(t, start, count)) continue;
       load_tile(t, start, count);
-      for (int32_t i = 0; i < t->row_count; i++) attend_tile(t, i, &t->rows[i], start, count, (int32_t)((split + 1) * p->kv_split - start));
+      for (int32_t i = 0; i < t->row_count; i++)
+        attend_tile(t, i, &t->rows[i], start, count, (int32_t)((split + 1) * p->kv_split - start));
     }
     for (int32_t i = 0; i < t->row_count; i++) {
       record_split(t, &t->rows[i], split);
       ifa_merge_split(&t->rows[i].sums, &t->rows[i].split, p->head_dim);
     }
   }
-  for (int32_t i = 0; i < t->row_count; i++) ifa_write_row(p, t->in, t->out, t->rows[i].at, &t->rows[i].sums);
+  for (int32_t i = 0; i < t->row_count; i++)
+    ifa_write_row(p, t->in, t->out, t->rows[i].at, &t->rows[i].sums);
 }
 
-/* How many computed rows from `number` on, at most TASK_ROWS, have its (batch, head)? Tasks start at multiples of TASK_ROWS and
- * are cut where the matrix changes. */
+/* How many computed rows from `number` on, at most TASK_ROWS, have its (batch, head)? Tasks start
+ * at multiples of TASK_ROWS and are cut where the matrix changes. */
 static int32_t rows_together(const task *t, int64_t number, int64_t end) {
   int64_t matrix = ifa_computed_row(t->in, number) / t->p->nq;
   int32_t count = 1;
-  while (number + count < end && ifa_computed_row(t->in, number + count) / t->p->nq == matrix) count++;
+  while (number + count < end && ifa_computed_row(t->in, number + count) / t->p->nq == matrix)
+    count++;
   return count;
 }
 
-static ifa_status run(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) {
+static ifa_status run(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out,
+                      ifa_message *message) {
   int64_t rows = ifa_computed_rows(p, in), tasks = ifa_ceil_div(rows, TASK_ROWS);
   int out_of_memory = 0;
   pthread_once(&tables_once, fill_tables);
@@ -303,7 +341,8 @@ static ifa_status run(const ifa_problem *p, const ifa_inputs *in, const ifa_outp
     free(t);
     ifa_fpenv_leave(&env);
   }
-  if (out_of_memory) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a thread's %zu bytes", sizeof(task));
+  if (out_of_memory)
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a thread's %zu bytes", sizeof(task));
   return ifa_succeed(message);
 }
 
@@ -317,4 +356,6 @@ static ifa_status supports(const ifa_problem *problem, ifa_message *message) {
 #endif
 }
 
-const ifa_backend ifa_backend_openmp = {"openmp", "the oracle's bits on every core, arranged for caches and vectors", supports, run, NULL};
+const ifa_backend ifa_backend_openmp = {
+    "openmp", "the oracle's bits on every core, arranged for caches and vectors", supports, run,
+    NULL};

@@ -1,5 +1,6 @@
-/* quantize.c - the quantizers: docs/numerics.md, section 12. A group's largest magnitude does not depend on the order in which it is
- * looked for, and the mean is an integer sum, so every order of work gives the same bits. */
+/* quantize.c - the quantizers: docs/numerics.md, section 12. A group's largest magnitude does not
+ * depend on the order in which it is looked for, and the mean is an integer sum, so every order of
+ * work gives the same bits. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -10,7 +11,8 @@
 #include "common/operand.h"
 #include "common/problem.h"
 
-/* One [tokens, head_dim] matrix being quantized. x: its elements as binary32, with the mean subtracted if asked. */
+/* One [tokens, head_dim] matrix being quantized. x: its elements as binary32, with the mean
+ * subtracted if asked. */
 typedef struct matrix {
   const ifa_quantize_args *a;
   int64_t batch, head, number; /* number = batch * heads + head */
@@ -32,17 +34,21 @@ static ifa_status load(matrix *m, ifa_message *message) {
   const ifa_quantize_args *a = m->a;
   for (int64_t t = 0; t < a->tokens; t++)
     for (int64_t d = 0; d < a->head_dim; d++) {
-      float x = ifa_float_get(a->src_type, a->src, ifa_offset(a->src_stride, m->batch, m->head, t) + d);
+      float x =
+          ifa_float_get(a->src_type, a->src, ifa_offset(a->src_stride, m->batch, m->head, t) + d);
       if (!(fabsf(x) <= IFA_HUGE_ELEMENT))
-        return ifa_fail(message, IFA_BAD_DATA, "src[%" PRId64 "][%" PRId64 "][%" PRId64 "][%" PRId64 "] is %g; elements must be finite and at most 2^99",
+        return ifa_fail(message, IFA_BAD_DATA,
+                        "src[%" PRId64 "][%" PRId64 "][%" PRId64 "][%" PRId64
+                        "] is %g; elements must be finite and at most 2^99",
                         m->batch, m->head, t, d, (double)x);
       m->x[t * a->head_dim + d] = x;
     }
   return IFA_OK;
 }
 
-/* mean_d = the channel's mean, summed in integers: every x is rounded to a multiple of 2^(e-24), where 2^e is the least power of two
- * above the matrix's absmax, so that the sum is exact in 64 bits in any order. x becomes fl(x - mean). */
+/* mean_d = the channel's mean, summed in integers: every x is rounded to a multiple of 2^(e-24),
+ * where 2^e is the least power of two above the matrix's absmax, so that the sum is exact in 64
+ * bits in any order. x becomes fl(x - mean). */
 static void subtract_mean(matrix *m) {
   const ifa_quantize_args *a = m->a;
   float absmax = 0.0f;
@@ -55,7 +61,8 @@ static void subtract_mean(matrix *m) {
       sum += (int64_t)rint(scalbn((double)m->x[t * a->head_dim + d], 24 - e));
     float mean = a->tokens ? (float)scalbn((double)sum / (double)a->tokens, e - 24) : 0.0f;
     if (a->mean) a->mean[m->number * a->head_dim + d] = mean;
-    for (int64_t t = 0; t < a->tokens; t++) m->x[t * a->head_dim + d] = ifa_add(m->x[t * a->head_dim + d], -mean);
+    for (int64_t t = 0; t < a->tokens; t++)
+      m->x[t * a->head_dim + d] = ifa_add(m->x[t * a->head_dim + d], -mean);
   }
 }
 
@@ -71,7 +78,8 @@ static void store(const matrix *m, int64_t token, int64_t d, float inverse) {
 static void clear_padding(const matrix *m) {
   const ifa_quantize_args *a = m->a;
   if (a->dst_type != IFA_I4 || a->head_dim % 2 == 0) return;
-  for (int64_t t = 0; t < a->tokens; t++) ifa_int4_set(a->dst, ifa_offset(a->dst_stride, m->batch, m->head, t) + a->head_dim, 0);
+  for (int64_t t = 0; t < a->tokens; t++)
+    ifa_int4_set(a->dst, ifa_offset(a->dst_stride, m->batch, m->head, t) + a->head_dim, 0);
 }
 
 /* Groups of `rows` tokens, from scale[0] on: token (1), block, tensor (all). */
@@ -89,7 +97,8 @@ static void quantize_by_rows(matrix *m, int64_t rows, float *scale) {
 
 static float channel_absmax(const matrix *m, int64_t d) {
   float absmax = 0.0f;
-  for (int64_t t = 0; t < m->a->tokens; t++) absmax = largest_of(absmax, m->x[t * m->a->head_dim + d]);
+  for (int64_t t = 0; t < m->a->tokens; t++)
+    absmax = largest_of(absmax, m->x[t * m->a->head_dim + d]);
   return absmax;
 }
 
@@ -101,12 +110,14 @@ static void quantize_by_channel(matrix *m, float *scale) {
   }
 }
 
-/* Token and channel: x / c_d is quantized per token, c_d the channel's absmax (its grid would be a single step: Qmax = 1). */
+/* Token and channel: x / c_d is quantized per token, c_d the channel's absmax (its grid would be a
+ * single step: Qmax = 1). */
 static void quantize_by_token_and_channel(matrix *m, float *scale, float *channel_scale) {
   for (int64_t d = 0; d < m->a->head_dim; d++) {
     float inverse;
     channel_scale[d] = ifa_group_scale(channel_absmax(m, d), 1.0f, &inverse);
-    for (int64_t t = 0; t < m->a->tokens; t++) m->x[t * m->a->head_dim + d] = ifa_mul(m->x[t * m->a->head_dim + d], inverse);
+    for (int64_t t = 0; t < m->a->tokens; t++)
+      m->x[t * m->a->head_dim + d] = ifa_mul(m->x[t * m->a->head_dim + d], inverse);
   }
   quantize_by_rows(m, 1, scale);
 }
@@ -127,7 +138,9 @@ static ifa_status quantize_matrix(matrix *m, ifa_message *message) {
     case IFA_SCALE_BLOCK: quantize_by_rows(m, a->block, scale); break;
     case IFA_SCALE_TOKEN: quantize_by_rows(m, 1, scale); break;
     case IFA_SCALE_CHANNEL: quantize_by_channel(m, scale); break;
-    case IFA_SCALE_TOKEN_CHANNEL: quantize_by_token_and_channel(m, scale, a->channel_scale + m->number * a->head_dim); break;
+    case IFA_SCALE_TOKEN_CHANNEL:
+      quantize_by_token_and_channel(m, scale, a->channel_scale + m->number * a->head_dim);
+      break;
   }
   return IFA_OK;
 }
@@ -137,22 +150,36 @@ static ifa_status check_args(const ifa_quantize_args *a, ifa_message *message) {
   if (!a) return ifa_fail(message, IFA_BAD_ARGUMENT, "args is NULL");
   if ((status = ifa_check_range("batch", a->batch, 0, 65535, message)) != IFA_OK) return status;
   if ((status = ifa_check_range("heads", a->heads, 0, 65535, message)) != IFA_OK) return status;
-  if ((status = ifa_check_range("tokens", a->tokens, 0, IFA_MAX_TOKENS, message)) != IFA_OK) return status;
-  if ((status = ifa_check_range("head_dim", a->head_dim, 1, IFA_MAX_HEAD_DIM, message)) != IFA_OK) return status;
-  if ((status = ifa_check_range("src_type", (int64_t)a->src_type, IFA_F32, IFA_BF16, message)) != IFA_OK) return status;
-  if ((status = ifa_check_range("dst_type", (int64_t)a->dst_type, IFA_I8, IFA_I4, message)) != IFA_OK) return status;
-  if ((status = ifa_check_range("granularity", (int64_t)a->granularity, 0, IFA_SCALE_TOKEN_CHANNEL, message)) != IFA_OK) return status;
-  if ((status = ifa_check_range("subtract_mean", a->subtract_mean, 0, 1, message)) != IFA_OK) return status;
-  if (a->granularity == IFA_SCALE_BLOCK && (status = ifa_check_range("block", a->block, 1, IFA_MAX_TOKENS, message)) != IFA_OK) return status;
-  if (ifa_check_strides("src_stride", a->src_type, a->src_stride, a->batch, a->heads, a->tokens, a->head_dim, 0, message) != IFA_OK ||
-      ifa_check_strides("dst_stride", a->dst_type, a->dst_stride, a->batch, a->heads, a->tokens, a->head_dim, 1, message) != IFA_OK)
+  if ((status = ifa_check_range("tokens", a->tokens, 0, IFA_MAX_TOKENS, message)) != IFA_OK)
+    return status;
+  if ((status = ifa_check_range("head_dim", a->head_dim, 1, IFA_MAX_HEAD_DIM, message)) != IFA_OK)
+    return status;
+  if ((status = ifa_check_range("src_type", (int64_t)a->src_type, IFA_F32, IFA_BF16, message)) !=
+      IFA_OK)
+    return status;
+  if ((status = ifa_check_range("dst_type", (int64_t)a->dst_type, IFA_I8, IFA_I4, message)) !=
+      IFA_OK)
+    return status;
+  if ((status = ifa_check_range("granularity", (int64_t)a->granularity, 0, IFA_SCALE_TOKEN_CHANNEL,
+                                message)) != IFA_OK)
+    return status;
+  if ((status = ifa_check_range("subtract_mean", a->subtract_mean, 0, 1, message)) != IFA_OK)
+    return status;
+  if (a->granularity == IFA_SCALE_BLOCK &&
+      (status = ifa_check_range("block", a->block, 1, IFA_MAX_TOKENS, message)) != IFA_OK)
+    return status;
+  if (ifa_check_strides("src_stride", a->src_type, a->src_stride, a->batch, a->heads, a->tokens,
+                        a->head_dim, 0, message) != IFA_OK ||
+      ifa_check_strides("dst_stride", a->dst_type, a->dst_stride, a->batch, a->heads, a->tokens,
+                        a->head_dim, 1, message) != IFA_OK)
     return IFA_BAD_ARGUMENT; /* here the strides are not a problem's */
   if (a->batch * a->heads == 0) return IFA_OK;
   if (!a->src && a->tokens) return ifa_fail(message, IFA_BAD_ARGUMENT, "src is NULL");
   if (!a->dst && a->tokens) return ifa_fail(message, IFA_BAD_ARGUMENT, "dst is NULL");
   if (!a->scale && ifa_scale_count(a->granularity, 1, 1, a->tokens, a->head_dim, a->block))
     return ifa_fail(message, IFA_BAD_ARGUMENT, "scale is NULL");
-  if (!a->channel_scale && a->granularity == IFA_SCALE_TOKEN_CHANNEL) return ifa_fail(message, IFA_BAD_ARGUMENT, "channel_scale is NULL");
+  if (!a->channel_scale && a->granularity == IFA_SCALE_TOKEN_CHANNEL)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "channel_scale is NULL");
   return IFA_OK;
 }
 
@@ -166,11 +193,14 @@ ifa_status ifa_quantize(const ifa_quantize_args *args, ifa_message *message) {
     a.dst_stride = ifa_strides_bhnd(a.dst_type, a.heads, a.tokens, a.head_dim);
 
   float *x = malloc((size_t)(a.tokens * a.head_dim + 1) * sizeof *x);
-  if (!x) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %" PRId64 " x %" PRId64 " elements", a.tokens, a.head_dim);
+  if (!x)
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %" PRId64 " x %" PRId64 " elements",
+                    a.tokens, a.head_dim);
   ifa_fpenv env;
   ifa_fpenv_enter(&env);
   for (int64_t number = 0; number < a.batch * a.heads && status == IFA_OK; number++) {
-    matrix m = {.a = &a, .batch = number / a.heads, .head = number % a.heads, .number = number, .x = x};
+    matrix m = {
+        .a = &a, .batch = number / a.heads, .head = number % a.heads, .number = number, .x = x};
     status = quantize_matrix(&m, message);
   }
   ifa_fpenv_leave(&env);

@@ -1,10 +1,11 @@
 /* golden - digests of what the oracle gives for the cases of the suites.
  *
  *   golden write FOLDER SUITE...     runs each suite with the oracle and writes FOLDER/SUITE.txt
- *   golden check BACKEND FILE...     recomputes the digests of the files' cases with a backend and compares
+ *   golden check BACKEND FILE...     recomputes the digests of the files' cases with a backend and
+ *                                    compares
  *
- * It needs nothing but the library itself, so it is also what cross-compiled builds run. Exit codes: 0 all agree, 1 a difference, 2 bad
- * usage or file, 3 nothing was executed. */
+ * It needs nothing but the library itself, so it is also what cross-compiled builds run. Exit
+ * codes: 0 all agree, 1 a difference, 2 bad usage or file, 3 nothing was executed. */
 #include <stdio.h>
 #include <string.h>
 
@@ -20,7 +21,9 @@ static int write_suite(const char *folder, const char *suite) {
   ifa_status status = ifa_case_list_add_suite(&list, suite, &base, &why);
 #ifdef IFA_NO_JANSSON
   for (size_t i = 0; status == IFA_OK && i < list.count; i++)
-    if (list.cases[i].input[0]) status = ifa_fail(&why, IFA_NOT_AVAILABLE, "%s needs tensor files: built without jansson", suite);
+    if (list.cases[i].input[0])
+      status =
+          ifa_fail(&why, IFA_NOT_AVAILABLE, "%s needs tensor files: built without jansson", suite);
 #endif
   if (status == IFA_OK) status = ifa_digest_file_write(path, &list, "scalar", NULL, &counts, &why);
   ifa_case_list_free(&list);
@@ -36,12 +39,14 @@ static int check_files(const char *backend, char **paths, int count) {
       fprintf(stderr, "golden: %s\n", why.text);
       return 2;
     }
-  printf("golden %s: %d agree, %d differ, %d unsupported, %d not available\n", backend, n.agree, n.differ, n.unsupported, n.not_available);
+  printf("golden %s: %d agree, %d differ, %d unsupported, %d not available\n", backend, n.agree,
+         n.differ, n.unsupported, n.not_available);
   return n.differ ? 1 : n.agree ? 0 : 3;
 }
 
 int main(int argc, char **argv) {
-  int writing = argc >= 4 && strcmp(argv[1], "write") == 0, checking = argc >= 4 && strcmp(argv[1], "check") == 0, bad = 0;
+  int writing = argc >= 4 && strcmp(argv[1], "write") == 0,
+      checking = argc >= 4 && strcmp(argv[1], "check") == 0, bad = 0;
   if (!writing && !checking) {
     fprintf(stderr, "usage: golden write FOLDER SUITE...\n       golden check BACKEND FILE...\n");
     return 2;

@@ -40,18 +40,22 @@ int complain(const char *command, const char *format, ...) {
 
 static void usage(FILE *to) {
   fprintf(to, "usage: validate COMMAND [OPTION...]\n\n");
-  for (int i = 0; i < COMMAND_COUNT; i++) fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
+  for (int i = 0; i < COMMAND_COUNT; i++)
+    fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
   fprintf(to, "\n`validate COMMAND --help` lists a command's options.\n"
-              "Exit codes: 0 all executed cases agree, 1 a mismatch, 2 bad usage or input, 3 nothing was executed.\n");
+              "Exit codes: 0 all executed cases agree, 1 a mismatch, 2 bad usage or input, 3 "
+              "nothing was executed.\n");
 }
 
 int main(int argc, char **argv) {
   argp_err_exit_status = EXIT_BAD_USAGE;
-  if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)) {
+  if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+                   strcmp(argv[1], "help") == 0)) {
     usage(stdout);
     return EXIT_AGREE;
   }
-  if (argc == 3 && strcmp(argv[1], "plugin-host") == 0) return ifa_plugin_host(argv[2]); /* plugin_library.c */
+  /* plugin_library.c */
+  if (argc == 3 && strcmp(argv[1], "plugin-host") == 0) return ifa_plugin_host(argv[2]);
   for (int i = 0; argc > 1 && i < COMMAND_COUNT; i++)
     if (strcmp(argv[1], commands[i].name) == 0) {
       static char name[32];

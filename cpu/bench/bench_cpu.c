@@ -1,8 +1,11 @@
-/* bench_cpu.c - bench_cpu: the speed of the CPU kernels beside what the machine can do, both measured in the same run, in turns.
+/* bench_cpu.c - bench_cpu: the speed of the CPU kernels beside what the machine can do, both
+ * measured in the same run, in turns.
  *
- * Every case's output is compared with the oracle first (chosen rows). Then, `repeat` times: the ceiling, the case. Printed are medians, and the
- * median of the case's share of the ceiling measured just before it. Clock: the thread's own CPU time with one thread (others on the machine then do
- * not count as much), else the wall's. Operations: 4 * head_dim for each live (query row, key) pair. */
+ * Every case's output is compared with the oracle first (chosen rows). Then, `repeat` times: the
+ * ceiling, the case. Printed are medians, and the median of the case's share of the ceiling
+ * measured just before it. Clock: the thread's own CPU time with one thread (others on the machine
+ * then do not count as much), else the wall's. Operations: 4 * head_dim for each live (query row,
+ * key) pair. */
 #include <argp.h>
 #include <math.h>
 #include <stdio.h>
@@ -44,9 +47,19 @@ static const struct argp_option option_list[] = {
 static error_t parse(int key, char *value, struct argp_state *state) {
   switch (key) {
     case 'i': opt.isas = value; return 0;
-    case 't': opt.threads = atoi(value); if (opt.threads < 1 || opt.threads > IFA_CPU_MAX_THREADS) argp_error(state, "--threads %s", value); return 0;
-    case 'r': opt.repeat = atoi(value); if (opt.repeat < 1 || opt.repeat > MAX_REPEAT) argp_error(state, "--repeat %s", value); return 0;
-    case 's': opt.scale = atof(value); if (!(opt.scale >= 0.01 && opt.scale <= 8)) argp_error(state, "--scale %s", value); return 0;
+    case 't':
+      opt.threads = atoi(value);
+      if (opt.threads < 1 || opt.threads > IFA_CPU_MAX_THREADS)
+        argp_error(state, "--threads %s", value);
+      return 0;
+    case 'r':
+      opt.repeat = atoi(value);
+      if (opt.repeat < 1 || opt.repeat > MAX_REPEAT) argp_error(state, "--repeat %s", value);
+      return 0;
+    case 's':
+      opt.scale = atof(value);
+      if (!(opt.scale >= 0.01 && opt.scale <= 8)) argp_error(state, "--scale %s", value);
+      return 0;
     case 'c': opt.only = value; return 0;
     case 'n': opt.blas = 0; return 0;
     case 'j': opt.json = value; return 0;
@@ -111,13 +124,23 @@ static float *normals(data *d, int64_t count, uint64_t stream) {
   return x;
 }
 
-static void quantize(data *d, const float *x, int64_t heads, int64_t tokens, ifa_type type, ifa_granularity granularity, const void **to, const float **scale) {
+static void quantize(data *d, const float *x, int64_t heads, int64_t tokens, ifa_type type,
+                     ifa_granularity granularity, const void **to, const float **scale) {
   const ifa_problem *p = &d->p;
   int64_t rows = p->batch * heads * tokens;
   void *q = take(d, (size_t)(rows * p->head_dim));
-  float *s = take(d, (size_t)ifa_scale_count(granularity, p->batch, heads, tokens, p->head_dim, 0) * sizeof(float));
-  ifa_quantize_args a = {.src = x, .src_type = IFA_F32, .batch = p->batch, .heads = heads, .tokens = tokens, .head_dim = p->head_dim, .dst = q, .dst_type = type,
-                         .granularity = granularity, .scale = s};
+  float *s = take(d, (size_t)ifa_scale_count(granularity, p->batch, heads, tokens, p->head_dim, 0) *
+                         sizeof(float));
+  ifa_quantize_args a = {.src = x,
+                         .src_type = IFA_F32,
+                         .batch = p->batch,
+                         .heads = heads,
+                         .tokens = tokens,
+                         .head_dim = p->head_dim,
+                         .dst = q,
+                         .dst_type = type,
+                         .granularity = granularity,
+                         .scale = s};
   ifa_message why;
   if (ifa_quantize(&a, &why) != IFA_OK) {
     fprintf(stderr, "bench_cpu: %s\n", why.text);
@@ -153,7 +176,8 @@ typedef struct expectation {
 static void expect(data *d, expectation *e) {
   int64_t total = d->p.batch * d->p.q_heads * d->p.nq, dim = d->p.head_dim;
   e->count = (int)(total < CHECKED_ROWS ? total : CHECKED_ROWS);
-  for (int i = 0; i < e->count; i++) e->rows[i] = e->count == 1 ? 0 : (total - 1) * i / (e->count - 1);
+  for (int i = 0; i < e->count; i++)
+    e->rows[i] = e->count == 1 ? 0 : (total - 1) * i / (e->count - 1);
   ifa_inputs in = d->in;
   in.rows = e->rows;
   in.row_count = e->count;
@@ -163,13 +187,16 @@ static void expect(data *d, expectation *e) {
     exit(2);
   }
   e->o = take(d, (size_t)(e->count * dim) * sizeof(float));
-  for (int i = 0; i < e->count; i++) memcpy(e->o + i * dim, (float *)d->out.o + e->rows[i] * dim, (size_t)dim * sizeof(float));
+  for (int i = 0; i < e->count; i++)
+    memcpy(e->o + i * dim, (float *)d->out.o + e->rows[i] * dim, (size_t)dim * sizeof(float));
 }
 
 static int agrees(const data *d, const expectation *e) {
   int64_t dim = d->p.head_dim;
   for (int i = 0; i < e->count; i++)
-    if (memcmp(e->o + i * dim, (const float *)d->out.o + e->rows[i] * dim, (size_t)dim * sizeof(float)) != 0) return 0;
+    if (memcmp(e->o + i * dim, (const float *)d->out.o + e->rows[i] * dim,
+               (size_t)dim * sizeof(float)) != 0)
+      return 0;
   return 1;
 }
 
@@ -180,14 +207,18 @@ static json_t *json_results;
 #endif
 
 /* ceiling NULL: none is known, and nothing is said of it. */
-static void record(const char *name, const char *isa, double seconds, double rate, const char *unit, const char *ceiling, double ceiling_rate, double share) {
+static void record(const char *name, const char *isa, double seconds, double rate, const char *unit,
+                   const char *ceiling, double ceiling_rate, double share) {
   printf("  %-34s %-12s %10.3f ms %9.1f %-6s ", name, isa, seconds * 1e3, rate * 1e-9, unit);
   if (ceiling) printf("%5.1f%% of %s (%.1f)\n", share * 100, ceiling, ceiling_rate * 1e-9);
   else printf("no ceiling\n");
   fflush(stdout);
 #ifdef IFA_HAVE_JANSSON
-  json_t *line = json_pack("{s:s, s:s, s:f, s:f, s:s}", "case", name, "isa", isa, "seconds", seconds, "rate", rate, "unit", unit);
-  if (ceiling) json_object_update_new(line, json_pack("{s:s, s:f, s:f}", "ceiling", ceiling, "ceiling_rate", ceiling_rate, "share", share));
+  json_t *line = json_pack("{s:s, s:s, s:f, s:f, s:s}", "case", name, "isa", isa, "seconds",
+                           seconds, "rate", rate, "unit", unit);
+  if (ceiling)
+    json_object_update_new(line, json_pack("{s:s, s:f, s:f}", "ceiling", ceiling, "ceiling_rate",
+                                           ceiling_rate, "share", share));
   json_array_append_new(json_results, line);
 #endif
 }
@@ -206,7 +237,8 @@ static double live_pairs(const ifa_problem *p) {
   return pairs * (double)(p->batch * p->q_heads);
 }
 
-static int prefill(const prefill_case *c, const char *const *isas, int isa_count, double blas_seconds[2]) {
+static int prefill(const prefill_case *c, const char *const *isas, int isa_count,
+                   double blas_seconds[2]) {
   ifa_problem p = ifa_problem_default();
   p.q_heads = p.kv_heads = 8;
   p.nq = p.nk = (int64_t)(4096 * opt.scale);
@@ -227,7 +259,8 @@ static int prefill(const prefill_case *c, const char *const *isas, int isa_count
     const ifa_ceiling *ceiling = ifa_ceiling_integer(isas[i]);
     double seconds[MAX_REPEAT], share[MAX_REPEAT], peak[MAX_REPEAT];
     memset(d.out.o, 0xff, (size_t)(p.q_heads * p.nq * p.head_dim) * sizeof(float));
-    if (ifa_cpu_attend(isas[i], &p, &d.in, &d.out, workspace, bytes, opt.threads, &why) != IFA_OK || !agrees(&d, &e)) {
+    if (ifa_cpu_attend(isas[i], &p, &d.in, &d.out, workspace, bytes, opt.threads, &why) != IFA_OK ||
+        !agrees(&d, &e)) {
       printf("  %-34s %-12s NOT THE ORACLE'S BITS %s\n", c->name, isas[i], why.text);
       failed = 1;
       continue;
@@ -240,8 +273,11 @@ static int prefill(const prefill_case *c, const char *const *isas, int isa_count
       seconds[r] = now() - start;
       share[r] = ceiling ? operations / seconds[r] / peak[r] : 0;
     }
-    record(c->name, isas[i], median(seconds, repeat), operations / median(seconds, repeat), "Gop/s", ceiling ? ceiling->name : NULL, median(peak, repeat), median(share, repeat));
-    if (blas_seconds[c->causal] > 0) printf("  %-34s %-12s %10.1f times the speed of OpenBLAS binary32\n", "", "", blas_seconds[c->causal] / median(seconds, repeat));
+    record(c->name, isas[i], median(seconds, repeat), operations / median(seconds, repeat), "Gop/s",
+           ceiling ? ceiling->name : NULL, median(peak, repeat), median(share, repeat));
+    if (blas_seconds[c->causal] > 0)
+      printf("  %-34s %-12s %10.1f times the speed of OpenBLAS binary32\n", "", "",
+             blas_seconds[c->causal] / median(seconds, repeat));
   }
   release(&d);
   return failed;
@@ -256,7 +292,15 @@ static double blas_prefill(int causal) {
   p.nq = p.nk = (int64_t)(4096 * opt.scale);
   p.head_dim = 128;
   data d = make(p);
-  ifa_float_problem f = {.batch = 1, .q_heads = 8, .kv_heads = 8, .nq = p.nq, .nk = p.nk, .head_dim = 128, .sm_scale = 1.0f / sqrtf(128.0f), .causal = causal, .kv_tile = 64};
+  ifa_float_problem f = {.batch = 1,
+                         .q_heads = 8,
+                         .kv_heads = 8,
+                         .nq = p.nq,
+                         .nk = p.nk,
+                         .head_dim = 128,
+                         .sm_scale = 1.0f / sqrtf(128.0f),
+                         .causal = causal,
+                         .kv_tile = 64};
   ifa_float_inputs in = {.q = d.fq, .k = d.fk, .v = d.fv};
   ifa_float_outputs out = {.o = take(&d, (size_t)(8 * p.nq * 128) * sizeof(double))};
   double seconds[MAX_REPEAT];
@@ -268,7 +312,9 @@ static double blas_prefill(int causal) {
   }
   release(&d);
   double rate = 4.0 * 128 * 8 * (double)p.nq * (double)p.nk / median(seconds, repeat);
-  printf("  %-34s %-12s %10.3f ms %9.1f Gop/s (all pairs)\n", causal ? "prefill, causal" : "prefill", "OpenBLAS f32", median(seconds, repeat) * 1e3, rate * 1e-9);
+  printf("  %-34s %-12s %10.3f ms %9.1f Gop/s (all pairs)\n",
+         causal ? "prefill, causal" : "prefill", "OpenBLAS f32", median(seconds, repeat) * 1e3,
+         rate * 1e-9);
   fflush(stdout);
   return median(seconds, repeat);
 }
@@ -302,11 +348,18 @@ static int decode(int bits, const char *const *isas, int isa_count, double *int8
   expectation e;
   expect(&d, &e);
   ifa_problem p = ifa_problem_resolved(&problem);
-  ifa_cpu_job job = {.p = &p, .in = &d.in, .out = &d.out, .layout = ifa_cpu_layout_of(p.kv_tile, p.head_dim, bits, bits), .tile = tile_at, .threads = opt.threads};
-  tiles k = {.heads = p.kv_heads, .count = ifa_ceil_div(p.nk, p.kv_tile), .bytes = job.layout.bytes};
+  ifa_cpu_job job = {.p = &p,
+                     .in = &d.in,
+                     .out = &d.out,
+                     .layout = ifa_cpu_layout_of(p.kv_tile, p.head_dim, bits, bits),
+                     .tile = tile_at,
+                     .threads = opt.threads};
+  tiles k = {
+      .heads = p.kv_heads, .count = ifa_ceil_div(p.nk, p.kv_tile), .bytes = job.layout.bytes};
   size_t bytes = (size_t)(k.heads * k.count) * (size_t)k.bytes;
   uint8_t *memory = take(&d, bytes);
-  for (int64_t i = 0; i < k.heads * k.count; i++) ifa_cpu_pack_tile(&p, &d.in, &job.layout, 0, i / k.count, i % k.count, memory + i * k.bytes);
+  for (int64_t i = 0; i < k.heads * k.count; i++)
+    ifa_cpu_pack_tile(&p, &d.in, &job.layout, 0, i / k.count, i % k.count, memory + i * k.bytes);
   k.memory = memory;
   job.context = &k;
   void *workspace = take(&d, ifa_cpu_attend_bytes(&p, opt.threads));
@@ -331,9 +384,12 @@ static int decode(int bits, const char *const *isas, int isa_count, double *int8
       seconds[r] = now() - start;
       share[r] = (double)bytes / seconds[r] / peak[r];
     }
-    record(name, isas[i], median(seconds, repeat), (double)bytes / median(seconds, repeat), "GB/s", "reading the same memory", median(peak, repeat), median(share, repeat));
+    record(name, isas[i], median(seconds, repeat), (double)bytes / median(seconds, repeat), "GB/s",
+           "reading the same memory", median(peak, repeat), median(share, repeat));
     if (bits == 8) int8_seconds[i] = median(seconds, repeat);
-    else if (int8_seconds[i] > 0) printf("  %-34s %-12s %10.2f times the speed of INT8\n", "", "", int8_seconds[i] / median(seconds, repeat));
+    else if (int8_seconds[i] > 0)
+      printf("  %-34s %-12s %10.2f times the speed of INT8\n", "", "",
+             int8_seconds[i] / median(seconds, repeat));
   }
   release(&d);
   return failed;
@@ -349,17 +405,28 @@ static int wanted(const char *list, const char *name) {
 }
 
 int main(int argc, char **argv) {
-  static const struct argp parser = {option_list, parse, NULL, "Speed of the CPU kernels, beside the machine's ceilings measured in the same run.", NULL, NULL, NULL};
+  static const struct argp parser = {
+      option_list,
+      parse,
+      NULL,
+      "Speed of the CPU kernels, beside the machine's ceilings measured in the same run.",
+      NULL,
+      NULL,
+      NULL};
   argp_parse(&parser, argc, argv, 0, NULL, NULL);
   if (opt.threads == 0) opt.threads = machine_threads();
   char processor[256];
   const char *isas[16];
   int isa_count = 0, failed = 0;
   for (int i = 0; i < ifa_cpu_isa_count(); i++)
-    if (ifa_cpu_isa_available(ifa_cpu_isa_name(i), NULL, NULL) == IFA_OK && wanted(opt.isas, ifa_cpu_isa_name(i))) isas[isa_count++] = ifa_cpu_isa_name(i);
-  if (isa_count == 0) return fprintf(stderr, "bench_cpu: none of these instruction sets is here: %s\n", opt.isas), 3;
+    if (ifa_cpu_isa_available(ifa_cpu_isa_name(i), NULL, NULL) == IFA_OK &&
+        wanted(opt.isas, ifa_cpu_isa_name(i)))
+      isas[isa_count++] = ifa_cpu_isa_name(i);
+  if (isa_count == 0)
+    return fprintf(stderr, "bench_cpu: none of these instruction sets is here: %s\n", opt.isas), 3;
   machine_processor(processor, sizeof processor);
-  printf("%s; %s; %d thread%s; medians of %d; %s\n", processor, machine_compiler(), opt.threads, opt.threads == 1 ? "" : "s", opt.repeat,
+  printf("%s; %s; %d thread%s; medians of %d; %s\n", processor, machine_compiler(), opt.threads,
+         opt.threads == 1 ? "" : "s", opt.repeat,
          opt.threads == 1 ? "the thread's CPU time" : "wall time");
 #ifdef IFA_HAVE_JANSSON
   json_results = json_array();
@@ -370,24 +437,33 @@ int main(int argc, char **argv) {
       if (both[n]) {
         double rates[MAX_REPEAT];
         for (int r = 0; r < opt.repeat; r++) rates[r] = instruction_rate(both[n]);
-        printf("  %-34s %-12s %23.1f Gop/s\n", both[n]->name, isas[i], median(rates, opt.repeat) * 1e-9);
+        printf("  %-34s %-12s %23.1f Gop/s\n", both[n]->name, isas[i],
+               median(rates, opt.repeat) * 1e-9);
       }
   }
-  static const prefill_case prefills[] = {{"prefill b1 h8 d128, V per channel", IFA_SCALE_CHANNEL, 0},
-                                          {"prefill b1 h8 d128, V per token", IFA_SCALE_TOKEN, 0},
-                                          {"causal b1 h8 d128, V per channel", IFA_SCALE_CHANNEL, 1},
-                                          {"causal b1 h8 d128, V per token", IFA_SCALE_TOKEN, 1}};
+  static const prefill_case prefills[] = {
+      {"prefill b1 h8 d128, V per channel", IFA_SCALE_CHANNEL, 0},
+      {"prefill b1 h8 d128, V per token", IFA_SCALE_TOKEN, 0},
+      {"causal b1 h8 d128, V per channel", IFA_SCALE_CHANNEL, 1},
+      {"causal b1 h8 d128, V per token", IFA_SCALE_TOKEN, 1}};
   double blas_seconds[2] = {0, 0}, int8_seconds[16] = {0};
   for (int causal = 0; causal < 2; causal++)
-    if (!opt.only || strstr("OpenBLAS", opt.only) || strstr(prefills[2 * causal].name, opt.only)) blas_seconds[causal] = blas_prefill(causal);
+    if (!opt.only || strstr("OpenBLAS", opt.only) || strstr(prefills[2 * causal].name, opt.only))
+      blas_seconds[causal] = blas_prefill(causal);
   for (int i = 0; i < 4; i++)
-    if (!opt.only || strstr(prefills[i].name, opt.only)) failed |= prefill(&prefills[i], isas, isa_count, blas_seconds);
-  if (!opt.only || strstr("decode INT8", opt.only)) failed |= decode(8, isas, isa_count, int8_seconds);
-  if (!opt.only || strstr("decode INT4", opt.only)) failed |= decode(4, isas, isa_count, int8_seconds);
+    if (!opt.only || strstr(prefills[i].name, opt.only))
+      failed |= prefill(&prefills[i], isas, isa_count, blas_seconds);
+  if (!opt.only || strstr("decode INT8", opt.only))
+    failed |= decode(8, isas, isa_count, int8_seconds);
+  if (!opt.only || strstr("decode INT4", opt.only))
+    failed |= decode(4, isas, isa_count, int8_seconds);
 #ifdef IFA_HAVE_JANSSON
   if (opt.json) {
-    json_t *all = json_pack("{s:s, s:s, s:i, s:i, s:f, s:o}", "processor", processor, "compiler", machine_compiler(), "threads", opt.threads, "repeat", opt.repeat, "scale", opt.scale, "results", json_results);
-    if (!all || json_dump_file(all, opt.json, JSON_INDENT(2)) != 0) return fprintf(stderr, "bench_cpu: cannot write %s\n", opt.json), 2;
+    json_t *all = json_pack("{s:s, s:s, s:i, s:i, s:f, s:o}", "processor", processor, "compiler",
+                            machine_compiler(), "threads", opt.threads, "repeat", opt.repeat,
+                            "scale", opt.scale, "results", json_results);
+    if (!all || json_dump_file(all, opt.json, JSON_INDENT(2)) != 0)
+      return fprintf(stderr, "bench_cpu: cannot write %s\n", opt.json), 2;
     json_decref(all);
   } else json_decref(json_results);
 #else

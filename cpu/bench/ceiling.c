@@ -20,34 +20,36 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-#define LOOP(name, isa, type, zero, step, operations)            \
+#define LOOP(name, isa, type, zero, step, operations)               \
   __attribute__((target(isa))) static double name(int64_t rounds) { \
-    type sum[SUMS], x = zero;                                    \
-    KEEP(x);                                                     \
-    UNROLL for (int i = 0; i < SUMS; i++) {                      \
-      sum[i] = zero;                                             \
-      KEEP(sum[i]);                                              \
-    }                                                            \
-    for (int64_t r = 0; r < rounds; r++) {                       \
-      UNROLL for (int i = 0; i < SUMS; i++) {                    \
-        sum[i] = step;                                           \
-        KEEP(sum[i]);                                            \
-      }                                                          \
-    }                                                            \
-    return (double)rounds * SUMS * (operations);                 \
+    type sum[SUMS], x = zero;                                       \
+    KEEP(x);                                                        \
+    UNROLL for (int i = 0; i < SUMS; i++) {                         \
+      sum[i] = zero;                                                \
+      KEEP(sum[i]);                                                 \
+    }                                                               \
+    for (int64_t r = 0; r < rounds; r++) {                          \
+      UNROLL for (int i = 0; i < SUMS; i++) {                       \
+        sum[i] = step;                                              \
+        KEEP(sum[i]);                                               \
+      }                                                             \
+    }                                                               \
+    return (double)rounds * SUMS * (operations);                    \
   }
 
 LOOP(fma256, "avx2,fma", __m256, _mm256_setzero_ps(), _mm256_fmadd_ps(x, x, sum[i]), 16)
 LOOP(pmaddwd256, "avx2", __m256i, _mm256_setzero_si256(), _mm256_madd_epi16(x, sum[i]), 32)
 #ifdef IFA_CPU_HAVE_AVX512_VNNI
 LOOP(fma512, "avx512f", __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(x, x, sum[i]), 32)
-LOOP(dpbusd512, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(sum[i], x, x), 128)
+LOOP(dpbusd512, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(),
+     _mm512_dpbusd_epi32(sum[i], x, x), 128)
 #endif
 
 #ifdef IFA_CPU_HAVE_AMX
 #include "cpu/kernels/amx_tile.h"
 
-/* Six sums (a product ends 52 clocks after it began, and one begins every 16), 16 rows of 16 columns, 64 deep. The operands are not 0, which would draw less power. */
+/* Six sums (a product ends 52 clocks after it began, and one begins every 16), 16 rows of 16
+ * columns, 64 deep. The operands are not 0, which would draw less power. */
 static double tdpbusd(int64_t rounds) {
   _Alignas(64) uint8_t operand[16][64];
   ifa_tile_config config = {.palette = 1};
@@ -79,7 +81,10 @@ static double tdpbusd(int64_t rounds) {
 #endif
 #endif
 
-static int is(const char *isa, const char *name) { return strcmp(isa, name) == 0 && ifa_cpu_find_isa(isa, &(const ifa_cpu_isa *){NULL}, NULL) == IFA_OK; }
+static int is(const char *isa, const char *name) {
+  return strcmp(isa, name) == 0 &&
+         ifa_cpu_find_isa(isa, &(const ifa_cpu_isa *){NULL}, NULL) == IFA_OK;
+}
 
 const ifa_ceiling *ifa_ceiling_integer(const char *isa) {
 #if defined(__x86_64__)
@@ -120,11 +125,14 @@ double ifa_ceiling_run_on(const ifa_ceiling *ceiling, int64_t rounds, int thread
   return operations;
 }
 
-/* Several streams of 64-byte lines would gain nothing: the machine's prefetchers follow one. `bytes`: a multiple of 256. */
-#if defined(__x86_64__) && !defined(__clang__) /* clang 14 takes the attribute and emits no function of that name */
+/* Several streams of 64-byte lines would gain nothing: the machine's prefetchers follow one.
+ * `bytes`: a multiple of 256. */
+#if defined(__x86_64__) && \
+    !defined(__clang__) /* clang 14 takes the attribute and emits no function of that name */
 __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
-static uint64_t read_once(const void *memory, size_t bytes) {
+static uint64_t
+read_once(const void *memory, size_t bytes) {
   const uint64_t *at = memory;
   uint64_t sum[32] = {0}, total = 0;
   for (size_t i = 0; i < bytes / 8; i += 32)
@@ -146,7 +154,8 @@ void ifa_ceiling_read_on(const void *memory, size_t bytes, int64_t passes, int t
     all = (size_t)omp_get_num_threads();
 #endif
     size_t first = blocks * thread / all * 256, last = blocks * (thread + 1) / all * 256;
-    for (int64_t i = 0; i < passes; i++) sum ^= read_once((const char *)memory + first, last - first) + (uint64_t)i;
+    for (int64_t i = 0; i < passes; i++)
+      sum ^= read_once((const char *)memory + first, last - first) + (uint64_t)i;
   }
   sink = sum;
   (void)sink;

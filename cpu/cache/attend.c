@@ -1,5 +1,6 @@
-/* attend.c - attention over the sequences of a cache: checks, Q on its way in, and the one code path of all CPU attention (attend.h), which
- * asks for tiles by number and finds them here through the block tables. */
+/* attend.c - attention over the sequences of a cache: checks, Q on its way in, and the one code
+ * path of all CPU attention (attend.h), which asks for tiles by number and finds them here through
+ * the block tables. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,7 @@
 #endif
 
 struct ifa_cache_workspace {
-  size_t bytes;  /* all of it, this header included */
+  size_t bytes; /* all of it, this header included */
   int32_t threads;
   const ifa_cpu_kernels *kernels;
   void *allocated;
@@ -30,7 +31,9 @@ typedef struct parts {
   size_t attend, end;
 } parts;
 
-static size_t aligned(size_t bytes) { return (bytes + IFA_CACHE_ALIGNMENT - 1) / IFA_CACHE_ALIGNMENT * IFA_CACHE_ALIGNMENT; }
+static size_t aligned(size_t bytes) {
+  return (bytes + IFA_CACHE_ALIGNMENT - 1) / IFA_CACHE_ALIGNMENT * IFA_CACHE_ALIGNMENT;
+}
 
 /* p is resolved. A query has at least a row, or it is left out: rows bounds their number too. */
 static parts place(const ifa_problem *p, int64_t rows, int32_t threads) {
@@ -44,22 +47,32 @@ static parts place(const ifa_problem *p, int64_t rows, int32_t threads) {
   return at;
 }
 
-/* The problem as the cache poses it, for nq rows over nk keys; strides and kv_split resolved. query NULL: the strides are left out. */
-static ifa_status pose(const ifa_cache *cache, const ifa_problem *problem, int64_t nq, int64_t nk, const ifa_cache_query *query, ifa_problem *posed,
-                       ifa_message *message) {
+/* The problem as the cache poses it, for nq rows over nk keys; strides and kv_split resolved. query
+ * NULL: the strides are left out. */
+static ifa_status pose(const ifa_cache *cache, const ifa_problem *problem, int64_t nq, int64_t nk,
+                       const ifa_cache_query *query, ifa_problem *posed, ifa_message *message) {
   const ifa_cache_config *c = &cache->config;
   ifa_problem p = *problem;
-  const struct { const char *name; int64_t given, own; } fields[] = {
-      {"batch", p.batch, 1}, {"kv_heads", p.kv_heads, c->kv_heads}, {"head_dim", p.head_dim, c->head_dim}, {"k_type", (int64_t)p.k_type, (int64_t)c->k_type},
-      {"v_type", (int64_t)p.v_type, (int64_t)c->v_type}, {"k_scale", (int64_t)p.k_scale, IFA_SCALE_TOKEN}, {"v_scale", (int64_t)p.v_scale, IFA_SCALE_TOKEN},
-      {"kv_tile", p.kv_tile, c->kv_tile}};
+  const struct {
+    const char *name;
+    int64_t given, own;
+  } fields[] = {{"batch", p.batch, 1},
+                {"kv_heads", p.kv_heads, c->kv_heads},
+                {"head_dim", p.head_dim, c->head_dim},
+                {"k_type", (int64_t)p.k_type, (int64_t)c->k_type},
+                {"v_type", (int64_t)p.v_type, (int64_t)c->v_type},
+                {"k_scale", (int64_t)p.k_scale, IFA_SCALE_TOKEN},
+                {"v_scale", (int64_t)p.v_scale, IFA_SCALE_TOKEN},
+                {"kv_tile", p.kv_tile, c->kv_tile}};
   for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
     if (fields[i].given != fields[i].own)
-      return ifa_fail(message, IFA_BAD_PROBLEM, "%s is %" PRId64 "; for this cache it is %" PRId64, fields[i].name, fields[i].given, fields[i].own);
+      return ifa_fail(message, IFA_BAD_PROBLEM, "%s is %" PRId64 "; for this cache it is %" PRId64,
+                      fields[i].name, fields[i].given, fields[i].own);
   p.nq = nq;
   p.nk = nk;
   p.k_stride = p.v_stride = (ifa_strides){0, 0, 0};
-  if (!query || query->q_type != p.q_type) p.q_stride = p.k_stride; /* floats have their own check */
+  /* floats have their own check */
+  if (!query || query->q_type != p.q_type) p.q_stride = p.k_stride;
   if (!query) p.o_stride = p.k_stride;
   ifa_status status = ifa_problem_check(&p, message);
   if (status == IFA_OK) *posed = ifa_problem_resolved(&p);
@@ -77,18 +90,29 @@ static int32_t threads_for(int32_t threads) {
 #endif
 }
 
-ifa_status ifa_cache_workspace_bytes(const ifa_cache *cache, const ifa_problem *problem, int64_t rows, int32_t threads, size_t *bytes, ifa_message *message) {
+ifa_status ifa_cache_workspace_bytes(const ifa_cache *cache, const ifa_problem *problem,
+                                     int64_t rows, int32_t threads, size_t *bytes,
+                                     ifa_message *message) {
   ifa_problem p;
-  if (!cache || !problem || !bytes) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", !cache ? "cache" : !problem ? "problem" : "bytes");
-  if (rows < 0 || rows > IFA_MAX_TOKENS) return ifa_fail(message, IFA_BAD_ARGUMENT, "rows is %" PRId64 "; it must be 0 .. %d", rows, IFA_MAX_TOKENS);
-  if (threads < 0 || threads > IFA_CPU_MAX_THREADS) return ifa_fail(message, IFA_BAD_ARGUMENT, "threads is %" PRId32 "; it must be 0 .. %d", threads, IFA_CPU_MAX_THREADS);
+  if (!cache || !problem || !bytes)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL",
+                    !cache     ? "cache"
+                    : !problem ? "problem"
+                               : "bytes");
+  if (rows < 0 || rows > IFA_MAX_TOKENS)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "rows is %" PRId64 "; it must be 0 .. %d", rows,
+                    IFA_MAX_TOKENS);
+  if (threads < 0 || threads > IFA_CPU_MAX_THREADS)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "threads is %" PRId32 "; it must be 0 .. %d",
+                    threads, IFA_CPU_MAX_THREADS);
   ifa_status status = pose(cache, problem, rows, cache->config.sequence_tokens, NULL, &p, message);
   if (status != IFA_OK) return status;
   *bytes = place(&p, rows, threads_for(threads)).end;
   return ifa_succeed(message);
 }
 
-ifa_status ifa_cache_workspace_create(const ifa_cache *cache, const ifa_problem *problem, int64_t rows, int32_t threads, void *memory, size_t bytes,
+ifa_status ifa_cache_workspace_create(const ifa_cache *cache, const ifa_problem *problem,
+                                      int64_t rows, int32_t threads, void *memory, size_t bytes,
                                       ifa_cache_workspace **created, ifa_message *message) {
   const ifa_cpu_isa *isa;
   size_t needed;
@@ -97,10 +121,14 @@ ifa_status ifa_cache_workspace_create(const ifa_cache *cache, const ifa_problem 
   *created = NULL;
   ifa_status status = ifa_cache_workspace_bytes(cache, problem, rows, threads, &needed, message);
   if (status == IFA_OK) status = ifa_cpu_find_isa(NULL, &isa, message);
-  if (status == IFA_OK) status = ifa_cache_memory(memory, bytes, needed, &start, &allocated, message);
+  if (status == IFA_OK)
+    status = ifa_cache_memory(memory, bytes, needed, &start, &allocated, message);
   if (status != IFA_OK) return status;
   ifa_cache_workspace *w = start;
-  *w = (ifa_cache_workspace){.bytes = needed, .threads = threads_for(threads), .kernels = isa->kernels, .allocated = allocated};
+  *w = (ifa_cache_workspace){.bytes = needed,
+                             .threads = threads_for(threads),
+                             .kernels = isa->kernels,
+                             .allocated = allocated};
   *created = w;
   return ifa_succeed(message);
 }
@@ -115,46 +143,74 @@ static float largest_k_scale(const ifa_cache *cache, const uint32_t *table, int6
   float largest = 0.0f;
   int64_t whole = length / cache->config.block_tokens, rest = length % cache->config.block_tokens;
   for (int64_t i = 0; i < whole; i++) largest = fmaxf(largest, cache->largest_k_scale[table[i]]);
-  return rest ? fmaxf(largest, ifa_cache_largest_k_scale(cache, table[whole], (int32_t)rest)) : largest;
+  return rest ? fmaxf(largest, ifa_cache_largest_k_scale(cache, table[whole], (int32_t)rest))
+              : largest;
 }
 
 /* Q of floats: quantized per token, one byte an element, dense [q_heads][nq][head_dim]. */
-static ifa_status quantize_q(const ifa_problem *p, const ifa_cache_query *query, ifa_strides strides, int8_t *q, float *q_scale, ifa_message *message) {
+static ifa_status quantize_q(const ifa_problem *p, const ifa_cache_query *query,
+                             ifa_strides strides, int8_t *q, float *q_scale, ifa_message *message) {
   float x[IFA_MAX_HEAD_DIM];
-  if (strides.batch == 0 && strides.head == 0 && strides.token == 0) strides = ifa_strides_bhnd(query->q_type, p->q_heads, p->nq, p->head_dim);
-  if (ifa_check_strides("q_stride", query->q_type, strides, 1, p->q_heads, p->nq, p->head_dim, 0, message) != IFA_OK) return IFA_BAD_PROBLEM;
+  if (strides.batch == 0 && strides.head == 0 && strides.token == 0)
+    strides = ifa_strides_bhnd(query->q_type, p->q_heads, p->nq, p->head_dim);
+  if (ifa_check_strides("q_stride", query->q_type, strides, 1, p->q_heads, p->nq, p->head_dim, 0,
+                        message) != IFA_OK)
+    return IFA_BAD_PROBLEM;
   for (int64_t h = 0; h < p->q_heads; h++)
     for (int64_t i = 0; i < p->nq; i++) {
-      uint32_t largest = ifa_cache_widen(query->q_type, query->q, ifa_offset(strides, 0, h, i), p->head_dim, x);
+      uint32_t largest =
+          ifa_cache_widen(query->q_type, query->q, ifa_offset(strides, 0, h, i), p->head_dim, x);
       if (largest > IFA_CACHE_LARGEST)
-        return ifa_fail(message, IFA_BAD_DATA, "q[%" PRId64 "][%" PRId64 "]: elements must be finite and at most 2^99", h, i);
-      q_scale[h * p->nq + i] = ifa_cache_quantize(x, p->head_dim, largest, p->q_type, q + (h * p->nq + i) * p->head_dim);
+        return ifa_fail(message, IFA_BAD_DATA,
+                        "q[%" PRId64 "][%" PRId64 "]: elements must be finite and at most 2^99", h,
+                        i);
+      q_scale[h * p->nq + i] =
+          ifa_cache_quantize(x, p->head_dim, largest, p->q_type, q + (h * p->nq + i) * p->head_dim);
     }
   return IFA_OK;
 }
 
-static ifa_status check_query(const ifa_problem *p, const ifa_cache_query *query, ifa_message *message) {
+static ifa_status check_query(const ifa_problem *p, const ifa_cache_query *query,
+                              ifa_message *message) {
   int floats = query->q_type == IFA_F32 || query->q_type == IFA_F16 || query->q_type == IFA_BF16;
   if (!floats && query->q_type != p->q_type)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "q_type is %s; it must be the problem's, %s, or f32, f16 or bf16", ifa_type_name(query->q_type), ifa_type_name(p->q_type));
-  if (floats && p->q_scale != IFA_SCALE_TOKEN) return ifa_fail(message, IFA_BAD_ARGUMENT, "q_type is %s, but problem.q_scale is not token", ifa_type_name(query->q_type));
-  if (floats && query->q_scale) return ifa_fail(message, IFA_BAD_ARGUMENT, "q_type is %s and q_scale is given", ifa_type_name(query->q_type));
-  if (!query->q || !query->o) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", query->q ? "o" : "q");
+    return ifa_fail(message, IFA_BAD_ARGUMENT,
+                    "q_type is %s; it must be the problem's, %s, or f32, f16 or bf16",
+                    ifa_type_name(query->q_type), ifa_type_name(p->q_type));
+  if (floats && p->q_scale != IFA_SCALE_TOKEN)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "q_type is %s, but problem.q_scale is not token",
+                    ifa_type_name(query->q_type));
+  if (floats && query->q_scale)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "q_type is %s and q_scale is given",
+                    ifa_type_name(query->q_type));
+  if (!query->q || !query->o)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", query->q ? "o" : "q");
   if (!floats && !query->q_scale) return ifa_fail(message, IFA_BAD_ARGUMENT, "q_scale is NULL");
-  if (!query->lse != !p->lse) return ifa_fail(message, IFA_BAD_ARGUMENT, "lse is %s but problem.lse is %d", query->lse ? "given" : "NULL", (int)p->lse);
+  if (!query->lse != !p->lse)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "lse is %s but problem.lse is %d",
+                    query->lse ? "given" : "NULL", (int)p->lse);
   return IFA_OK;
 }
 
-/* One query that has been looked up: everything about it that can be refused, and Q as the kernels take it. */
-static ifa_status prepare(const ifa_cache *cache, const ifa_problem *problem, const ifa_cache_query *query, const uint32_t *table, int64_t length, int8_t *q,
-                          float *q_scale, ifa_cpu_query *to, ifa_message *message) {
+/* One query that has been looked up: everything about it that can be refused, and Q as the kernels
+ * take it. */
+static ifa_status prepare(const ifa_cache *cache, const ifa_problem *problem,
+                          const ifa_cache_query *query, const uint32_t *table, int64_t length,
+                          int8_t *q, float *q_scale, ifa_cpu_query *to, ifa_message *message) {
   ifa_problem p;
   float largest = 0.0f;
   ifa_status status = pose(cache, problem, query->nq, length, query, &p, message);
   if (status == IFA_OK) status = check_query(&p, query, message);
   if (status != IFA_OK) return status;
-  *to = (ifa_cpu_query){.q = query->q, .q_scale = query->q_scale, .q_type = p.q_type, .q_stride = p.q_stride, .o = query->o,
-                        .o_stride = p.o_stride, .lse = query->lse, .nq = query->nq, .nk = length};
+  *to = (ifa_cpu_query){.q = query->q,
+                        .q_scale = query->q_scale,
+                        .q_type = p.q_type,
+                        .q_stride = p.q_stride,
+                        .o = query->o,
+                        .o_stride = p.o_stride,
+                        .lse = query->lse,
+                        .nq = query->nq,
+                        .nk = length};
   if (query->q_type != p.q_type) { /* one byte an element, whatever the grid */
     status = quantize_q(&p, query, problem->q_stride, q, q_scale, message);
     to->q = q;
@@ -163,8 +219,10 @@ static ifa_status prepare(const ifa_cache *cache, const ifa_problem *problem, co
     to->q_stride = ifa_strides_bhnd(IFA_I8, p.q_heads, p.nq, p.head_dim);
   }
   int64_t scales = ifa_scale_count(p.q_scale, 1, p.q_heads, p.nq, p.head_dim, p.q_block);
-  if (status == IFA_OK) status = ifa_check_scales("q_scale", to->q_scale, scales, &largest, message);
-  if (status == IFA_OK) status = ifa_check_octaves(&p, largest, largest_k_scale(cache, table, length), message);
+  if (status == IFA_OK)
+    status = ifa_check_scales("q_scale", to->q_scale, scales, &largest, message);
+  if (status == IFA_OK)
+    status = ifa_check_octaves(&p, largest, largest_k_scale(cache, table, length), message);
   return status;
 }
 
@@ -175,23 +233,31 @@ typedef struct tiles {
 
 static const uint8_t *tile_at(const void *context, int64_t query, int64_t kv_head, int64_t t) {
   const tiles *c = context;
-  return ifa_cache_tile(c->cache, c->tables[query][t / c->cache->tiles], kv_head, t % c->cache->tiles);
+  return ifa_cache_tile(c->cache, c->tables[query][t / c->cache->tiles], kv_head,
+                        t % c->cache->tiles);
 }
 
-/* The rows of all queries; IFA_BAD_PROBLEM or IFA_BAD_ARGUMENT if they are too many for anything. */
-static ifa_status count_rows(const ifa_cache_query *queries, int64_t count, int64_t *rows, ifa_message *message) {
+/* The rows of all queries; IFA_BAD_PROBLEM or IFA_BAD_ARGUMENT if they are too many for anything.
+ */
+static ifa_status count_rows(const ifa_cache_query *queries, int64_t count, int64_t *rows,
+                             ifa_message *message) {
   *rows = 0;
   for (int64_t i = 0; i < count; i++) {
     if (queries[i].nq < 0 || queries[i].nq > IFA_MAX_TOKENS)
-      return ifa_fail(message, IFA_BAD_PROBLEM, "queries[%" PRId64 "].nq is %" PRId64 "; it must be 0 .. %d", i, queries[i].nq, IFA_MAX_TOKENS);
+      return ifa_fail(message, IFA_BAD_PROBLEM,
+                      "queries[%" PRId64 "].nq is %" PRId64 "; it must be 0 .. %d", i,
+                      queries[i].nq, IFA_MAX_TOKENS);
     *rows += queries[i].nq;
-    if (*rows > IFA_MAX_TOKENS) return ifa_fail(message, IFA_BAD_ARGUMENT, "the queries have more than %d rows", IFA_MAX_TOKENS);
+    if (*rows > IFA_MAX_TOKENS)
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "the queries have more than %d rows",
+                      IFA_MAX_TOKENS);
   }
   return IFA_OK;
 }
 
 /* Tables and lengths of the queries that have rows; *found of them. */
-static ifa_status look_up(const ifa_cache *cache, const ifa_cache_query *queries, int64_t count, const uint32_t **tables, ifa_cpu_query *to, int64_t *found,
+static ifa_status look_up(const ifa_cache *cache, const ifa_cache_query *queries, int64_t count,
+                          const uint32_t **tables, ifa_cpu_query *to, int64_t *found,
                           ifa_message *message) {
   ifa_status status = IFA_OK;
   *found = 0;
@@ -207,19 +273,28 @@ static ifa_status look_up(const ifa_cache *cache, const ifa_cache_query *queries
   return status;
 }
 
-ifa_status ifa_cache_attend(const ifa_cache *cache, const ifa_problem *problem, const ifa_cache_query *queries, int64_t count,
+ifa_status ifa_cache_attend(const ifa_cache *cache, const ifa_problem *problem,
+                            const ifa_cache_query *queries, int64_t count,
                             ifa_cache_workspace *workspace, ifa_message *message) {
   int64_t rows, found;
   ifa_problem p;
   if (!cache || !problem || !workspace)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", !cache ? "cache" : !problem ? "problem" : "workspace");
-  if (count < 0 || (count > 0 && !queries)) return ifa_fail(message, IFA_BAD_ARGUMENT, "count is %" PRId64 " and queries is %s", count, queries ? "given" : "NULL");
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL",
+                    !cache     ? "cache"
+                    : !problem ? "problem"
+                               : "workspace");
+  if (count < 0 || (count > 0 && !queries))
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "count is %" PRId64 " and queries is %s", count,
+                    queries ? "given" : "NULL");
   ifa_status status = count_rows(queries, count, &rows, message);
-  if (status == IFA_OK) status = pose(cache, problem, rows, cache->config.sequence_tokens, NULL, &p, message);
+  if (status == IFA_OK)
+    status = pose(cache, problem, rows, cache->config.sequence_tokens, NULL, &p, message);
   if (status != IFA_OK) return status;
   parts at = place(&p, rows, workspace->threads);
   if (at.end > workspace->bytes)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "the workspace has %zu bytes; %" PRId64 " rows of this problem need %zu", workspace->bytes, rows, at.end);
+    return ifa_fail(message, IFA_BAD_ARGUMENT,
+                    "the workspace has %zu bytes; %" PRId64 " rows of this problem need %zu",
+                    workspace->bytes, rows, at.end);
 
   uint8_t *base = (uint8_t *)workspace;
   ifa_cpu_query *to = (ifa_cpu_query *)(base + at.queries);
@@ -231,7 +306,8 @@ ifa_status ifa_cache_attend(const ifa_cache *cache, const ifa_problem *problem, 
   ifa_fpenv_enter(&env);
   for (int64_t i = 0, next = 0; i < count && status == IFA_OK; i++) {
     if (queries[i].nq == 0) continue;
-    status = prepare(cache, problem, &queries[i], tables[next], to[next].nk, q, q_scale, &to[next], message);
+    status = prepare(cache, problem, &queries[i], tables[next], to[next].nk, q, q_scale, &to[next],
+                     message);
     q += queries[i].nq * p.q_heads * p.head_dim;
     q_scale += queries[i].nq * p.q_heads;
     next++;
@@ -241,8 +317,15 @@ ifa_status ifa_cache_attend(const ifa_cache *cache, const ifa_problem *problem, 
     const ifa_outputs out = {0};
     const tiles context = {cache, tables};
     p.batch = found;
-    ifa_cpu_job job = {.p = &p, .in = &in, .out = &out, .queries = to, .layout = cache->layout, .tile = tile_at, .context = &context,
-                       .kernels = workspace->kernels, .threads = workspace->threads};
+    ifa_cpu_job job = {.p = &p,
+                       .in = &in,
+                       .out = &out,
+                       .queries = to,
+                       .layout = cache->layout,
+                       .tile = tile_at,
+                       .context = &context,
+                       .kernels = workspace->kernels,
+                       .threads = workspace->threads};
     ifa_cpu_attend_tiles(&job, base + at.attend);
   }
   ifa_fpenv_leave(&env);

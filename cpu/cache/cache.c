@@ -1,9 +1,11 @@
-/* cache.c - the paged key/value cache of ifa_cache.h: its memory, its blocks and sequences, and what is written into and read out of them.
- * Attention over it is in attend.c; where a token lies, in block.h.
+/* cache.c - the paged key/value cache of ifa_cache.h: its memory, its blocks and sequences, and
+ * what is written into and read out of them. Attention over it is in attend.c; where a token lies,
+ * in block.h.
  *
- * A sequence's table belongs to whoever may change the sequence; blocks' reference counts and the free lists belong to all and are
- * guarded by the lock. A block is written only while one table holds it. So a block that two tables hold is never written, and to
- * copy it needs no lock: each that goes on writing copies first and gives its reference back after. */
+ * A sequence's table belongs to whoever may change the sequence; blocks' reference counts and the
+ * free lists belong to all and are guarded by the lock. A block is written only while one table
+ * holds it. So a block that two tables hold is never written, and to copy it needs no lock: each
+ * that goes on writing copies first and gives its reference back after. */
 #include "cpu/cache/block.h"
 
 #include <inttypes.h>
@@ -22,51 +24,86 @@
 /* ---- configuration and memory ---- */
 
 ifa_cache_config ifa_cache_config_default(void) {
-  return (ifa_cache_config){.kv_heads = 1, .head_dim = 64, .k_type = IFA_I8, .v_type = IFA_I8, .kv_tile = 64, .block_tokens = 64, .blocks = 1, .sequences = 1};
+  return (ifa_cache_config){.kv_heads = 1,
+                            .head_dim = 64,
+                            .k_type = IFA_I8,
+                            .v_type = IFA_I8,
+                            .kv_tile = 64,
+                            .block_tokens = 64,
+                            .blocks = 1,
+                            .sequences = 1};
 }
 
 static ifa_status check_config(const ifa_cache_config *c, ifa_message *message) {
   ifa_status status;
   if (!c) return ifa_fail(message, IFA_BAD_ARGUMENT, "config is NULL");
-  if ((status = ifa_check_range("kv_heads", c->kv_heads, 1, 65535, message)) != IFA_OK) return status;
-  if ((status = ifa_check_range("head_dim", c->head_dim, 1, IFA_MAX_HEAD_DIM, message)) != IFA_OK) return status;
-  if ((status = ifa_check_range("k_type", (int64_t)c->k_type, IFA_I8, IFA_I4, message)) != IFA_OK) return status;
-  if ((status = ifa_check_range("v_type", (int64_t)c->v_type, IFA_I8, IFA_I4, message)) != IFA_OK) return status;
+  if ((status = ifa_check_range("kv_heads", c->kv_heads, 1, 65535, message)) != IFA_OK)
+    return status;
+  if ((status = ifa_check_range("head_dim", c->head_dim, 1, IFA_MAX_HEAD_DIM, message)) != IFA_OK)
+    return status;
+  if ((status = ifa_check_range("k_type", (int64_t)c->k_type, IFA_I8, IFA_I4, message)) != IFA_OK)
+    return status;
+  if ((status = ifa_check_range("v_type", (int64_t)c->v_type, IFA_I8, IFA_I4, message)) != IFA_OK)
+    return status;
   if (c->kv_tile != 32 && c->kv_tile != 64 && c->kv_tile != 128 && c->kv_tile != 256)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "kv_tile is %d; it must be 32, 64, 128 or 256", (int)c->kv_tile);
-  if (c->block_tokens < 1 || c->block_tokens > IFA_MAX_KV_SPLIT || c->block_tokens % c->kv_tile != 0)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "block_tokens is %d; it must be a multiple of kv_tile (%d), at most %d", (int)c->block_tokens,
-                    (int)c->kv_tile, IFA_MAX_KV_SPLIT);
-  if ((status = ifa_check_range("blocks", c->blocks, 1, INT32_MAX, message)) != IFA_OK) return status;
-  if ((status = ifa_check_range("sequences", c->sequences, 1, 1 << 20, message)) != IFA_OK) return status;
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "kv_tile is %d; it must be 32, 64, 128 or 256",
+                    (int)c->kv_tile);
+  if (c->block_tokens < 1 || c->block_tokens > IFA_MAX_KV_SPLIT ||
+      c->block_tokens % c->kv_tile != 0)
+    return ifa_fail(message, IFA_BAD_ARGUMENT,
+                    "block_tokens is %d; it must be a multiple of kv_tile (%d), at most %d",
+                    (int)c->block_tokens, (int)c->kv_tile, IFA_MAX_KV_SPLIT);
+  if ((status = ifa_check_range("blocks", c->blocks, 1, INT32_MAX, message)) != IFA_OK)
+    return status;
+  if ((status = ifa_check_range("sequences", c->sequences, 1, 1 << 20, message)) != IFA_OK)
+    return status;
   return ifa_check_range("sequence_tokens", c->sequence_tokens, 0, IFA_MAX_TOKENS, message);
 }
 
 static ifa_cpu_layout layout_of(const ifa_cache_config *c) {
-  return ifa_cpu_layout_of(c->kv_tile, c->head_dim, c->k_type == IFA_I4 ? 4 : 8, c->v_type == IFA_I4 ? 4 : 8);
+  return ifa_cpu_layout_of(c->kv_tile, c->head_dim, c->k_type == IFA_I4 ? 4 : 8,
+                           c->v_type == IFA_I4 ? 4 : 8);
 }
 
-static size_t block_bytes_of(const ifa_cache_config *c) { /* at most 2^9 * 2^16 * 2^16: no overflow */
+static size_t block_bytes_of(const ifa_cache_config *c) {
+  /* at most 2^9 * 2^16 * 2^16: no overflow */
   ifa_cpu_layout l = layout_of(c);
   return (size_t)l.bytes * (size_t)(c->block_tokens / c->kv_tile) * (size_t)c->kv_heads;
 }
 
 static int64_t longest_sequence(const ifa_cache_config *c) {
-  return c->sequence_tokens ? c->sequence_tokens : ifa_min64(c->blocks * c->block_tokens, IFA_MAX_TOKENS);
+  return c->sequence_tokens ? c->sequence_tokens
+                            : ifa_min64(c->blocks * c->block_tokens, IFA_MAX_TOKENS);
 }
 
 /* The parts of the one piece of memory, in this order. */
-enum { AT_CACHE, AT_SLOTS, AT_FREE_SLOTS, AT_TABLES, AT_REFERENCES, AT_FREE_BLOCKS, AT_SEEN, AT_LARGEST, AT_DATA, AT_END, PARTS };
+enum {
+  AT_CACHE,
+  AT_SLOTS,
+  AT_FREE_SLOTS,
+  AT_TABLES,
+  AT_REFERENCES,
+  AT_FREE_BLOCKS,
+  AT_SEEN,
+  AT_LARGEST,
+  AT_DATA,
+  AT_END,
+  PARTS
+};
 
 /* Offsets of the parts; 0 if the sum does not fit a size_t. */
 static int place_parts(const ifa_cache_config *c, size_t at[PARTS]) {
-  size_t table = (size_t)ifa_ceil_div(longest_sequence(c), c->block_tokens), sequences = (size_t)c->sequences, blocks = (size_t)c->blocks;
-  const size_t counts[AT_END] = {1, sequences, sequences, sequences, blocks, blocks, blocks, blocks, blocks};
-  const size_t each[AT_END] = {sizeof(ifa_cache), sizeof(ifa_cache_slot), 4, 4 * table, 4, 4, 4, sizeof(float), block_bytes_of(c)};
+  size_t table = (size_t)ifa_ceil_div(longest_sequence(c), c->block_tokens),
+         sequences = (size_t)c->sequences, blocks = (size_t)c->blocks;
+  const size_t counts[AT_END] = {1,      sequences, sequences, sequences, blocks,
+                                 blocks, blocks,    blocks,    blocks};
+  const size_t each[AT_END] = {sizeof(ifa_cache), sizeof(ifa_cache_slot), 4, 4 * table, 4, 4, 4,
+                               sizeof(float),     block_bytes_of(c)};
   at[AT_CACHE] = 0;
   for (int i = 0; i < AT_END; i++) {
     if (each[i] && counts[i] > (SIZE_MAX / 2 - at[i]) / each[i]) return 0;
-    at[i + 1] = (at[i] + counts[i] * each[i] + IFA_CACHE_ALIGNMENT - 1) / IFA_CACHE_ALIGNMENT * IFA_CACHE_ALIGNMENT;
+    at[i + 1] = (at[i] + counts[i] * each[i] + IFA_CACHE_ALIGNMENT - 1) / IFA_CACHE_ALIGNMENT *
+                IFA_CACHE_ALIGNMENT;
   }
   return 1;
 }
@@ -75,8 +112,10 @@ static ifa_status place(const ifa_cache_config *config, size_t at[PARTS], ifa_me
   ifa_status status = check_config(config, message);
   if (status != IFA_OK) return status;
   if (!place_parts(config, at))
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "blocks is %" PRId64 ": %" PRId64 " bytes each are more than an address reaches", config->blocks,
-                    (int64_t)block_bytes_of(config));
+    return ifa_fail(message, IFA_BAD_ARGUMENT,
+                    "blocks is %" PRId64 ": %" PRId64
+                    " bytes each are more than an address reaches",
+                    config->blocks, (int64_t)block_bytes_of(config));
   return IFA_OK;
 }
 
@@ -94,15 +133,21 @@ int64_t ifa_cache_bytes_per_token(const ifa_cache_config *config) {
   return (int64_t)block_bytes_of(config) / config->block_tokens;
 }
 
-ifa_status ifa_cache_memory(void *memory, size_t given, size_t needed, void **start, void **allocated, ifa_message *message) {
+ifa_status ifa_cache_memory(void *memory, size_t given, size_t needed, void **start,
+                            void **allocated, ifa_message *message) {
   *allocated = NULL;
   *start = memory;
   if (memory) {
-    if ((uintptr_t)memory % IFA_CACHE_ALIGNMENT != 0) return ifa_fail(message, IFA_BAD_ARGUMENT, "memory is not aligned to %d bytes", IFA_CACHE_ALIGNMENT);
-    if (given < needed) return ifa_fail(message, IFA_BAD_ARGUMENT, "memory has %zu bytes; %zu are needed", given, needed);
+    if ((uintptr_t)memory % IFA_CACHE_ALIGNMENT != 0)
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "memory is not aligned to %d bytes",
+                      IFA_CACHE_ALIGNMENT);
+    if (given < needed)
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "memory has %zu bytes; %zu are needed", given,
+                      needed);
     return IFA_OK;
   }
-  /* A table leads all over the memory: with pages of 4 KiB each tile misses the TLB several times. */
+  /* A table leads all over the memory: with pages of 4 KiB each tile misses the TLB several times.
+   */
   size_t huge = (size_t)2 << 20, alignment = needed >= 4 * huge ? huge : IFA_CACHE_ALIGNMENT;
   needed = (needed + alignment - 1) / alignment * alignment;
   *start = *allocated = aligned_alloc(alignment, needed);
@@ -113,13 +158,15 @@ ifa_status ifa_cache_memory(void *memory, size_t given, size_t needed, void **st
   return IFA_OK;
 }
 
-ifa_status ifa_cache_create(const ifa_cache_config *config, void *memory, size_t bytes, ifa_cache **created, ifa_message *message) {
+ifa_status ifa_cache_create(const ifa_cache_config *config, void *memory, size_t bytes,
+                            ifa_cache **created, ifa_message *message) {
   size_t at[PARTS];
   void *start, *allocated;
   if (!created) return ifa_fail(message, IFA_BAD_ARGUMENT, "cache is NULL");
   *created = NULL;
   ifa_status status = place(config, at, message);
-  if (status == IFA_OK) status = ifa_cache_memory(memory, bytes, at[AT_END], &start, &allocated, message);
+  if (status == IFA_OK)
+    status = ifa_cache_memory(memory, bytes, at[AT_END], &start, &allocated, message);
   if (status != IFA_OK) return status;
 
   uint8_t *base = start;
@@ -146,7 +193,8 @@ ifa_status ifa_cache_create(const ifa_cache_config *config, void *memory, size_t
     cache->slots[i].generation = 1;
     cache->free_slots[i] = (uint32_t)(config->sequences - 1 - i); /* number 0 is given out first */
   }
-  for (int64_t i = 0; i < config->blocks; i++) cache->free_blocks[i] = (uint32_t)(config->blocks - 1 - i);
+  for (int64_t i = 0; i < config->blocks; i++)
+    cache->free_blocks[i] = (uint32_t)(config->blocks - 1 - i);
   if (pthread_mutex_init(&cache->lock, NULL) != 0) {
     free(allocated);
     return ifa_fail(message, IFA_OUT_OF_MEMORY, "no resources for a lock");
@@ -173,44 +221,56 @@ static void give_block_back(ifa_cache *cache, uint32_t block) {
   if (--cache->references[block] == 0) cache->free_blocks[cache->free_block_count++] = block;
 }
 
-ifa_status ifa_cache_look_up(const ifa_cache *cache, ifa_sequence sequence, int64_t *found, ifa_message *message) {
+ifa_status ifa_cache_look_up(const ifa_cache *cache, ifa_sequence sequence, int64_t *found,
+                             ifa_message *message) {
   int64_t slot = (int64_t)(sequence & 0xffffffffu); /* a handle: the generation above the place */
-  if (slot >= cache->config.sequences || !cache->slots[slot].live || cache->slots[slot].generation != sequence >> 32)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "there is no sequence %#" PRIx64 " (never given out, or removed)", sequence);
+  if (slot >= cache->config.sequences || !cache->slots[slot].live ||
+      cache->slots[slot].generation != sequence >> 32)
+    return ifa_fail(message, IFA_BAD_ARGUMENT,
+                    "there is no sequence %#" PRIx64 " (never given out, or removed)", sequence);
   int64_t length = cache->slots[slot].length;
   if (length < 0 || length > cache->config.sequence_tokens)
-    return ifa_fail(message, IFA_BAD_DATA, "sequence %#" PRIx64 ": a length of %" PRId64, sequence, length);
+    return ifa_fail(message, IFA_BAD_DATA, "sequence %#" PRIx64 ": a length of %" PRId64, sequence,
+                    length);
   const uint32_t *table = ifa_cache_table(cache, slot);
   for (int64_t i = 0; i < ifa_cache_blocks_of(cache, length); i++)
     if (table[i] >= cache->config.blocks || cache->references[table[i]] == 0)
-      return ifa_fail(message, IFA_BAD_DATA, "sequence %#" PRIx64 ": block table entry %" PRId64 " is %" PRIu32 ", which is %s", sequence, i, table[i],
-                      table[i] >= cache->config.blocks ? "no block" : "a free block");
+      return ifa_fail(
+          message, IFA_BAD_DATA,
+          "sequence %#" PRIx64 ": block table entry %" PRId64 " is %" PRIu32 ", which is %s",
+          sequence, i, table[i], table[i] >= cache->config.blocks ? "no block" : "a free block");
   *found = slot;
   return IFA_OK;
 }
 
 /* A place for a sequence of `length` tokens whose table is still to be written. */
 static ifa_status take_slot(ifa_cache *cache, int64_t length, int64_t *slot, ifa_message *message) {
-  if (cache->free_slot_count == 0) return ifa_fail(message, IFA_FULL, "all %" PRId64 " sequences are in use", cache->config.sequences);
+  if (cache->free_slot_count == 0)
+    return ifa_fail(message, IFA_FULL, "all %" PRId64 " sequences are in use",
+                    cache->config.sequences);
   *slot = cache->free_slots[--cache->free_slot_count];
   cache->slots[*slot].live = 1;
   cache->slots[*slot].length = length;
   return IFA_OK;
 }
 
-static ifa_sequence handle_of(const ifa_cache *cache, int64_t slot) { return (uint64_t)cache->slots[slot].generation << 32 | (uint64_t)slot; }
+static ifa_sequence handle_of(const ifa_cache *cache, int64_t slot) {
+  return (uint64_t)cache->slots[slot].generation << 32 | (uint64_t)slot;
+}
 
 /* Gives the blocks behind the first `length` tokens back. */
 static void shorten(ifa_cache *cache, int64_t slot, int64_t length) {
   const uint32_t *table = ifa_cache_table(cache, slot);
   int64_t keep = ifa_cache_blocks_of(cache, length);
-  for (int64_t i = ifa_cache_blocks_of(cache, cache->slots[slot].length) - 1; i >= keep; i--) give_block_back(cache, table[i]);
+  for (int64_t i = ifa_cache_blocks_of(cache, cache->slots[slot].length) - 1; i >= keep; i--)
+    give_block_back(cache, table[i]);
   cache->slots[slot].length = length;
 }
 
 ifa_status ifa_cache_add(ifa_cache *cache, ifa_sequence *sequence, ifa_message *message) {
   int64_t slot = 0;
-  if (!cache || !sequence) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", cache ? "sequence" : "cache");
+  if (!cache || !sequence)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", cache ? "sequence" : "cache");
   *sequence = 0;
   ifa_cache_lock(cache);
   ifa_status status = take_slot(cache, 0, &slot, message);
@@ -219,9 +279,11 @@ ifa_status ifa_cache_add(ifa_cache *cache, ifa_sequence *sequence, ifa_message *
   return status == IFA_OK ? ifa_succeed(message) : status;
 }
 
-ifa_status ifa_cache_fork(ifa_cache *cache, ifa_sequence parent, ifa_sequence *child, ifa_message *message) {
+ifa_status ifa_cache_fork(ifa_cache *cache, ifa_sequence parent, ifa_sequence *child,
+                          ifa_message *message) {
   int64_t from = 0, to = 0;
-  if (!cache || !child) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", cache ? "child" : "cache");
+  if (!cache || !child)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", cache ? "child" : "cache");
   *child = 0;
   ifa_cache_lock(cache);
   ifa_status status = ifa_cache_look_up(cache, parent, &from, message);
@@ -239,12 +301,14 @@ ifa_status ifa_cache_fork(ifa_cache *cache, ifa_sequence parent, ifa_sequence *c
   return status == IFA_OK ? ifa_succeed(message) : status;
 }
 
-ifa_status ifa_cache_truncate(ifa_cache *cache, ifa_sequence sequence, int64_t length, ifa_message *message) {
+ifa_status ifa_cache_truncate(ifa_cache *cache, ifa_sequence sequence, int64_t length,
+                              ifa_message *message) {
   int64_t slot = 0;
   if (!cache) return ifa_fail(message, IFA_BAD_ARGUMENT, "cache is NULL");
   ifa_cache_lock(cache);
   ifa_status status = ifa_cache_look_up(cache, sequence, &slot, message);
-  if (status == IFA_OK) status = ifa_check_range("length", length, 0, cache->slots[slot].length, message);
+  if (status == IFA_OK)
+    status = ifa_check_range("length", length, 0, cache->slots[slot].length, message);
   if (status == IFA_OK) shorten(cache, slot, length);
   ifa_cache_unlock(cache);
   return status == IFA_OK ? ifa_succeed(message) : status;
@@ -266,9 +330,11 @@ ifa_status ifa_cache_remove(ifa_cache *cache, ifa_sequence sequence, ifa_message
   return status == IFA_OK ? ifa_succeed(message) : status;
 }
 
-ifa_status ifa_cache_length(const ifa_cache *cache, ifa_sequence sequence, int64_t *length, ifa_message *message) {
+ifa_status ifa_cache_length(const ifa_cache *cache, ifa_sequence sequence, int64_t *length,
+                            ifa_message *message) {
   int64_t slot = 0;
-  if (!cache || !length) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", cache ? "length" : "cache");
+  if (!cache || !length)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", cache ? "length" : "cache");
   ifa_cache_lock(cache);
   ifa_status status = ifa_cache_look_up(cache, sequence, &slot, message);
   if (status == IFA_OK) *length = cache->slots[slot].length;
@@ -282,28 +348,37 @@ ifa_cache_usage ifa_cache_usage_of(const ifa_cache *cache) {
   ifa_cache_lock(cache);
   usage.free_blocks = cache->free_block_count;
   usage.free_sequences = cache->free_slot_count;
-  for (int64_t i = 0; i < cache->config.blocks; i++) usage.shared_blocks += cache->references[i] > 1;
+  for (int64_t i = 0; i < cache->config.blocks; i++)
+    usage.shared_blocks += cache->references[i] > 1;
   ifa_cache_unlock(cache);
   return usage;
 }
 
 static ifa_status check_free_lists(const ifa_cache *cache, ifa_message *message) {
   const ifa_cache_config *c = &cache->config;
-  if (cache->free_block_count < 0 || cache->free_block_count > c->blocks || cache->free_slot_count < 0 || cache->free_slot_count > c->sequences)
-    return ifa_fail(message, IFA_BAD_DATA, "%" PRId64 " free blocks of %" PRId64 ", %" PRId64 " free sequences of %" PRId64, cache->free_block_count,
-                    c->blocks, cache->free_slot_count, c->sequences);
+  if (cache->free_block_count < 0 || cache->free_block_count > c->blocks ||
+      cache->free_slot_count < 0 || cache->free_slot_count > c->sequences)
+    return ifa_fail(message, IFA_BAD_DATA,
+                    "%" PRId64 " free blocks of %" PRId64 ", %" PRId64
+                    " free sequences of %" PRId64,
+                    cache->free_block_count, c->blocks, cache->free_slot_count, c->sequences);
   for (int64_t i = 0; i < cache->free_block_count; i++) {
     uint32_t block = cache->free_blocks[i];
     if (block >= c->blocks || cache->references[block] != 0 || cache->seen[block]++ != 0)
-      return ifa_fail(message, IFA_BAD_DATA, "free block %" PRId64 " is %" PRIu32 ", in use or listed twice", i, block);
+      return ifa_fail(message, IFA_BAD_DATA,
+                      "free block %" PRId64 " is %" PRIu32 ", in use or listed twice", i, block);
   }
   int64_t live = 0;
   for (int64_t i = 0; i < c->sequences; i++) live += cache->slots[i].live;
   if (live + cache->free_slot_count != c->sequences)
-    return ifa_fail(message, IFA_BAD_DATA, "%" PRId64 " sequences live and %" PRId64 " are free, of %" PRId64, live, cache->free_slot_count, c->sequences);
+    return ifa_fail(message, IFA_BAD_DATA,
+                    "%" PRId64 " sequences live and %" PRId64 " are free, of %" PRId64, live,
+                    cache->free_slot_count, c->sequences);
   for (int64_t i = 0; i < cache->free_slot_count; i++)
     if (cache->free_slots[i] >= c->sequences || cache->slots[cache->free_slots[i]].live)
-      return ifa_fail(message, IFA_BAD_DATA, "free sequence %" PRId64 " is %" PRIu32 ", which lives", i, cache->free_slots[i]);
+      return ifa_fail(message, IFA_BAD_DATA,
+                      "free sequence %" PRId64 " is %" PRIu32 ", which lives", i,
+                      cache->free_slots[i]);
   return IFA_OK;
 }
 
@@ -313,12 +388,16 @@ static ifa_status check_tables(const ifa_cache *cache, ifa_message *message) {
     if (!cache->slots[slot].live) continue;
     ifa_status status = ifa_cache_look_up(cache, handle_of(cache, slot), &found, message);
     if (status != IFA_OK) return IFA_BAD_DATA;
-    for (int64_t i = 0; i < ifa_cache_blocks_of(cache, cache->slots[slot].length); i++) cache->seen[ifa_cache_table(cache, slot)[i]]++;
+    for (int64_t i = 0; i < ifa_cache_blocks_of(cache, cache->slots[slot].length); i++)
+      cache->seen[ifa_cache_table(cache, slot)[i]]++;
   }
   for (int64_t block = 0; block < cache->config.blocks; block++)
-    if (cache->references[block] != 0 ? cache->seen[block] != cache->references[block] : cache->seen[block] != 1)
-      return ifa_fail(message, IFA_BAD_DATA, "block %" PRId64 " counts %" PRIu32 " references; %" PRIu32 " tables or free lists hold it", block,
-                      cache->references[block], cache->seen[block]);
+    if (cache->references[block] != 0 ? cache->seen[block] != cache->references[block]
+                                      : cache->seen[block] != 1)
+      return ifa_fail(message, IFA_BAD_DATA,
+                      "block %" PRId64 " counts %" PRIu32 " references; %" PRIu32
+                      " tables or free lists hold it",
+                      block, cache->references[block], cache->seen[block]);
   return IFA_OK;
 }
 
@@ -354,7 +433,8 @@ uint32_t ifa_cache_widen(ifa_type type, const void *from, int64_t index, int32_t
     return largest << 16;
   }
   if (largest >= 0x7c00u) return 0x7f800000u; /* an infinity or a NaN */
-  for (int32_t d = 0; d < dim; d++) /* binary16's fields under binary32's bias, also for subnormals: exact */
+  /* binary16's fields under binary32's bias, also for subnormals: exact */
+  for (int32_t d = 0; d < dim; d++)
     x[d] = ifa_f32_of_bits((half[d] & 0x7fffu) << 13 | (half[d] & 0x8000u) << 16) * 0x1p112f;
   return ifa_bits_of_f32(ifa_f16_to_f32((uint16_t)largest));
 }
@@ -362,8 +442,10 @@ uint32_t ifa_cache_widen(ifa_type type, const void *from, int64_t index, int32_t
 float ifa_cache_quantize(const float *x, int32_t dim, uint32_t largest, ifa_type type, int8_t *q) {
   const int32_t most = type == IFA_I4 ? 7 : 127;
   float inverse, scale = ifa_group_scale(ifa_f32_of_bits(largest), (float)most, &inverse);
-  for (int32_t d = 0; d < dim; d++) { /* |x * inverse| < 128: adding 1.5 * 2^23 rounds to an integer, and leaves it in the low bits */
-    int32_t grid = (int32_t)(ifa_bits_of_f32(ifa_add(ifa_mul(x[d], inverse), 0x1.8p23f)) - 0x4b400000u);
+  for (int32_t d = 0; d < dim; d++) {
+    /* |x * inverse| < 128: adding 1.5 * 2^23 rounds to an integer, and leaves it in the low bits */
+    int32_t grid =
+        (int32_t)(ifa_bits_of_f32(ifa_add(ifa_mul(x[d], inverse), 0x1.8p23f)) - 0x4b400000u);
     grid = grid > most ? most : grid;
     q[d] = (int8_t)(grid < -most ? -most : grid);
   }
@@ -372,8 +454,10 @@ float ifa_cache_quantize(const float *x, int32_t dim, uint32_t largest, ifa_type
 
 /* ---- writing tokens ---- */
 
-/* A row of 64 bytes holds 4 channels of 16 keys: this key's are 4 neighbours. INT4: two such rows are folded into one. */
-static void put_k(const ifa_cpu_layout *l, uint8_t *tile, int32_t key, const int8_t *q, float scale) {
+/* A row of 64 bytes holds 4 channels of 16 keys: this key's are 4 neighbours. INT4: two such rows
+ * are folded into one. */
+static void put_k(const ifa_cpu_layout *l, uint8_t *tile, int32_t key, const int8_t *q,
+                  float scale) {
   int32_t sum = 0, shift;
   for (int32_t d = 0; d < l->dim; d++) sum += q[d];
   uint8_t *to = tile + ifa_cpu_k_at(l, key, 0, &shift);
@@ -381,20 +465,24 @@ static void put_k(const ifa_cpu_layout *l, uint8_t *tile, int32_t key, const int
     for (int32_t d = 0; d < l->dim; d += 4) memcpy(to + 16 * d, q + d, 4);
   } else {
     for (int32_t d = 0; d < l->dim; d += 8)
-      for (int32_t i = 0; i < 4; i++) to[8 * d + i] = (uint8_t)((q[d + i] & 15) | (q[d + i + 4] & 15) << 4);
+      for (int32_t i = 0; i < 4; i++)
+        to[8 * d + i] = (uint8_t)((q[d + i] & 15) | (q[d + i + 4] & 15) << 4);
   }
   ifa_cpu_k_scale(l, tile)[key] = scale;
   ifa_cpu_k_bias(l, tile)[key] = -128 * sum;
 }
 
-/* A row of 64 bytes holds 4 keys of 16 channels. INT4: the key's nibble of each byte, the other being another key's. */
-static void put_v(const ifa_cpu_layout *l, uint8_t *tile, int32_t key, const int8_t *q, float scale) {
+/* A row of 64 bytes holds 4 keys of 16 channels. INT4: the key's nibble of each byte, the other
+ * being another key's. */
+static void put_v(const ifa_cpu_layout *l, uint8_t *tile, int32_t key, const int8_t *q,
+                  float scale) {
   int32_t shift;
   uint8_t *to = tile + ifa_cpu_v_at(l, key, 0, &shift);
   if (l->v_bits == 8) {
     for (int32_t d = 0; d < l->dim; d++) to[4 * d] = (uint8_t)q[d];
   } else {
-    for (int32_t d = 0; d < l->dim; d++) to[4 * d] = (uint8_t)((to[4 * d] & (0xf0 >> shift)) | (q[d] & 15) << shift);
+    for (int32_t d = 0; d < l->dim; d++)
+      to[4 * d] = (uint8_t)((to[4 * d] & (0xf0 >> shift)) | (q[d] & 15) << shift);
   }
   ifa_cpu_v_scale(l, tile)[key] = scale;
 }
@@ -403,16 +491,19 @@ static void put_v(const ifa_cpu_layout *l, uint8_t *tile, int32_t key, const int
 static ifa_status check_tokens(const ifa_cache *cache, ifa_cache_tokens *t, ifa_message *message) {
   int64_t heads = cache->config.kv_heads, dim = cache->config.head_dim;
   if (t->type != IFA_F32 && t->type != IFA_F16 && t->type != IFA_BF16)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "type is %d; it must be f32, f16 or bf16", (int)t->type);
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "type is %d; it must be f32, f16 or bf16",
+                    (int)t->type);
   ifa_status status = ifa_check_range("count", t->count, 0, IFA_MAX_TOKENS, message);
   if (status != IFA_OK) return status;
-  ifa_strides k = {0, t->k_head_stride, t->k_token_stride}, v = {0, t->v_head_stride, t->v_token_stride};
+  ifa_strides k = {0, t->k_head_stride, t->k_token_stride},
+              v = {0, t->v_head_stride, t->v_token_stride};
   if (k.head == 0 && k.token == 0) k = ifa_strides_bhnd(t->type, heads, t->count, dim);
   if (v.head == 0 && v.token == 0) v = ifa_strides_bhnd(t->type, heads, t->count, dim);
   if (ifa_check_strides("k's stride", t->type, k, 1, heads, t->count, dim, 0, message) != IFA_OK ||
       ifa_check_strides("v's stride", t->type, v, 1, heads, t->count, dim, 0, message) != IFA_OK)
     return IFA_BAD_ARGUMENT;
-  if (t->count && (!t->k || !t->v)) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", t->k ? "v" : "k");
+  if (t->count && (!t->k || !t->v))
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", t->k ? "v" : "k");
   t->k_head_stride = k.head;
   t->k_token_stride = k.token;
   t->v_head_stride = v.head;
@@ -421,23 +512,28 @@ static ifa_status check_tokens(const ifa_cache *cache, ifa_cache_tokens *t, ifa_
 }
 
 /* Every element is finite and at most 2^99. */
-static ifa_status check_elements(const ifa_cache *cache, const char *name, ifa_type type, const void *from, int64_t count, int64_t head_stride,
+static ifa_status check_elements(const ifa_cache *cache, const char *name, ifa_type type,
+                                 const void *from, int64_t count, int64_t head_stride,
                                  int64_t token_stride, ifa_message *message) {
   float x[IFA_MAX_HEAD_DIM];
   for (int64_t h = 0; h < cache->config.kv_heads; h++)
     for (int64_t t = 0; t < count; t++) {
       int64_t index = h * head_stride + t * token_stride;
-      if (ifa_cache_widen(type, from, index, cache->config.head_dim, x) <= IFA_CACHE_LARGEST) continue;
+      if (ifa_cache_widen(type, from, index, cache->config.head_dim, x) <= IFA_CACHE_LARGEST)
+        continue;
       int32_t d = 0;
       while (fabsf(ifa_float_get(type, from, index + d)) <= 0x1p99f) d++;
-      return ifa_fail(message, IFA_BAD_DATA, "%s[%" PRId64 "][%" PRId64 "][%" PRId32 "] is %g; elements must be finite and at most 2^99", name, h, t, d,
-                      (double)ifa_float_get(type, from, index + d));
+      return ifa_fail(message, IFA_BAD_DATA,
+                      "%s[%" PRId64 "][%" PRId64 "][%" PRId32
+                      "] is %g; elements must be finite and at most 2^99",
+                      name, h, t, d, (double)ifa_float_get(type, from, index + d));
     }
   return IFA_OK;
 }
 
 /* One head's tokens into the sequence's blocks, from token `first` on. */
-static void write_head(const ifa_cache *cache, const uint32_t *table, int64_t first, const ifa_cache_tokens *t, int64_t head) {
+static void write_head(const ifa_cache *cache, const uint32_t *table, int64_t first,
+                       const ifa_cache_tokens *t, int64_t head) {
   const ifa_cache_config *c = &cache->config;
   const ifa_cpu_layout *l = &cache->layout;
   float x[IFA_MAX_HEAD_DIM];
@@ -445,15 +541,18 @@ static void write_head(const ifa_cache *cache, const uint32_t *table, int64_t fi
   for (int64_t i = 0; i < t->count; i++) {
     int64_t in_block = (first + i) % c->block_tokens;
     int32_t key = (int32_t)(in_block % c->kv_tile);
-    uint8_t *tile = ifa_cache_tile(cache, table[(first + i) / c->block_tokens], head, in_block / c->kv_tile);
+    uint8_t *tile =
+        ifa_cache_tile(cache, table[(first + i) / c->block_tokens], head, in_block / c->kv_tile);
     if (key == 0) { /* nothing in a tile is ever unset, live or not */
       memset(tile, 0, (size_t)l->bytes);
       ifa_cpu_head(l, tile)->k_factor = 1.0f;
     }
-    uint32_t largest = ifa_cache_widen(t->type, t->k, head * t->k_head_stride + i * t->k_token_stride, c->head_dim, x);
+    uint32_t largest = ifa_cache_widen(
+        t->type, t->k, head * t->k_head_stride + i * t->k_token_stride, c->head_dim, x);
     float scale = ifa_cache_quantize(x, c->head_dim, largest, c->k_type, q);
     put_k(l, tile, key, q, scale);
-    largest = ifa_cache_widen(t->type, t->v, head * t->v_head_stride + i * t->v_token_stride, c->head_dim, x);
+    largest = ifa_cache_widen(t->type, t->v, head * t->v_head_stride + i * t->v_token_stride,
+                              c->head_dim, x);
     scale = ifa_cache_quantize(x, c->head_dim, largest, c->v_type, q);
     put_v(l, tile, key, q, scale);
     if (key == c->kv_tile - 1) ifa_cpu_complete_values(l, tile);
@@ -464,7 +563,9 @@ float ifa_cache_largest_k_scale(const ifa_cache *cache, uint32_t block, int32_t 
   float largest = 0.0f;
   for (int64_t h = 0; h < cache->config.kv_heads; h++)
     for (int32_t i = 0; i < tokens; i++) {
-      float scale = ifa_cpu_k_scale(&cache->layout, ifa_cache_tile(cache, block, h, i / cache->config.kv_tile))[i % cache->config.kv_tile];
+      float scale = ifa_cpu_k_scale(
+          &cache->layout,
+          ifa_cache_tile(cache, block, h, i / cache->config.kv_tile))[i % cache->config.kv_tile];
       largest = scale > largest ? scale : largest;
     }
   return largest;
@@ -473,29 +574,38 @@ float ifa_cache_largest_k_scale(const ifa_cache *cache, uint32_t block, int32_t 
 /* The tiles that hold the block's first `tokens` tokens. */
 static void copy_block(const ifa_cache *cache, uint32_t to, uint32_t from, int32_t tokens) {
   size_t bytes = (size_t)(ifa_ceil_div(tokens, cache->config.kv_tile) * cache->layout.bytes);
-  for (int64_t h = 0; h < cache->config.kv_heads; h++) memcpy(ifa_cache_tile(cache, to, h, 0), ifa_cache_tile(cache, from, h, 0), bytes);
+  for (int64_t h = 0; h < cache->config.kv_heads; h++)
+    memcpy(ifa_cache_tile(cache, to, h, 0), ifa_cache_tile(cache, from, h, 0), bytes);
 }
 
-/* Room for tokens length .. end - 1 in the sequence's table: *copied is the shared block that the last one must be copied from, or the last
- * one itself. Under the lock. */
-static ifa_status make_room(ifa_cache *cache, int64_t slot, int64_t end, uint32_t *copied, ifa_message *message) {
+/* Room for tokens length .. end - 1 in the sequence's table: *copied is the shared block that the
+ * last one must be copied from, or the last one itself. Under the lock. */
+static ifa_status make_room(ifa_cache *cache, int64_t slot, int64_t end, uint32_t *copied,
+                            ifa_message *message) {
   uint32_t *table = ifa_cache_table(cache, slot);
-  int64_t length = cache->slots[slot].length, have = ifa_cache_blocks_of(cache, length), want = ifa_cache_blocks_of(cache, end);
-  int partial = end > length && length % cache->config.block_tokens != 0, copy = partial && cache->references[table[have - 1]] > 1;
+  int64_t length = cache->slots[slot].length, have = ifa_cache_blocks_of(cache, length),
+          want = ifa_cache_blocks_of(cache, end);
+  int partial = end > length && length % cache->config.block_tokens != 0,
+      copy = partial && cache->references[table[have - 1]] > 1;
   if (end > cache->config.sequence_tokens)
-    return ifa_fail(message, IFA_FULL, "the sequence would have %" PRId64 " tokens; the cache's sequences hold at most %" PRId64, end,
-                    cache->config.sequence_tokens);
+    return ifa_fail(message, IFA_FULL,
+                    "the sequence would have %" PRId64
+                    " tokens; the cache's sequences hold at most %" PRId64,
+                    end, cache->config.sequence_tokens);
   if (want - have + copy > cache->free_block_count)
-    return ifa_fail(message, IFA_FULL, "%" PRId64 " blocks are needed, %" PRId64 " of %" PRId64 " are free", want - have + copy, cache->free_block_count,
-                    cache->config.blocks);
+    return ifa_fail(message, IFA_FULL,
+                    "%" PRId64 " blocks are needed, %" PRId64 " of %" PRId64 " are free",
+                    want - have + copy, cache->free_block_count, cache->config.blocks);
   if (partial) *copied = table[have - 1];
   if (copy) table[have - 1] = take_block(cache);
   for (int64_t i = have; i < want; i++) table[i] = take_block(cache);
   return IFA_OK;
 }
 
-ifa_status ifa_cache_append(ifa_cache *cache, ifa_sequence sequence, const ifa_cache_tokens *tokens, ifa_message *message) {
-  if (!cache || !tokens) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", cache ? "tokens" : "cache");
+ifa_status ifa_cache_append(ifa_cache *cache, ifa_sequence sequence, const ifa_cache_tokens *tokens,
+                            ifa_message *message) {
+  if (!cache || !tokens)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", cache ? "tokens" : "cache");
   const ifa_cache_config *c = &cache->config;
   ifa_cache_tokens t = *tokens;
   int64_t slot = 0, length = 0;
@@ -504,12 +614,17 @@ ifa_status ifa_cache_append(ifa_cache *cache, ifa_sequence sequence, const ifa_c
   ifa_status status = check_tokens(cache, &t, message);
   if (status != IFA_OK) return status;
   ifa_fpenv_enter(&env);
-  status = check_elements(cache, "k", t.type, t.k, t.count, t.k_head_stride, t.k_token_stride, message);
-  if (status == IFA_OK) status = check_elements(cache, "v", t.type, t.v, t.count, t.v_head_stride, t.v_token_stride, message);
+  status =
+      check_elements(cache, "k", t.type, t.k, t.count, t.k_head_stride, t.k_token_stride, message);
+  if (status == IFA_OK)
+    status = check_elements(cache, "v", t.type, t.v, t.count, t.v_head_stride, t.v_token_stride,
+                            message);
   if (status == IFA_OK) {
     ifa_cache_lock(cache);
     status = ifa_cache_look_up(cache, sequence, &slot, message);
-    if (status == IFA_OK) status = make_room(cache, slot, (length = cache->slots[slot].length) + t.count, &copied, message);
+    if (status == IFA_OK)
+      status =
+          make_room(cache, slot, (length = cache->slots[slot].length) + t.count, &copied, message);
     ifa_cache_unlock(cache);
   }
   if (status != IFA_OK || t.count == 0) {
@@ -539,11 +654,14 @@ static int32_t element_at(const uint8_t *tile, int32_t bits, size_t at, int32_t 
   return bits == 8 ? (int8_t)tile[at] : ((tile[at] >> shift & 15) ^ 8) - 8;
 }
 
-/* Key `key` of a tile as token `to` of the dense outputs. An INT4 row of odd length ends in a nibble that is 0, here as there. */
-static void read_token(const ifa_cache *cache, const uint8_t *tile, int32_t key, int64_t to, void *k, void *v, float *k_scale, float *v_scale) {
+/* Key `key` of a tile as token `to` of the dense outputs. An INT4 row of odd length ends in a
+ * nibble that is 0, here as there. */
+static void read_token(const ifa_cache *cache, const uint8_t *tile, int32_t key, int64_t to,
+                       void *k, void *v, float *k_scale, float *v_scale) {
   const ifa_cache_config *c = &cache->config;
   const ifa_cpu_layout *l = &cache->layout;
-  int64_t k_row = l->k_bits == 4 ? (c->head_dim + 1) / 2 * 2 : c->head_dim, v_row = l->v_bits == 4 ? (c->head_dim + 1) / 2 * 2 : c->head_dim;
+  int64_t k_row = l->k_bits == 4 ? (c->head_dim + 1) / 2 * 2 : c->head_dim,
+          v_row = l->v_bits == 4 ? (c->head_dim + 1) / 2 * 2 : c->head_dim;
   int32_t shift;
   for (int32_t d = 0; k && d < k_row; d++) {
     size_t at = ifa_cpu_k_at(l, key, d, &shift);
@@ -557,22 +675,28 @@ static void read_token(const ifa_cache *cache, const uint8_t *tile, int32_t key,
   if (v_scale) v_scale[to] = ifa_cpu_v_scale(l, tile)[key];
 }
 
-ifa_status ifa_cache_read(const ifa_cache *cache, ifa_sequence sequence, int64_t first, int64_t count, void *k, void *v, float *k_scale,
-                          float *v_scale, ifa_message *message) {
+ifa_status ifa_cache_read(const ifa_cache *cache, ifa_sequence sequence, int64_t first,
+                          int64_t count, void *k, void *v, float *k_scale, float *v_scale,
+                          ifa_message *message) {
   int64_t slot = 0;
   if (!cache) return ifa_fail(message, IFA_BAD_ARGUMENT, "cache is NULL");
   const ifa_cache_config *c = &cache->config;
   ifa_cache_lock(cache);
   ifa_status status = ifa_cache_look_up(cache, sequence, &slot, message);
-  if (status == IFA_OK) status = ifa_check_range("first", first, 0, cache->slots[slot].length, message);
-  if (status == IFA_OK) status = ifa_check_range("count", count, 0, cache->slots[slot].length - first, message);
+  if (status == IFA_OK)
+    status = ifa_check_range("first", first, 0, cache->slots[slot].length, message);
+  if (status == IFA_OK)
+    status = ifa_check_range("count", count, 0, cache->slots[slot].length - first, message);
   ifa_cache_unlock(cache);
   if (status != IFA_OK) return status;
   for (int64_t h = 0; h < c->kv_heads; h++)
     for (int64_t i = 0; i < count; i++) {
       int64_t in_block = (first + i) % c->block_tokens;
-      const uint8_t *tile = ifa_cache_tile(cache, ifa_cache_table(cache, slot)[(first + i) / c->block_tokens], h, in_block / c->kv_tile);
-      read_token(cache, tile, (int32_t)(in_block % c->kv_tile), h * count + i, k, v, k_scale, v_scale);
+      const uint8_t *tile =
+          ifa_cache_tile(cache, ifa_cache_table(cache, slot)[(first + i) / c->block_tokens], h,
+                         in_block / c->kv_tile);
+      read_token(cache, tile, (int32_t)(in_block % c->kv_tile), h * count + i, k, v, k_scale,
+                 v_scale);
     }
   return ifa_succeed(message);
 }

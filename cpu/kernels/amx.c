@@ -1,9 +1,13 @@
-/* amx.c - Intel AMX: scores and values by tiles of 16 by 16 sums, 64 products deep. Weights are the AVX-512 path's.
+/* amx.c - Intel AMX: scores and values by tiles of 16 by 16 sums, 64 products deep. Weights are the
+ * AVX-512 path's.
  *
- * The tile layout of K and V (cpu/kernels/tile.h) is what the second operand must look like: a row holds 4 channels (or keys) of 16 columns.
+ * The tile layout of K and V (cpu/kernels/tile.h) is what the second operand must look like: a row
+ * holds 4 channels (or keys) of 16 columns.
  *
- *     scores   tdpbssd   S[16 rows][16 keys]       += Q[16 rows][step channels] K[step/4][16 keys][4]            from zero
- *     values   tdpbusd   acc[16 rows][16 channels] += P[16 rows][step keys]     V[step/4][16 channels][4]        from memory, and back
+ *     scores   tdpbssd   S[16 rows][16 keys]       += Q[16 rows][step channels] K[step/4][16
+ *       keys][4]            from zero
+ *     values   tdpbusd   acc[16 rows][16 channels] += P[16 rows][step keys]     V[step/4][16
+ *       channels][4]        from memory, and back
  *
  * Four sums at a time, 2 row groups by 2 column groups, so that each operand loaded is used twice:
  *
@@ -11,9 +15,10 @@
  *      tmm4     tmm0    tmm1
  *      tmm5     tmm2    tmm3
  *
- * The step is the largest that divides the depth evenly (head_dim 80: two steps of 40), so that one shape of tile serves all steps. Blocks of up to 16
- * rows (decoding) have tiles of just their rows. Tiles are configured where a thread's last configuration was another; ifa_cpu_amx.leave
- * releases them. */
+ * The step is the largest that divides the depth evenly (head_dim 80: two steps of 40), so that one
+ * shape of tile serves all steps. Blocks of up to 16 rows (decoding) have tiles of just their rows.
+ * Tiles are configured where a thread's last configuration was another; ifa_cpu_amx.leave releases
+ * them. */
 #include <string.h>
 
 #include "cpu/kernels/amx_tile.h"
@@ -24,11 +29,13 @@ static _Thread_local ifa_tile_config current;
 
 static int32_t step_of(int32_t depth) {
   int32_t steps = (depth + 63) / 64;
-  while (depth % (4 * steps)) steps++; /* depth is a multiple of 16: ends at 4 steps at the latest */
+  /* depth is a multiple of 16: ends at 4 steps at the latest */
+  while (depth % (4 * steps)) steps++;
   return depth / steps;
 }
 
-/* Sums of `rows` rows, first operands of `rows` rows of `step` bytes, second operands of step/4 rows. */
+/* Sums of `rows` rows, first operands of `rows` rows of `step` bytes, second operands of step/4
+ * rows. */
 static void configure(int32_t rows, int32_t step) {
   ifa_tile_config config = {.palette = 1};
   for (int t = 0; t < 8; t++) {
@@ -45,7 +52,8 @@ static void leave(void) {
   current = (ifa_tile_config){0};
 }
 
-/* Rows of a group: of a block of at most 16 rows just those. The kernels' rows first .. last-1 are in the groups from `first` on. */
+/* Rows of a group: of a block of at most 16 rows just those. The kernels' rows first .. last-1 are
+ * in the groups from `first` on. */
 typedef struct row_groups {
   int32_t first, end, rows;
 } row_groups;
@@ -55,13 +63,15 @@ static row_groups groups_of(const ifa_cpu_block *b) {
   return (row_groups){b->first / rows * rows, (b->last + rows - 1) / rows * rows, rows};
 }
 
-/* The second operand of two column groups: where the rows of 16 columns lie, and how far apart they are. */
+/* The second operand of two column groups: where the rows of 16 columns lie, and how far apart they
+ * are. */
 typedef struct columns {
   const int8_t *low, *high;
   int32_t row_bytes;
 } columns;
 
-/* Of a 4-bit tile: `count` row pairs of `bytes` bytes, `apart` from each other, become 2 * count rows. */
+/* Of a 4-bit tile: `count` row pairs of `bytes` bytes, `apart` from each other, become 2 * count
+ * rows. */
 static void unpack(const int8_t *from, int32_t apart, int32_t count, int32_t bytes, int8_t *to) {
   for (int32_t i = 0; i < count; i++, from += apart, to += 2 * bytes)
     for (int32_t j = 0; j < bytes; j++) {
@@ -71,7 +81,8 @@ static void unpack(const int8_t *from, int32_t apart, int32_t count, int32_t byt
 }
 
 /* Keys j .. j+31 of K. */
-static columns key_columns(const ifa_cpu_layout *y, const uint8_t *tile, int32_t j, int8_t *buffer) {
+static columns key_columns(const ifa_cpu_layout *y, const uint8_t *tile, int32_t j,
+                           int8_t *buffer) {
   int32_t group = 16 * y->dim * y->k_bits / 8;
   const int8_t *k = (const int8_t *)tile + j / 16 * group;
   if (y->k_bits == 8) return (columns){k, k + group, 64};
@@ -80,7 +91,8 @@ static columns key_columns(const ifa_cpu_layout *y, const uint8_t *tile, int32_t
 }
 
 /* Channels d .. d+31 of V, or d .. d+15 where there are no more. */
-static columns channel_columns(const ifa_cpu_layout *y, const uint8_t *tile, int32_t d, int8_t *buffer) {
+static columns channel_columns(const ifa_cpu_layout *y, const uint8_t *tile, int32_t d,
+                               int8_t *buffer) {
   const int8_t *v = (const int8_t *)tile + y->at_v + 4 * d;
   if (y->v_bits == 8) return (columns){v, v + 64, 4 * y->dim};
   int32_t bytes = y->dim - d < 32 ? 64 : 128;
@@ -179,4 +191,9 @@ static void weigh(ifa_cpu_block *b, const uint8_t *tile) {
 #endif
 }
 
-const ifa_cpu_kernels ifa_cpu_amx = {.q_form = IFA_CPU_SIGNED8, .p_bytes = 1, .scores = scores, .weigh = weigh, .values = values, .leave = leave};
+const ifa_cpu_kernels ifa_cpu_amx = {.q_form = IFA_CPU_SIGNED8,
+                                     .p_bytes = 1,
+                                     .scores = scores,
+                                     .weigh = weigh,
+                                     .values = values,
+                                     .leave = leave};

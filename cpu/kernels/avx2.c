@@ -1,8 +1,10 @@
-/* avx2.c - AVX2 with FMA and F16C: products of sign-extended 16-bit operands by vpmaddwd, which cannot saturate; weights in binary32.
+/* avx2.c - AVX2 with FMA and F16C: products of sign-extended 16-bit operands by vpmaddwd, which
+ * cannot saturate; weights in binary32.
  *
- * 16 bytes of a tile's row are 4 keys (channels) of 4 d (keys); sign-extended they are one vector, whose vpmaddwd with 4 broadcast elements of Q (P)
- * leaves two halves of each of 4 sums, added at the end. 6 rows by 2 vectors keep 12 sums in registers. |Q * K| + |Q * K| <= 2^15, 255 * 128 * 2 < 2^16.
- * The weight function as in avx512_vnni.c, which says why it is exact. */
+ * 16 bytes of a tile's row are 4 keys (channels) of 4 d (keys); sign-extended they are one vector,
+ * whose vpmaddwd with 4 broadcast elements of Q (P) leaves two halves of each of 4 sums, added at
+ * the end. 6 rows by 2 vectors keep 12 sums in registers. |Q * K| + |Q * K| <= 2^15, 255 * 128 * 2
+ * < 2^16. The weight function as in avx512_vnni.c, which says why it is exact. */
 #include <immintrin.h>
 
 #include "cpu/kernels/units.h"
@@ -29,32 +31,39 @@ INLINE __m256i broadcast4(const int16_t *at) {
 }
 
 /* Two vectors of halves into the 8 sums. */
-INLINE __m256i joined(__m256i a, __m256i b) { return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8); }
+INLINE __m256i joined(__m256i a, __m256i b) {
+  return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8);
+}
 
-/* 8 sums of each of `rows` rows, stored at `to` or added to what is there: `steps` rows of 64 bytes of the tile, `step` bytes apart (in INT4 two steps for
- * each), 32 bytes at `at` of each, times the rows' elements. */
-INLINE void product_group(const uint8_t *at, size_t step, const int16_t *rows_at, size_t pitch, size_t steps, int rows, int packed, int32_t *to, size_t to_pitch,
+/* 8 sums of each of `rows` rows, stored at `to` or added to what is there: `steps` rows of 64 bytes
+ * of the tile, `step` bytes apart (in INT4 two steps for each), 32 bytes at `at` of each, times the
+ * rows' elements. */
+INLINE void product_group(const uint8_t *at, size_t step, const int16_t *rows_at, size_t pitch,
+                          size_t steps, int rows, int packed, int32_t *to, size_t to_pitch,
                           int add) {
   __m256i sum[GROUP_ROWS][GROUP_VECTORS];
   UNROLL for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
   for (size_t i = 0; i < steps; i++) {
     const uint8_t *from = at + (packed ? i / 2 : i) * step;
-    const __m256i a = widened(from, packed, (int)(i & 1)), b = widened(from + 16, packed, (int)(i & 1));
+    const __m256i a = widened(from, packed, (int)(i & 1)),
+                  b = widened(from + 16, packed, (int)(i & 1));
     UNROLL for (int r = 0; r < rows; r++) {
       const __m256i four = broadcast4(rows_at + (size_t)r * pitch + 4 * i);
       sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(a, four));
       sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(b, four));
-      __asm__("" : "+x"(sum[r][0]), "+x"(sum[r][1])); /* row after row: reordered, they do not fit 16 registers */
+      /* row after row: reordered, they do not fit 16 registers */
+      __asm__("" : "+x"(sum[r][0]), "+x"(sum[r][1]));
     }
   }
   UNROLL for (int r = 0; r < rows; r++) {
     __m256i all = joined(sum[r][0], sum[r][1]);
-    store(to + (size_t)r * to_pitch, add ? _mm256_add_epi32(load(to + (size_t)r * to_pitch), all) : all);
+    store(to + (size_t)r * to_pitch,
+          add ? _mm256_add_epi32(load(to + (size_t)r * to_pitch), all) : all);
   }
 }
 
-INLINE void product(const uint8_t *at, size_t step, const int16_t *rows_at, size_t pitch, size_t steps, int rows, int packed, int32_t *to, size_t to_pitch,
-                          int add) {
+INLINE void product(const uint8_t *at, size_t step, const int16_t *rows_at, size_t pitch,
+                    size_t steps, int rows, int packed, int32_t *to, size_t to_pitch, int add) {
   switch (rows) {
     case 1: product_group(at, step, rows_at, pitch, steps, 1, packed, to, to_pitch, add); break;
     case 2: product_group(at, step, rows_at, pitch, steps, 2, packed, to, to_pitch, add); break;
@@ -72,7 +81,8 @@ INLINE void score_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
     const int16_t *q = (const int16_t *)b->q + (size_t)row * dim;
     rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
     for (int32_t j = 0; j < y->keys; j += 8)
-      product(tile + (size_t)(j / 16) * keys_bytes + (size_t)(j % 16) * 4, 64, q, dim, dim / 4, rows, packed, b->s + (size_t)row * (size_t)y->keys + j, (size_t)y->keys, 0);
+      product(tile + (size_t)(j / 16) * keys_bytes + (size_t)(j % 16) * 4, 64, q, dim, dim / 4,
+              rows, packed, b->s + (size_t)row * (size_t)y->keys + j, (size_t)y->keys, 0);
   }
 }
 
@@ -88,7 +98,8 @@ INLINE void value_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
     const int16_t *p = (const int16_t *)b->p + (size_t)row * keys;
     rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
     for (int32_t d = 0; d < y->dim; d += 8)
-      product(tile + y->at_v + 4 * d, dim * 4, p, keys, keys / 4, rows, packed, b->acc + (size_t)row * dim + d, dim, 1);
+      product(tile + y->at_v + 4 * d, dim * 4, p, keys, keys / 4, rows, packed,
+              b->acc + (size_t)row * dim + d, dim, 1);
   }
 }
 
@@ -108,8 +119,10 @@ INLINE __m256 set(float x) { return _mm256_set1_ps(x); }
 
 /* All ones in the lanes of live keys among the 8 from `base` on. */
 INLINE __m256i live_mask(int32_t from, int32_t to, int32_t base) {
-  __m256i key = _mm256_add_epi32(_mm256_set1_epi32(base), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-  return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(from), key), _mm256_cmpgt_epi32(_mm256_set1_epi32(to), key));
+  __m256i key =
+      _mm256_add_epi32(_mm256_set1_epi32(base), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(from), key),
+                             _mm256_cmpgt_epi32(_mm256_set1_epi32(to), key));
 }
 
 INLINE float largest_of(__m256 x) {
@@ -126,8 +139,10 @@ INLINE uint16_t largest_word(__m128i x) {
 
 /* g; n13 is n << 13. */
 INLINE __m256 weight_g(__m256i n13) {
-  __m256 w = _mm256_castsi256_ps(_mm256_or_si256(_mm256_andnot_si256(n13, _mm256_set1_epi32(1023 << 13)), _mm256_set1_epi32(0x3f800000)));
-  __m256 x = _mm256_fmadd_ps(w, set(C3), set(C2)), c = _mm256_fmadd_ps(w, set(8193 * C3), set(8193 * C2));
+  __m256 w = _mm256_castsi256_ps(_mm256_or_si256(
+      _mm256_andnot_si256(n13, _mm256_set1_epi32(1023 << 13)), _mm256_set1_epi32(0x3f800000)));
+  __m256 x = _mm256_fmadd_ps(w, set(C3), set(C2)),
+         c = _mm256_fmadd_ps(w, set(8193 * C3), set(8193 * C2));
   x = _mm256_add_ps(_mm256_sub_ps(x, c), c);
   x = _mm256_fmadd_ps(x, w, set(C1));
   c = _mm256_mul_ps(x, set(8193.0f));
@@ -136,34 +151,49 @@ INLINE __m256 weight_g(__m256i n13) {
 }
 
 /* n << 13 of 8 keys, which is z << 13; 0 where not live. */
-INLINE __m256i weight_index13(const ifa_cpu_block *b, int32_t row, int32_t j, const float *u, __m256 r, __m256 shift, __m256 least, int whole) {
-  __m256i z = _mm256_castps_si256(_mm256_max_ps(_mm256_fmadd_ps(_mm256_loadu_ps(u + j), r, shift), least));
+INLINE __m256i weight_index13(const ifa_cpu_block *b, int32_t row, int32_t j, const float *u,
+                              __m256 r, __m256 shift, __m256 least, int whole) {
+  __m256i z =
+      _mm256_castps_si256(_mm256_max_ps(_mm256_fmadd_ps(_mm256_loadu_ps(u + j), r, shift), least));
   if (!whole) z = _mm256_and_si256(z, live_mask(b->from[row], b->to[row], j));
   return _mm256_slli_epi32(z, 13);
 }
 
 /* 16 weights as words. */
-INLINE void store_weights(int16_t *p, __m256i a, __m256i b) { store(p, _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8)); }
+INLINE void store_weights(int16_t *p, __m256i a, __m256i b) {
+  store(p, _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8));
+}
 
-INLINE __m128i to_f16(__m256 x) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-INLINE __m256 from_f16(const uint16_t *at) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)at)); }
+INLINE __m128i to_f16(__m256 x) {
+  return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+INLINE __m256 from_f16(const uint16_t *at) {
+  return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)at));
+}
 
 /* Section 8 for a row that sees keys from..to-1 only: its b, and its s_j, 0 where not live. */
-INLINE int32_t partial_values(const ifa_cpu_layout *y, const uint8_t *tile, int32_t from, int32_t to, uint16_t *scale16) {
+INLINE int32_t partial_values(const ifa_cpu_layout *y, const uint8_t *tile, int32_t from,
+                              int32_t to, uint16_t *scale16) {
   const float *scale = ifa_cpu_v_scale(y, tile);
   __m256 most = _mm256_setzero_ps();
-  for (int32_t j = 0; j < y->keys; j += 8) most = _mm256_max_ps(most, _mm256_and_ps(_mm256_loadu_ps(scale + j), _mm256_castsi256_ps(live_mask(from, to, j))));
+  for (int32_t j = 0; j < y->keys; j += 8)
+    most = _mm256_max_ps(most, _mm256_and_ps(_mm256_loadu_ps(scale + j),
+                                             _mm256_castsi256_ps(live_mask(from, to, j))));
   int32_t exponent = ifa_value_exponent(largest_of(most));
-  __m256 unit = set(ldexpf(1.0f, -exponent)); /* 2^-92 .. 2^108; the product is exact, or far too small for a binary16 */
+  /* 2^-92 .. 2^108; the product is exact, or far too small for a binary16 */
+  __m256 unit = set(ldexpf(1.0f, -exponent));
   for (int32_t j = 0; j < y->keys; j += 8) {
-    __m256 x = _mm256_and_ps(_mm256_loadu_ps(scale + j), _mm256_castsi256_ps(live_mask(from, to, j)));
+    __m256 x =
+        _mm256_and_ps(_mm256_loadu_ps(scale + j), _mm256_castsi256_ps(live_mask(from, to, j)));
     _mm_storeu_si128((__m128i *)(scale16 + j), to_f16(_mm256_mul_ps(x, unit)));
   }
   return exponent;
 }
 
-/* Section 8 for one row after its unit: u in, P out; returns the sums of p. y takes the place of u, 2 bytes a key. */
-INLINE __m256i weigh_values(ifa_cpu_block *b, const uint8_t *tile, int32_t row, float *u, int16_t *p, __m256 r, __m256 shift, int whole) {
+/* Section 8 for one row after its unit: u in, P out; returns the sums of p. y takes the place of u,
+ * 2 bytes a key. */
+INLINE __m256i weigh_values(ifa_cpu_block *b, const uint8_t *tile, int32_t row, float *u,
+                            int16_t *p, __m256 r, __m256 shift, int whole) {
   const ifa_cpu_layout *y = b->layout;
   const uint16_t *scale16 = ifa_cpu_v_scale16(y, tile);
   uint16_t *value = (uint16_t *)u, partial[IFA_CPU_MAX_TILE];
@@ -176,7 +206,9 @@ INLINE __m256i weigh_values(ifa_cpu_block *b, const uint8_t *tile, int32_t row, 
   }
   for (int32_t j = 0; j < y->keys; j += 8) {
     __m256i n13 = weight_index13(b, row, j, u, r, shift, set(IFA_INDEX_ZERO), whole);
-    __m256 weight = _mm256_mul_ps(_mm256_mul_ps(_mm256_castsi256_ps(n13), set(0x1p112f)), weight_g(n13)); /* the first product is h, also where subnormal */
+    /* the first product is h, also where subnormal */
+    __m256 weight =
+        _mm256_mul_ps(_mm256_mul_ps(_mm256_castsi256_ps(n13), set(0x1p112f)), weight_g(n13));
     sum = _mm256_add_epi32(sum, _mm256_cvtps_epi32(weight));
     __m128i v = to_f16(_mm256_mul_ps(_mm256_cvtph_ps(to_f16(weight)), from_f16(scale16 + j)));
     most = _mm_max_epu16(most, v);
@@ -191,19 +223,23 @@ INLINE __m256i weigh_values(ifa_cpu_block *b, const uint8_t *tile, int32_t row, 
   }
   __m256 up = set(ldexpf(1.0f, m));
   for (int32_t j = 0; j < y->keys; j += 16)
-    store_weights(p + j, _mm256_cvtps_epi32(_mm256_mul_ps(from_f16(value + j), up)), _mm256_cvtps_epi32(_mm256_mul_ps(from_f16(value + j + 8), up)));
+    store_weights(p + j, _mm256_cvtps_epi32(_mm256_mul_ps(from_f16(value + j), up)),
+                  _mm256_cvtps_epi32(_mm256_mul_ps(from_f16(value + j + 8), up)));
   return sum;
 }
 
-/* V per tensor or channel: p = 0 below n = 21512, so n need not go below 20480, where h is normal. */
-INLINE __m256i weigh_keys(const ifa_cpu_block *b, int32_t row, const float *u, int16_t *p, __m256 r, __m256 shift, int whole) {
+/* V per tensor or channel: p = 0 below n = 21512, so n need not go below 20480, where h is normal.
+ */
+INLINE __m256i weigh_keys(const ifa_cpu_block *b, int32_t row, const float *u, int16_t *p, __m256 r,
+                          __m256 shift, int whole) {
   __m256i sum = _mm256_setzero_si256();
   for (int32_t j = 0; j < b->layout->keys; j += 16) {
     __m256i weight[2];
     UNROLL for (int v = 0; v < 2; v++) {
       __m256i n13 = weight_index13(b, row, j + 8 * v, u, r, shift, set(IFA_INDEX_ZERO + 20), whole);
       __m256 h = _mm256_castsi256_ps(_mm256_add_epi32(n13, _mm256_set1_epi32(112 << 23)));
-      weight[v] = _mm256_cvtps_epi32(_mm256_mul_ps(h, weight_g(n13))); /* n = 0 gives h = 2^-15: weight 0 */
+      /* n = 0 gives h = 2^-15: weight 0 */
+      weight[v] = _mm256_cvtps_epi32(_mm256_mul_ps(h, weight_g(n13)));
       sum = _mm256_add_epi32(sum, weight[v]);
     }
     store_weights(p + j, weight[0], weight[1]);
@@ -226,11 +262,16 @@ INLINE void weigh_rows(ifa_cpu_block *b, const uint8_t *tile, int whole) {
     for (int32_t j = 0; j < y->keys; j += 8) {
       __m256 x = _mm256_mul_ps(_mm256_cvtepi32_ps(load(u + j)), _mm256_loadu_ps(k_scale + j));
       _mm256_storeu_ps(u + j, x);
-      most = _mm256_max_ps(most, whole ? x : _mm256_blendv_ps(lowest, x, _mm256_castsi256_ps(live_mask(b->from[row], b->to[row], j))));
+      most = _mm256_max_ps(
+          most,
+          whole ? x
+                : _mm256_blendv_ps(lowest, x,
+                                   _mm256_castsi256_ps(live_mask(b->from[row], b->to[row], j))));
     }
     ifa_cpu_follow_unit(b, row, ifa_tile_unit(largest_of(most), r));
     __m256 shift = set((float)(IFA_INDEX_ZERO + IFA_OCTAVES - b->unit[row]));
-    __m256i sum = b->values_per_token ? weigh_values(b, tile, row, u, p, set(r), shift, whole) : weigh_keys(b, row, u, p, set(r), shift, whole);
+    __m256i sum = b->values_per_token ? weigh_values(b, tile, row, u, p, set(r), shift, whole)
+                                      : weigh_keys(b, row, u, p, set(r), shift, whole);
     store(b->l[row], _mm256_add_epi32(load(b->l[row]), sum));
   }
 }
@@ -240,4 +281,5 @@ static void weigh(ifa_cpu_block *b, const uint8_t *tile) {
   else weigh_rows(b, tile, 0);
 }
 
-const ifa_cpu_kernels ifa_cpu_avx2 = {.q_form = IFA_CPU_INT16, .p_bytes = 2, .scores = scores, .weigh = weigh, .values = values};
+const ifa_cpu_kernels ifa_cpu_avx2 = {
+    .q_form = IFA_CPU_INT16, .p_bytes = 2, .scores = scores, .weigh = weigh, .values = values};

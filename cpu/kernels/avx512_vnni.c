@@ -1,10 +1,12 @@
-/* avx512_vnni.c - AVX-512 VNNI: both products (also for avx512_fp16.c), and, for processors without FP16 (Cascade Lake, Ice Lake), the weight
- * function in binary32, 16 keys an instruction.
+/* avx512_vnni.c - AVX-512 VNNI: both products (also for avx512_fp16.c), and, for processors without
+ * FP16 (Cascade Lake, Ice Lake), the weight function in binary32, 16 keys an instruction.
  *
- * vpdpbusd adds four products of unsigned by signed bytes to each int32, without saturation (vpdpbusds saturates and is not used).
+ * vpdpbusd adds four products of unsigned by signed bytes to each int32, without saturation
+ * (vpdpbusds saturates and is not used).
  *     scores: (Q + 128) unsigned, broadcast; K signed; the sums start at K's bias -128 * sum_d K_jd
  *     values: P unsigned, broadcast; V signed
- * A group of up to 6 rows by 4 vectors keeps 24 sums in registers: 4 loads of K or V and 6 broadcasts serve 24 vpdpbusd. */
+ * A group of up to 6 rows by 4 vectors keeps 24 sums in registers: 4 loads of K or V and 6
+ * broadcasts serve 24 vpdpbusd. */
 #include "cpu/kernels/avx512.h"
 
 enum { GROUP_ROWS = 6, GROUP_VECTORS = 4 };
@@ -21,8 +23,8 @@ INLINE __m512i nibbles(const uint8_t *at, int high) {
   return _mm512_and_si512(high ? x : _mm512_slli_epi16(x, 4), _mm512_set1_epi8((char)0xf0));
 }
 
-/* Prefetches `ahead` bytes past the line at `at`; 0: nothing. The last group of rows of a product does so with what is read next: V after K, the next tile's
- * K after V. */
+/* Prefetches `ahead` bytes past the line at `at`; 0: nothing. The last group of rows of a product
+ * does so with what is read next: V after K, the next tile's K after V. */
 INLINE void prefetch(const uint8_t *at, ptrdiff_t ahead) {
   if (ahead) _mm_prefetch((const char *)((uintptr_t)at + (uintptr_t)ahead), _MM_HINT_T1);
 }
@@ -30,8 +32,11 @@ INLINE void prefetch(const uint8_t *at, ptrdiff_t ahead) {
 /* ---- scores ---- */
 
 /* `rows` rows by 16 * `vectors` keys; both constants, so that the sums stay in registers. */
-INLINE void score_group(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t *k, const int32_t *bias, int32_t *s, int rows, int vectors, int packed, ptrdiff_t ahead) {
-  const size_t dim = (size_t)y->dim, pitch = packed ? dim * 8 : dim * 16; /* bytes from one 16 keys to the next */
+INLINE void score_group(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t *k,
+                        const int32_t *bias, int32_t *s, int rows, int vectors, int packed,
+                        ptrdiff_t ahead) {
+  /* bytes from one 16 keys to the next */
+  const size_t dim = (size_t)y->dim, pitch = packed ? dim * 8 : dim * 16;
   __m512i sum[GROUP_ROWS][GROUP_VECTORS], b[GROUP_VECTORS];
   UNROLL for (int v = 0; v < vectors; v++) {
     b[v] = _mm512_loadu_si512(bias + 16 * v);
@@ -40,21 +45,25 @@ INLINE void score_group(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t
   }
   for (size_t d = 0; d < dim; d += 4) {
     const uint8_t *at = k + (packed ? d / 8 * 64 : d * 16);
-    UNROLL for (int v = 0; v < vectors; v++)
-      b[v] = packed ? nibbles(at + (size_t)v * pitch, (d & 4) != 0) : _mm512_loadu_si512(at + (size_t)v * pitch);
+    UNROLL for (int v = 0; v < vectors; v++) b[v] =
+        packed ? nibbles(at + (size_t)v * pitch, (d & 4) != 0)
+               : _mm512_loadu_si512(at + (size_t)v * pitch);
     if (!packed || !(d & 4)) /* once a line */
       UNROLL for (int v = 0; v < vectors; v++) prefetch(at + (size_t)v * pitch, ahead);
     UNROLL for (int r = 0; r < rows; r++) {
       __m512i four = broadcast4(q + (size_t)r * dim + d);
-      UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], four, b[v]);
+      UNROLL for (int v = 0; v < vectors; v++) sum[r][v] =
+          _mm512_dpbusd_epi32(sum[r][v], four, b[v]);
     }
   }
-  UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int v = 0; v < vectors; v++)
-      _mm512_storeu_si512(s + (size_t)r * (size_t)y->keys + 16 * v, packed ? _mm512_srai_epi32(sum[r][v], 4) : sum[r][v]);
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < vectors; v++)
+      _mm512_storeu_si512(s + (size_t)r * (size_t)y->keys + 16 * v,
+                          packed ? _mm512_srai_epi32(sum[r][v], 4) : sum[r][v]);
 }
 
-INLINE void score_rows(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t *k, const int32_t *bias, int32_t *s, int rows, int vectors, int packed, ptrdiff_t ahead) {
+INLINE void score_rows(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t *k,
+                       const int32_t *bias, int32_t *s, int rows, int vectors, int packed,
+                       ptrdiff_t ahead) {
   switch (rows) {
     case 1: score_group(y, q, k, bias, s, 1, vectors, packed, ahead); break;
     case 2: score_group(y, q, k, bias, s, 2, vectors, packed, ahead); break;
@@ -71,7 +80,8 @@ INLINE void score_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
   const size_t keys_bytes = (size_t)y->dim * (packed ? 8 : 16);
   for (int32_t base = 0; base < y->keys; base += 64) {
     for (int32_t row = b->first, rows; row < b->last; row += rows) {
-      const uint8_t *q = b->q + (size_t)row * (size_t)y->dim, *k = tile + (size_t)(base / 16) * keys_bytes;
+      const uint8_t *q = b->q + (size_t)row * (size_t)y->dim,
+                    *k = tile + (size_t)(base / 16) * keys_bytes;
       int32_t *s = b->s + (size_t)row * (size_t)y->keys + base;
       rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
       const ptrdiff_t ahead = row + rows == b->last ? y->at_v : 0;
@@ -89,30 +99,33 @@ void ifa_cpu_avx512_scores(ifa_cpu_block *b, const uint8_t *tile) {
 /* ---- values ---- */
 
 /* `rows` rows by 16 * `vectors` channels. */
-INLINE void value_group(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t *v, int32_t *acc, int rows, int vectors, int packed, ptrdiff_t ahead) {
+INLINE void value_group(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t *v, int32_t *acc,
+                        int rows, int vectors, int packed, ptrdiff_t ahead) {
   const size_t dim = (size_t)y->dim, keys = (size_t)y->keys;
   __m512i sum[GROUP_ROWS][GROUP_VECTORS], b[GROUP_VECTORS];
-  UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int c = 0; c < vectors; c++) sum[r][c] = packed ? _mm512_setzero_si512() : _mm512_loadu_si512(acc + (size_t)r * dim + 16 * c);
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < vectors; c++) sum[r][c] =
+      packed ? _mm512_setzero_si512() : _mm512_loadu_si512(acc + (size_t)r * dim + 16 * c);
   for (size_t j = 0; j < keys; j += 4) {
     const uint8_t *at = v + (packed ? j / 8 : j / 4) * dim * 4;
-    UNROLL for (int c = 0; c < vectors; c++) b[c] = packed ? nibbles(at + 64 * c, (j & 4) != 0) : _mm512_loadu_si512(at + 64 * c);
-    if (!packed || !(j & 4))
-      UNROLL for (int c = 0; c < vectors; c++) prefetch(at + 64 * c, ahead);
+    UNROLL for (int c = 0; c < vectors; c++) b[c] =
+        packed ? nibbles(at + 64 * c, (j & 4) != 0) : _mm512_loadu_si512(at + 64 * c);
+    if (!packed || !(j & 4)) UNROLL for (int c = 0; c < vectors; c++) prefetch(at + 64 * c, ahead);
     UNROLL for (int r = 0; r < rows; r++) {
       __m512i four = broadcast4(p + (size_t)r * keys + j);
-      UNROLL for (int c = 0; c < vectors; c++) sum[r][c] = _mm512_dpbusd_epi32(sum[r][c], four, b[c]);
+      UNROLL for (int c = 0; c < vectors; c++) sum[r][c] =
+          _mm512_dpbusd_epi32(sum[r][c], four, b[c]);
     }
   }
-  UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int c = 0; c < vectors; c++) {
-      int32_t *to = acc + (size_t)r * dim + 16 * c;
-      if (packed) sum[r][c] = _mm512_add_epi32(_mm512_loadu_si512(to), _mm512_srai_epi32(sum[r][c], 4));
-      _mm512_storeu_si512(to, sum[r][c]);
-    }
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < vectors; c++) {
+    int32_t *to = acc + (size_t)r * dim + 16 * c;
+    if (packed)
+      sum[r][c] = _mm512_add_epi32(_mm512_loadu_si512(to), _mm512_srai_epi32(sum[r][c], 4));
+    _mm512_storeu_si512(to, sum[r][c]);
+  }
 }
 
-INLINE void value_rows(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t *v, int32_t *acc, int rows, int vectors, int packed, ptrdiff_t ahead) {
+INLINE void value_rows(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t *v, int32_t *acc,
+                       int rows, int vectors, int packed, ptrdiff_t ahead) {
   switch (rows) {
     case 1: value_group(y, p, v, acc, 1, vectors, packed, ahead); break;
     case 2: value_group(y, p, v, acc, 2, vectors, packed, ahead); break;
@@ -125,7 +138,8 @@ INLINE void value_rows(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t 
 
 INLINE void value_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
   const ifa_cpu_layout *y = b->layout;
-  for (int32_t at = y->at_k_scale; b->next && at < y->bytes; at += 64) prefetch(b->next, at); /* the next tile's scales and sums: wanted at once */
+  /* the next tile's scales and sums: wanted at once */
+  for (int32_t at = y->at_k_scale; b->next && at < y->bytes; at += 64) prefetch(b->next, at);
   for (int32_t d = 0, width; d < y->dim; d += width) {
     width = y->dim - d >= 64 ? 64 : y->dim - d >= 32 ? 32 : 16;
     const uint8_t *v = tile + y->at_v + 4 * d;
@@ -133,7 +147,9 @@ INLINE void value_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
       const uint8_t *p = b->p + (size_t)row * (size_t)y->keys;
       int32_t *acc = b->acc + (size_t)row * (size_t)y->dim + d;
       rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
-      const ptrdiff_t ahead = b->next && row + rows == b->last ? (ptrdiff_t)((uintptr_t)b->next - (uintptr_t)(tile + y->at_v)) : 0;
+      const ptrdiff_t ahead = b->next && row + rows == b->last
+                                  ? (ptrdiff_t)((uintptr_t)b->next - (uintptr_t)(tile + y->at_v))
+                                  : 0;
       if (width == 64) value_rows(y, p, v, acc, rows, 4, packed, ahead);
       else if (width == 32) value_rows(y, p, v, acc, rows, 2, packed, ahead);
       else value_rows(y, p, v, acc, rows, 1, packed, ahead);
@@ -148,9 +164,11 @@ void ifa_cpu_avx512_values(ifa_cpu_block *b, const uint8_t *tile) {
 
 /* ---- weights ----
  *
- * Every binary16 step of docs/numerics.md, section 6, is a binary32 fma that is exact (at most 22 bits), then rounded to 11 bits. For
- * x = fma(w, C3, C2) and x = fma(., w, C1), whose binade varies, by c = fl(8193 x), fl(fl(x - c) + c); for g, which lies in [2^-8, 2^-7), by adding and
- * subtracting 1.5 * 2^5, whose unit in the last place is g's 2^-18. tests/cpu/cpu_kernels.c tries all n. */
+ * Every binary16 step of docs/numerics.md, section 6, is a binary32 fma that is exact (at most 22
+ * bits), then rounded to 11 bits. For x = fma(w, C3, C2) and x = fma(., w, C1), whose binade
+ * varies, by c = fl(8193 x), fl(fl(x - c) + c); for g, which lies in [2^-8, 2^-7), by adding and
+ * subtracting 1.5 * 2^5, whose unit in the last place is g's 2^-18. tests/cpu/cpu_kernels.c tries
+ * all n. */
 
 #define C3 0x1.9d4p-11f
 #define C2 -0x1.d5cp-10f
@@ -162,8 +180,10 @@ INLINE __m512 set(float x) { return _mm512_set1_ps(x); }
 /* g; n13 is n << 13. */
 INLINE __m512 weight_g(__m512i n13) {
   /* 2 - 2^-10 - f: (~n & 1023) << 13 under the exponent of 1 */
-  __m512 w = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(n13, _mm512_set1_epi32(1023 << 13), _mm512_set1_epi32(0x3f800000), 0xae));
-  __m512 x = _mm512_fmadd_ps(w, set(C3), set(C2)), c = _mm512_fmadd_ps(w, set(8193 * C3), set(8193 * C2));
+  __m512 w = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(n13, _mm512_set1_epi32(1023 << 13),
+                                                           _mm512_set1_epi32(0x3f800000), 0xae));
+  __m512 x = _mm512_fmadd_ps(w, set(C3), set(C2)),
+         c = _mm512_fmadd_ps(w, set(8193 * C3), set(8193 * C2));
   x = _mm512_add_ps(_mm512_sub_ps(x, c), c);
   x = _mm512_fmadd_ps(x, w, set(C1));
   c = _mm512_mul_ps(x, set(8193.0f));
@@ -172,14 +192,22 @@ INLINE __m512 weight_g(__m512i n13) {
 }
 
 /* n << 13 of 16 keys, which is z << 13; 0 where not live. */
-INLINE __m512i weight_index13(const float *u, __m512 slope, __m512 shift, __m512 least, __mmask16 live) {
-  return _mm512_maskz_slli_epi32(live, _mm512_castps_si512(_mm512_max_ps(_mm512_fmadd_ps(_mm512_loadu_ps(u), slope, shift), least)), 13);
+INLINE __m512i weight_index13(const float *u, __m512 slope, __m512 shift, __m512 least,
+                              __mmask16 live) {
+  return _mm512_maskz_slli_epi32(
+      live,
+      _mm512_castps_si512(_mm512_max_ps(_mm512_fmadd_ps(_mm512_loadu_ps(u), slope, shift), least)),
+      13);
 }
 
-/* Four vectors of 0..255 as bytes in the keys' order: the packs work in quarters of 16 bytes, the permutation puts their dwords in order. */
+/* Four vectors of 0..255 as bytes in the keys' order: the packs work in quarters of 16 bytes, the
+ * permutation puts their dwords in order. */
 INLINE void store_weights(uint8_t *p, const __m512i *weight, int vectors) {
-  __m512i low = _mm512_packus_epi32(weight[0], weight[1]), high = vectors == 4 ? _mm512_packus_epi32(weight[2], weight[3]) : low;
-  __m512i bytes = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), _mm512_packus_epi16(low, high));
+  __m512i low = _mm512_packus_epi32(weight[0], weight[1]),
+          high = vectors == 4 ? _mm512_packus_epi32(weight[2], weight[3]) : low;
+  __m512i bytes = _mm512_permutexvar_epi32(
+      _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+      _mm512_packus_epi16(low, high));
   if (vectors == 4) _mm512_storeu_si512(p, bytes);
   else _mm256_storeu_si256((__m256i *)p, _mm512_castsi512_si256(bytes));
 }
@@ -188,8 +216,8 @@ INLINE __mmask16 live_of(const ifa_cpu_block *b, int32_t row, int32_t base, int 
   return whole ? 0xffff : live_mask(b->from[row], b->to[row], base);
 }
 
-/* Sections 4 to 6, V per tensor or channel: p = 0 below n = 21512, so n need not go below 20480, where h is normal and its binary32 pattern is
- * n << 13 under another bias. */
+/* Sections 4 to 6, V per tensor or channel: p = 0 below n = 21512, so n need not go below 20480,
+ * where h is normal and its binary32 pattern is n << 13 under another bias. */
 INLINE void weigh_channel(ifa_cpu_block *b, const uint8_t *tile, int vectors, int whole) {
   const ifa_cpu_layout *y = b->layout;
   float slope[SIXTEEN], shift[SIXTEEN];
@@ -203,9 +231,12 @@ INLINE void weigh_channel(ifa_cpu_block *b, const uint8_t *tile, int vectors, in
       __m512i sum = _mm512_load_si512(b->l[row]), weight[4];
       for (int32_t j = 0; j < y->keys; j += 16 * vectors) {
         UNROLL for (int v = 0; v < vectors; v++) {
-          __m512i n13 = weight_index13(u + j + 16 * v, set(slope[i]), set(shift[i]), set(IFA_INDEX_ZERO + 20), live_of(b, row, j + 16 * v, whole));
+          __m512i n13 =
+              weight_index13(u + j + 16 * v, set(slope[i]), set(shift[i]), set(IFA_INDEX_ZERO + 20),
+                             live_of(b, row, j + 16 * v, whole));
           __m512 h = _mm512_castsi512_ps(_mm512_add_epi32(n13, _mm512_set1_epi32(112 << 23)));
-          weight[v] = _mm512_cvtps_epi32(_mm512_mul_ps(h, weight_g(n13))); /* n = 0 gives h = 2^-15: weight 0 */
+          /* n = 0 gives h = 2^-15: weight 0 */
+          weight[v] = _mm512_cvtps_epi32(_mm512_mul_ps(h, weight_g(n13)));
           sum = _mm512_add_epi32(sum, weight[v]);
         }
         store_weights(p + j, weight, vectors);
@@ -215,9 +246,12 @@ INLINE void weigh_channel(ifa_cpu_block *b, const uint8_t *tile, int vectors, in
   }
 }
 
-INLINE __m256i to_f16(__m512 x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE __m256i to_f16(__m512 x) {
+  return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 
-/* Sections 4 to 8, V per token. y takes the place of u, 2 bytes a key. Here all n count; h = (n << 13 as a binary32) * 2^112, also where subnormal. */
+/* Sections 4 to 8, V per token. y takes the place of u, 2 bytes a key. Here all n count; h = (n <<
+ * 13 as a binary32) * 2^112, also where subnormal. */
 INLINE void weigh_token(ifa_cpu_block *b, const uint8_t *tile, int vectors, int whole) {
   const ifa_cpu_layout *y = b->layout;
   float slope[SIXTEEN], shift[SIXTEEN];
@@ -234,14 +268,18 @@ INLINE void weigh_token(ifa_cpu_block *b, const uint8_t *tile, int vectors, int 
       uint16_t *to = (uint16_t *)(b->s + (size_t)row * (size_t)y->keys), partial[IFA_CPU_MAX_TILE];
       const uint16_t *scale16 = ifa_cpu_v_scale16(y, tile);
       if (!whole) {
-        if (b->from[row] > 0 || b->to[row] < y->keys) exponent[i] = partial_values(y, tile, b->from[row], b->to[row], partial), scale16 = partial;
+        if (b->from[row] > 0 || b->to[row] < y->keys)
+          exponent[i] = partial_values(y, tile, b->from[row], b->to[row], partial),
+          scale16 = partial;
         else exponent[i] = ifa_cpu_head(y, tile)->value_exponent;
       }
       __m512i sum = _mm512_load_si512(b->l[row]);
       __m256i most = _mm256_setzero_si256();
       for (int32_t j = 0; j < y->keys; j += 16) { /* y of these keys lies before u of the next */
-        __m512i n13 = weight_index13(u + j, set(slope[i]), set(shift[i]), set(IFA_INDEX_ZERO), live_of(b, row, j, whole));
-        __m512 weight = _mm512_mul_ps(_mm512_mul_ps(_mm512_castsi512_ps(n13), set(0x1p112f)), weight_g(n13));
+        __m512i n13 = weight_index13(u + j, set(slope[i]), set(shift[i]), set(IFA_INDEX_ZERO),
+                                     live_of(b, row, j, whole));
+        __m512 weight =
+            _mm512_mul_ps(_mm512_mul_ps(_mm512_castsi512_ps(n13), set(0x1p112f)), weight_g(n13));
         sum = _mm512_add_epi32(sum, _mm512_cvtps_epi32(weight));
         __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(scale16 + j)));
         __m256i value = to_f16(_mm512_mul_ps(_mm512_cvtph_ps(to_f16(weight)), scale));
@@ -260,8 +298,8 @@ INLINE void weigh_token(ifa_cpu_block *b, const uint8_t *tile, int vectors, int 
       __m512 up = _mm512_castsi512_ps(_mm512_set1_epi32((value_shift[i] + 127) << 23));
       __m512i weight[4];
       for (int32_t j = 0; j < y->keys; j += 16 * vectors) {
-        UNROLL for (int v = 0; v < vectors; v++)
-          weight[v] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from + j + 16 * v))), up));
+        UNROLL for (int v = 0; v < vectors; v++) weight[v] = _mm512_cvtps_epi32(_mm512_mul_ps(
+            _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from + j + 16 * v))), up));
         store_weights(p + j, weight, vectors);
       }
     }
@@ -281,4 +319,8 @@ static void weigh(ifa_cpu_block *b, const uint8_t *tile) {
   }
 }
 
-const ifa_cpu_kernels ifa_cpu_avx512_vnni = {.q_form = IFA_CPU_OFFSET8, .p_bytes = 1, .scores = ifa_cpu_avx512_scores, .weigh = weigh, .values = ifa_cpu_avx512_values};
+const ifa_cpu_kernels ifa_cpu_avx512_vnni = {.q_form = IFA_CPU_OFFSET8,
+                                             .p_bytes = 1,
+                                             .scores = ifa_cpu_avx512_scores,
+                                             .weigh = weigh,
+                                             .values = ifa_cpu_avx512_values};

@@ -1,10 +1,12 @@
-/* block.c - for the kernels that have no better: V's scales of a tile that a mask cuts, and the table of the weight function. */
+/* block.c - for the kernels that have no better: V's scales of a tile that a mask cuts, and the
+ * table of the weight function. */
 #include <pthread.h>
 #include <string.h>
 
 #include "cpu/kernels/kernels.h"
 
-int32_t ifa_cpu_partial_values(const ifa_cpu_layout *y, const uint8_t *tile, int32_t from, int32_t to, uint16_t *scale16) {
+int32_t ifa_cpu_partial_values(const ifa_cpu_layout *y, const uint8_t *tile, int32_t from,
+                               int32_t to, uint16_t *scale16) {
   const float *scale = ifa_cpu_v_scale(y, tile);
   float largest = 0.0f;
   for (int32_t j = from; j < to; j++) largest = scale[j] > largest ? scale[j] : largest;

@@ -11,7 +11,8 @@
 #include "cpu/kernels/kernels.h"
 #include "ifa_cpu.h"
 
-/* What the machine lacks for an instruction set: words for a message, or NULL. Unused where the build has no kernels for it. */
+/* What the machine lacks for an instruction set: words for a message, or NULL. Unused where the
+ * build has no kernels for it. */
 
 static const char *nothing(void) { return NULL; }
 
@@ -33,26 +34,31 @@ static int saves(uint32_t states) { return (saved_states() & states) == states; 
 /* Leaf 7: are all of these bits of ebx, ecx and edx set? */
 static int leaf7(uint32_t ebx, uint32_t ecx, uint32_t edx) {
   uint32_t a, b, c, d;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & ebx) == ebx && (c & ecx) == ecx && (d & edx) == edx;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & ebx) == ebx && (c & ecx) == ecx &&
+         (d & edx) == edx;
 }
 
 static __attribute__((unused)) const char *lacks_avx2(void) {
   const uint32_t fma_f16c = 1u << 12 | 1u << 29;
   uint32_t a, b, c, d;
-  int has = saves(STATES_AVX) && __get_cpuid(1, &a, &b, &c, &d) && (c & fma_f16c) == fma_f16c && leaf7(1u << 5, 0, 0);
+  int has = saves(STATES_AVX) && __get_cpuid(1, &a, &b, &c, &d) && (c & fma_f16c) == fma_f16c &&
+            leaf7(1u << 5, 0, 0);
   return has ? NULL : "AVX2 with FMA and F16C";
 }
 
 static __attribute__((unused)) const char *lacks_avx512_vnni(void) { /* F, DQ, BW, VL; VNNI */
-  int has = !lacks_avx2() && saves(STATES_AVX512) && leaf7(1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, 1u << 11, 0);
+  int has = !lacks_avx2() && saves(STATES_AVX512) &&
+            leaf7(1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, 1u << 11, 0);
   return has ? NULL : "AVX-512 (F, DQ, BW, VL) with VNNI";
 }
 
 static __attribute__((unused)) const char *lacks_avx512_fp16(void) { /* VBMI; FP16 */
-  return !lacks_avx512_vnni() && leaf7(0, 1u << 1, 1u << 23) ? NULL : "AVX-512 with VNNI, VBMI and FP16";
+  return !lacks_avx512_vnni() && leaf7(0, 1u << 1, 1u << 23) ? NULL
+                                                             : "AVX-512 with VNNI, VBMI and FP16";
 }
 
-/* Tiles are a large state, so Linux gives them to a process that asks; all its threads then have them. */
+/* Tiles are a large state, so Linux gives them to a process that asks; all its threads then have
+ * them. */
 static __attribute__((unused)) const char *lacks_amx(void) {
 #ifdef IFA_AMX_EMULATION
   const int emulated = 1;
@@ -62,8 +68,11 @@ static __attribute__((unused)) const char *lacks_amx(void) {
 #ifdef __linux__
   enum { REQUEST_PERMISSION = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILE_DATA = 18 };
   if (emulated) return NULL;
-  if (lacks_avx512_fp16() || !leaf7(0, 0, 1u << 24 | 1u << 25) || !saves(STATES_AMX)) return "AMX-INT8 (with AVX512-FP16)";
-  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0 ? NULL : "the operating system's permission to use AMX tiles";
+  if (lacks_avx512_fp16() || !leaf7(0, 0, 1u << 24 | 1u << 25) || !saves(STATES_AMX))
+    return "AMX-INT8 (with AVX512-FP16)";
+  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0
+             ? NULL
+             : "the operating system's permission to use AMX tiles";
 #else
   return "a known way to ask the operating system for AMX tiles";
 #endif
@@ -136,9 +145,13 @@ static const ifa_cpu_isa isas[] = {
 enum { ISA_COUNT = sizeof isas / sizeof isas[0] };
 
 int ifa_cpu_isas(void) { return ISA_COUNT; }
-const ifa_cpu_isa *ifa_cpu_isa_at(int index) { return index >= 0 && index < ISA_COUNT ? &isas[index] : NULL; }
+const ifa_cpu_isa *ifa_cpu_isa_at(int index) {
+  return index >= 0 && index < ISA_COUNT ? &isas[index] : NULL;
+}
 int ifa_cpu_isa_count(void) { return ISA_COUNT; }
-const char *ifa_cpu_isa_name(int index) { return index >= 0 && index < ISA_COUNT ? isas[index].name : NULL; }
+const char *ifa_cpu_isa_name(int index) {
+  return index >= 0 && index < ISA_COUNT ? isas[index].name : NULL;
+}
 
 /* Asked once: in a virtual machine cpuid is slow. */
 static const char *lacking[ISA_COUNT];
@@ -163,12 +176,17 @@ ifa_status ifa_cpu_find_isa(const char *name, const ifa_cpu_isa **isa, ifa_messa
   }
   for (int i = 0; i < ISA_COUNT; i++) {
     if (strcmp(name, isas[i].name) != 0) continue;
-    if (!isas[i].kernels) return ifa_fail(message, IFA_NOT_AVAILABLE, "%s: not in this build", name);
-    if (lacking[i]) return ifa_fail(message, IFA_NOT_AVAILABLE, "%s: this machine lacks %s", name, lacking[i]);
+    if (!isas[i].kernels)
+      return ifa_fail(message, IFA_NOT_AVAILABLE, "%s: not in this build", name);
+    if (lacking[i])
+      return ifa_fail(message, IFA_NOT_AVAILABLE, "%s: this machine lacks %s", name, lacking[i]);
     *isa = &isas[i];
     return ifa_succeed(message);
   }
-  return ifa_fail(message, IFA_BAD_ARGUMENT, "%s: there is no instruction set '%.60s' (portable, avx2, avx512_vnni, avx512_fp16, amx, neon_dotprod, neon_i8mm)", from, name);
+  return ifa_fail(message, IFA_BAD_ARGUMENT,
+                  "%s: there is no instruction set '%.60s' (portable, avx2, avx512_vnni, "
+                  "avx512_fp16, amx, neon_dotprod, neon_i8mm)",
+                  from, name);
 }
 
 ifa_status ifa_cpu_isa_available(const char *isa, const char **chosen, ifa_message *message) {

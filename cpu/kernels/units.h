@@ -1,5 +1,7 @@
-/* units.h - sections 5, 7 and 8 of docs/numerics.md for one row of a block: its units follow a tile's wish, its sums move with them. Included by each
- * instruction set's file, so that the loops over acc are compiled for it: with normal inputs and tau = 2 about every tenth row of a tile moves. */
+/* units.h - sections 5, 7 and 8 of docs/numerics.md for one row of a block: its units follow a
+ * tile's wish, its sums move with them. Included by each instruction set's file, so that the loops
+ * over acc are compiled for it: with normal inputs and tau = 2 about every tenth row of a tile
+ * moves. */
 #ifndef IFA_CPU_UNITS_H
 #define IFA_CPU_UNITS_H
 
@@ -36,11 +38,13 @@ static inline void ifa_cpu_shift_all(int32_t *x, int32_t count, int32_t up) {
 /* acc and its unit. */
 static inline void ifa_cpu_move_value_unit(ifa_cpu_block *b, int32_t row, int32_t unit) {
   const int32_t before = b->value_unit[row];
-  if (before != IFA_NO_UNIT && unit != before) ifa_cpu_shift_all(b->acc + (size_t)row * (size_t)b->layout->dim, b->layout->dim, unit - before);
+  if (before != IFA_NO_UNIT && unit != before)
+    ifa_cpu_shift_all(b->acc + (size_t)row * (size_t)b->layout->dim, b->layout->dim, unit - before);
   b->value_unit[row] = unit;
 }
 
-/* Sections 5 and 7: row's unit follows `want`, and l (and acc, unless V is per token) move with it. */
+/* Sections 5 and 7: row's unit follows `want`, and l (and acc, unless V is per token) move with it.
+ */
 static inline void ifa_cpu_follow_unit(ifa_cpu_block *b, int32_t row, int32_t want) {
   const int32_t before = b->unit[row];
   if (ifa_cpu_unit_stays(before, want, b->tau)) return;
@@ -49,7 +53,8 @@ static inline void ifa_cpu_follow_unit(ifa_cpu_block *b, int32_t row, int32_t wa
   if (before != IFA_NO_UNIT && want < before) {
     int32_t magnitude = l, growth = IFA_WEIGHT_MAX * b->growth_keys;
     if (!b->values_per_token) {
-      int32_t largest = ifa_cpu_largest_magnitude(b->acc + (size_t)row * (size_t)b->layout->dim, b->layout->dim);
+      int32_t largest =
+          ifa_cpu_largest_magnitude(b->acc + (size_t)row * (size_t)b->layout->dim, b->layout->dim);
       magnitude = largest > magnitude ? largest : magnitude;
       growth = IFA_MAX_PRODUCT * b->growth_keys;
     }
@@ -69,7 +74,10 @@ static inline void ifa_cpu_follow_value_unit(ifa_cpu_block *b, int32_t row, int3
   if (ifa_cpu_unit_stays(before, want, b->tau)) return;
   int32_t unit = want;
   if (before != IFA_NO_UNIT && want < before)
-    unit = ifa_next_unit(before, want, b->tau, ifa_cpu_largest_magnitude(b->acc + (size_t)row * (size_t)b->layout->dim, b->layout->dim), IFA_MAX_PRODUCT * b->growth_keys);
+    unit = ifa_next_unit(
+        before, want, b->tau,
+        ifa_cpu_largest_magnitude(b->acc + (size_t)row * (size_t)b->layout->dim, b->layout->dim),
+        IFA_MAX_PRODUCT * b->growth_keys);
   ifa_cpu_move_value_unit(b, row, unit);
 }
 

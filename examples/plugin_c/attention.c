@@ -3,8 +3,9 @@
  *     cc -O2 -shared -fPIC -I include examples/plugin_c/attention.c -o libattention.so -lm
  *     validate run --plugin ./libattention.so
  *
- * It claims to be `close`, with every number in binary32. A kernel that claims "exact" gives the contract's bits: it reads in->operands (the
- * quantized tensors and their scales) instead of the floats, and everything else is the same. */
+ * It claims to be `close`, with every number in binary32. A kernel that claims "exact" gives the
+ * contract's bits: it reads in->operands (the quantized tensors and their scales) instead of the
+ * floats, and everything else is the same. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,8 @@ static void live_keys(const ifa_problem *p, int64_t i, int64_t *first, int64_t *
 }
 
 /* One row; weights: room for nk floats. */
-static void attend(const ifa_problem *p, const float *q, const float *k, const float *v, int64_t first, int64_t end, float *weights, float *o, float *lse) {
+static void attend(const ifa_problem *p, const float *q, const float *k, const float *v,
+                   int64_t first, int64_t end, float *weights, float *o, float *lse) {
   float top = -INFINITY, sum = 0;
   for (int64_t j = first; j < end; j++) {
     float score = 0;
@@ -43,24 +45,32 @@ static void attend(const ifa_problem *p, const float *q, const float *k, const f
   if (lse) *lse = top + logf(sum); /* and -infinity */
 }
 
-static ifa_status run(const ifa_problem *p, const ifa_plugin_inputs *in, const ifa_outputs *out, ifa_message *why) {
+static ifa_status run(const ifa_problem *p, const ifa_plugin_inputs *in, const ifa_outputs *out,
+                      ifa_message *why) {
   (void)why;
   const int64_t *rows = in->operands.rows; /* NULL: all */
   int64_t count = rows ? in->operands.row_count : p->batch * p->q_heads * p->nq;
   float *weights = malloc(((size_t)p->nk + 1) * sizeof *weights);
   if (!weights) return IFA_OUT_OF_MEMORY;
   for (int64_t r = 0; r < count; r++) {
-    int64_t row = rows ? rows[r] : r, i = row % p->nq, head = row / p->nq % p->q_heads, batch = row / p->nq / p->q_heads, first, end;
+    int64_t row = rows ? rows[r] : r, i = row % p->nq, head = row / p->nq % p->q_heads,
+            batch = row / p->nq / p->q_heads, first, end;
     int64_t kv = (batch * p->kv_heads + head / (p->q_heads / p->kv_heads)) * p->nk * p->head_dim;
-    float *o = (float *)out->o + batch * p->o_stride.batch + head * p->o_stride.head + i * p->o_stride.token;
+    float *o = (float *)out->o + batch * p->o_stride.batch + head * p->o_stride.head +
+               i * p->o_stride.token;
     live_keys(p, i, &first, &end);
-    attend(p, in->q + row * p->head_dim, in->k + kv, in->v + kv, first, end, weights, o, out->lse ? &out->lse[row] : NULL);
+    attend(p, in->q + row * p->head_dim, in->k + kv, in->v + kv, first, end, weights, o,
+           out->lse ? &out->lse[row] : NULL);
   }
   free(weights);
   return IFA_OK;
 }
 
-static const ifa_plugin plugin = {.abi = IFA_PLUGIN_ABI, .contract = IFA_CONTRACT_VERSION, .name = "plain-c", .claim = "close q=f32 k=f32 v=f32",
-                                  .supports = supports, .run = run};
+static const ifa_plugin plugin = {.abi = IFA_PLUGIN_ABI,
+                                  .contract = IFA_CONTRACT_VERSION,
+                                  .name = "plain-c",
+                                  .claim = "close q=f32 k=f32 v=f32",
+                                  .supports = supports,
+                                  .run = run};
 
 const ifa_plugin *ifa_plugin_get(void) { return &plugin; }

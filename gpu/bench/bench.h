@@ -17,7 +17,8 @@ static inline void must(cudaError_t error, const char *what) {
   exit(1);
 }
 
-/* Median event time of `count` calls of work() on the default stream, after `warm` that do not count. */
+/* Median event time of `count` calls of work() on the default stream, after `warm` that do not
+ * count. */
 template <typename F> static inline float median_ms(int warm, int count, F work) {
   cudaEvent_t from, to;
   std::vector<float> times;

@@ -1,4 +1,5 @@
-/* ceiling.cu - what the benchmark is read against, measured in the same run: the rates of products and of copies, and what a product costs the warp scheduler. */
+/* ceiling.cu - what the benchmark is read against, measured in the same run: the rates of products
+ * and of copies, and what a product costs the warp scheduler. */
 #include "gpu/bench/bench.h"
 
 #include <stdint.h>
@@ -6,12 +7,16 @@
 enum { THREADS = 512, TILES = 16, ITERATIONS = 20000 };
 enum { ISSUE_THREADS = 256, ISSUE_ITERATIONS = 1000 }; /* two warps a scheduler */
 
-static __device__ __forceinline__ void multiply(int (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+static __device__ __forceinline__ void multiply(int (&c)[4], const uint32_t (&a)[4],
+                                                const uint32_t (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+               "{%8,%9}, {%0,%1,%2,%3};"
+               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-/* Operands are random (zeros would draw less power and run faster), all of them registers; 16 independent sums a warp. */
+/* Operands are random (zeros would draw less power and run faster), all of them registers; 16
+ * independent sums a warp. */
 static __global__ void mma_rate(uint32_t seed, uint32_t *out) {
   uint32_t x = seed * (threadIdx.x + 1) + blockIdx.x, a[4], b[8][2];
   int c[TILES][4] = {};
@@ -19,8 +24,7 @@ static __global__ void mma_rate(uint32_t seed, uint32_t *out) {
   for (auto &v : b) v[0] = x = x * 1664525u + 1013904223u, v[1] = x = x * 1664525u + 1013904223u;
   for (int n = 0; n < ITERATIONS; n++)
 #pragma unroll
-    for (int i = 0; i < TILES; i++)
-      multiply(c[i], a, b[i & 7]);
+    for (int i = 0; i < TILES; i++) multiply(c[i], a, b[i & 7]);
   for (auto &tile : c) x ^= tile[0] ^ tile[1] ^ tile[2] ^ tile[3];
   out[blockIdx.x * blockDim.x + threadIdx.x] = x;
 }
@@ -37,8 +41,10 @@ double measure_mma_tops() {
   return multiprocessors * (THREADS / 32.0) * ITERATIONS * TILES * (2 * 16 * 8 * 32) / ms * 1e-9;
 }
 
-/* Products and, after each, OTHERS independent binary32 additions of a constant; the clocks of block 0. */
-template <int OTHERS> static __global__ void issue_rate(uint32_t seed, uint32_t *out, long long *clocks) {
+/* Products and, after each, OTHERS independent binary32 additions of a constant; the clocks of
+ * block 0. */
+template <int OTHERS>
+static __global__ void issue_rate(uint32_t seed, uint32_t *out, long long *clocks) {
   uint32_t x = seed * (threadIdx.x + 1), a[4], b[2];
   int c[TILES][4] = {};
   float f[16];
@@ -52,7 +58,8 @@ template <int OTHERS> static __global__ void issue_rate(uint32_t seed, uint32_t 
     for (int i = 0; i < TILES; i++) {
       multiply(c[i], a, b);
 #pragma unroll
-      for (int j = 0; j < OTHERS; j++) asm volatile("add.rn.f32 %0, %0, 0f3f800000;" : "+f"(f[(i * OTHERS + j) & 15]));
+      for (int j = 0; j < OTHERS; j++)
+        asm volatile("add.rn.f32 %0, %0, 0f3f800000;" : "+f"(f[(i * OTHERS + j) & 15]));
     }
   const long long end = clock64();
   for (auto &tile : c) x ^= tile[0] ^ tile[1] ^ tile[2] ^ tile[3];
@@ -82,7 +89,8 @@ double measure_copy_gb_per_s() {
   must(cudaMalloc((void **)&from, bytes), "copy");
   must(cudaMalloc((void **)&to, bytes), "copy");
   must(cudaMemset(from, 1, bytes), "copy");
-  float ms = median_ms(1, 5, [&] { must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice), "copy"); });
+  float ms = median_ms(
+      1, 5, [&] { must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice), "copy"); });
   must(cudaFree(from), "copy");
   must(cudaFree(to), "copy");
   return 2.0 * (double)bytes / ms * 1e-6;

@@ -1,4 +1,5 @@
-/* mutants.cu - attend.cu once more, under other names and with faults in it, and how `validate mutants` runs it. */
+/* mutants.cu - attend.cu once more, under other names and with faults in it, and how `validate
+ * mutants` runs it. */
 #define IFA_GPU_MUTANT
 #define sm80 sm80_mutant
 #define ifa_cuda_available mutant_available
@@ -13,7 +14,8 @@
 #include <cuda_runtime.h>
 
 #include "gpu/mutants/faults.h"
-#include "gpu_mutants/attend.cu" /* a copy with the faults in it, of the build folder: gpu/mutants/ */
+/* a copy with the faults in it, of the build folder: gpu/mutants/ */
+#include "gpu_mutants/attend.cu"
 
 #include <stdlib.h>
 #include <string.h>
@@ -32,33 +34,44 @@ struct ifa_gpu_case {
   device_blocks blocks;
   uint8_t *o, *lse, *workspace; /* on the device; o and lse with guard bytes behind them */
   size_t o_bytes, lse_bytes, workspace_bytes;
-  uint8_t *copy;                /* of an output with its guard */
+  uint8_t *copy; /* of an output with its guard */
 };
 
 extern "C" ifa_status ifa_gpu_mutants_support(const ifa_problem *problem, ifa_message *message) {
   ifa_status status = mutant_available(message);
   if (status != IFA_OK || !problem) return status;
   const int most = kernel_for(problem).dim;
-  if (problem->head_dim > most) return ifa_fail(message, IFA_UNSUPPORTED, "head_dim is %d; the kernels with faults are built for up to %d", (int)problem->head_dim, most);
+  if (problem->head_dim > most)
+    return ifa_fail(message, IFA_UNSUPPORTED,
+                    "head_dim is %d; the kernels with faults are built for up to %d",
+                    (int)problem->head_dim, most);
   return mutant_supports(problem, message);
 }
 
 static ifa_status make_outputs(ifa_gpu_case *c, ifa_message *message) {
   const ifa_problem *p = &c->p;
   const void *o, *lse = nullptr, *workspace;
-  c->o_bytes = (size_t)ifa_extent_bytes(p->out_type, p->o_stride, p->batch, p->q_heads, p->nq, p->head_dim);
+  c->o_bytes =
+      (size_t)ifa_extent_bytes(p->out_type, p->o_stride, p->batch, p->q_heads, p->nq, p->head_dim);
   c->lse_bytes = p->lse ? (size_t)(p->batch * p->q_heads * p->nq) * sizeof(float) : 0;
   ifa_status status = mutant_workspace_bytes(p, &c->workspace_bytes, message);
-  if (status == IFA_OK) status = to_device(&c->blocks, "o", nullptr, (int64_t)c->o_bytes + GUARD_BYTES, &o, message);
-  if (status == IFA_OK && p->lse) status = to_device(&c->blocks, "lse", nullptr, (int64_t)c->lse_bytes + GUARD_BYTES, &lse, message);
-  if (status == IFA_OK) status = to_device(&c->blocks, "workspace", nullptr, (int64_t)c->workspace_bytes, &workspace, message);
+  if (status == IFA_OK)
+    status = to_device(&c->blocks, "o", nullptr, (int64_t)c->o_bytes + GUARD_BYTES, &o, message);
+  if (status == IFA_OK && p->lse)
+    status =
+        to_device(&c->blocks, "lse", nullptr, (int64_t)c->lse_bytes + GUARD_BYTES, &lse, message);
+  if (status == IFA_OK)
+    status = to_device(&c->blocks, "workspace", nullptr, (int64_t)c->workspace_bytes, &workspace,
+                       message);
   if (status != IFA_OK) return status;
   c->o = (uint8_t *)o, c->lse = (uint8_t *)lse, c->workspace = (uint8_t *)workspace;
-  c->copy = (uint8_t *)malloc((c->o_bytes > c->lse_bytes ? c->o_bytes : c->lse_bytes) + GUARD_BYTES);
+  c->copy =
+      (uint8_t *)malloc((c->o_bytes > c->lse_bytes ? c->o_bytes : c->lse_bytes) + GUARD_BYTES);
   return c->copy ? IFA_OK : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
 }
 
-extern "C" ifa_status ifa_gpu_case_make(const ifa_problem *problem, const ifa_inputs *inputs, ifa_gpu_case **made, ifa_message *message) {
+extern "C" ifa_status ifa_gpu_case_make(const ifa_problem *problem, const ifa_inputs *inputs,
+                                        ifa_gpu_case **made, ifa_message *message) {
   ifa_gpu_case *c = *made = (ifa_gpu_case *)calloc(1, sizeof *c);
   if (!c) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a case");
   c->p = *problem, c->host = *inputs;
@@ -75,20 +88,26 @@ extern "C" void ifa_gpu_case_free(ifa_gpu_case *c) {
 
 /* What an earlier CTA left in shared memory may be the very tile that a fault does not wait for. */
 #ifdef IFA_GPU_EMULATION
-static cudaError_t scrub_shared_memory(uint8_t) { return cudaSuccess; } /* a CTA begins with bytes of its own */
+/* a CTA begins with bytes of its own */
+static cudaError_t scrub_shared_memory(uint8_t) { return cudaSuccess; }
 #else
 static __global__ void scrub(uint32_t word, int words) {
   extern __shared__ uint32_t scrubbed[];
-  for (int i = (int)threadIdx.x; i < words; i += (int)blockDim.x) ((volatile uint32_t *)scrubbed)[i] = word;
+  for (int i = (int)threadIdx.x; i < words; i += (int)blockDim.x)
+    ((volatile uint32_t *)scrubbed)[i] = word;
 }
 
 static cudaError_t scrub_shared_memory(uint8_t poison) {
   int device, processors, bytes;
   cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  if (error == cudaSuccess) error = cudaFuncSetAttribute(scrub, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  if (error == cudaSuccess) scrub<<<2 * processors, 1024, (size_t)bytes>>>(poison * 0x01010101u, bytes / 4);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error == cudaSuccess)
+    error = cudaFuncSetAttribute(scrub, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (error == cudaSuccess)
+    scrub<<<2 * processors, 1024, (size_t)bytes>>>(poison * 0x01010101u, bytes / 4);
   return error == cudaSuccess ? cudaGetLastError() : error;
 }
 #endif
@@ -96,18 +115,21 @@ static cudaError_t scrub_shared_memory(uint8_t poison) {
 static ifa_status prepare(const ifa_gpu_case *c, int fault, uint8_t poison, ifa_message *message) {
   cudaError_t error = cudaMemcpyToSymbol(gpu_fault, &fault, sizeof fault);
   if (error == cudaSuccess) error = cudaMemset(c->o, poison, c->o_bytes + GUARD_BYTES);
-  if (error == cudaSuccess && c->lse) error = cudaMemset(c->lse, poison, c->lse_bytes + GUARD_BYTES);
+  if (error == cudaSuccess && c->lse)
+    error = cudaMemset(c->lse, poison, c->lse_bytes + GUARD_BYTES);
   if (error == cudaSuccess) error = cudaMemset(c->workspace, poison, c->workspace_bytes);
   if (error == cudaSuccess) error = scrub_shared_memory(poison);
   return error == cudaSuccess ? IFA_OK : cuda_failure("before a run", error, message);
 }
 
 /* To c->copy; the bytes behind must be as they were. */
-static ifa_status fetch(ifa_gpu_case *c, const char *name, const uint8_t *from, size_t bytes, uint8_t poison, ifa_message *message) {
+static ifa_status fetch(ifa_gpu_case *c, const char *name, const uint8_t *from, size_t bytes,
+                        uint8_t poison, ifa_message *message) {
   cudaError_t error = cudaMemcpy(c->copy, from, bytes + GUARD_BYTES, cudaMemcpyDeviceToHost);
   if (error != cudaSuccess) return cuda_failure("attention", error, message);
   for (size_t i = bytes; i < bytes + GUARD_BYTES; i++)
-    if (c->copy[i] != poison) return ifa_fail(message, IFA_BAD_DATA, "%s was written behind its end", name);
+    if (c->copy[i] != poison)
+      return ifa_fail(message, IFA_BAD_DATA, "%s was written behind its end", name);
   return IFA_OK;
 }
 
@@ -121,7 +143,9 @@ static void store_output(const ifa_gpu_case *c, void *o) {
   }
   for (int64_t r = 0; r < c->host.row_count; r++) {
     const int64_t row = c->host.rows[r], matrix = row / p->nq;
-    const size_t at = (size_t)ifa_offset(p->o_stride, matrix / p->q_heads, matrix % p->q_heads, row % p->nq) * width;
+    const size_t at =
+        (size_t)ifa_offset(p->o_stride, matrix / p->q_heads, matrix % p->q_heads, row % p->nq) *
+        width;
     memcpy((uint8_t *)o + at, c->copy + at, width * (size_t)p->head_dim);
   }
 }
@@ -133,11 +157,14 @@ static void store_lse(const ifa_gpu_case *c, float *lse) {
   }
 }
 
-extern "C" ifa_status ifa_gpu_mutant_run(ifa_gpu_case *c, ifa_gpu_fault fault, uint8_t poison, const ifa_outputs *outputs, ifa_message *message) {
+extern "C" ifa_status ifa_gpu_mutant_run(ifa_gpu_case *c, ifa_gpu_fault fault, uint8_t poison,
+                                         const ifa_outputs *outputs, ifa_message *message) {
   ifa_outputs device = {};
   device.o = c->o, device.lse = (float *)c->lse;
   ifa_status status = prepare(c, (int)fault, poison, message);
-  if (status == IFA_OK) status = mutant_attend(&c->p, &c->device, &device, c->workspace, c->workspace_bytes, nullptr, message);
+  if (status == IFA_OK)
+    status = mutant_attend(&c->p, &c->device, &device, c->workspace, c->workspace_bytes, nullptr,
+                           message);
   if (status == IFA_OK) status = fetch(c, "o", c->o, c->o_bytes, poison, message);
   if (status != IFA_OK) return status;
   store_output(c, outputs->o);

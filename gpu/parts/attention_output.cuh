@@ -1,4 +1,5 @@
-/* attention_output.cuh - how a warp ends: sums between splits (section 9), outputs and log-sum-exp (sections 10 and 11). */
+/* attention_output.cuh - how a warp ends: sums between splits (section 9), outputs and log-sum-exp
+ * (sections 10 and 11). */
 #ifndef IFA_GPU_ATTENTION_OUTPUT_CUH
 #define IFA_GPU_ATTENTION_OUTPUT_CUH
 
@@ -6,15 +7,22 @@
 
 namespace sm80 {
 
-/* A thread's float sums between splits lie in global memory, those of a CTA's threads side by side: D / 2 sums, then for each of its two rows L, E and E'. One place for all
- * rows that the thread has one after another. */
+/* A thread's float sums between splits lie in global memory, those of a CTA's threads side by side:
+ * D / 2 sums, then for each of its two rows L, E and E'. One place for all rows that the thread has
+ * one after another. */
 template <class S> constexpr int SUMS_KEPT = S::SUMS + 6;
-template <class S> __device__ __forceinline__ float *sums_at(float *sums, int index) { return sums + (int64_t)index * S::THREADS; }
-template <class S> __device__ __forceinline__ const float *sums_at(const float *sums, int index) { return sums + (int64_t)index * S::THREADS; }
+template <class S> __device__ __forceinline__ float *sums_at(float *sums, int index) {
+  return sums + (int64_t)index * S::THREADS;
+}
+template <class S> __device__ __forceinline__ const float *sums_at(const float *sums, int index) {
+  return sums + (int64_t)index * S::THREADS;
+}
 
 /* This thread's; NULL if there is one split, which the compiler knows unless SPLITS. */
 template <class S> __device__ __forceinline__ float *split_sums(const ifa_gpu_params &a) {
-  return S::SPLITS && a.packed.split_sums ? a.packed.split_sums + (int64_t)blockIdx.x * SUMS_KEPT<S> * S::THREADS + threadIdx.x : nullptr;
+  return S::SPLITS && a.packed.split_sums
+             ? a.packed.split_sums + (int64_t)blockIdx.x * SUMS_KEPT<S> * S::THREADS + threadIdx.x
+             : nullptr;
 }
 
 template <class S> __device__ __noinline__ void start_sums(float *sums) {
@@ -29,8 +37,10 @@ template <class S> __device__ __forceinline__ void end_split(Warp<S> &w, float *
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     float *const row = sums_at<S>(sums, S::SUMS + 3 * h);
-    const int sum = quad_sum(w.l[h]), unit = w.unit[h], value_unit = S::TOKEN ? w.value_unit[h] : unit;
-    const int before = __float_as_int(row[S::THREADS]), value_before = __float_as_int(row[2 * S::THREADS]);
+    const int sum = quad_sum(w.l[h]), unit = w.unit[h],
+              value_unit = S::TOKEN ? w.value_unit[h] : unit;
+    const int before = __float_as_int(row[S::THREADS]),
+              value_before = __float_as_int(row[2 * S::THREADS]);
     if (unit != IFA_NO_UNIT) {
       const int e = max(unit, before);
       row[0] = before == IFA_NO_UNIT ? (float)sum : ifa_merge(row[0], before, sum, unit, e);
@@ -38,13 +48,16 @@ template <class S> __device__ __forceinline__ void end_split(Warp<S> &w, float *
     }
     if (value_unit != IFA_NO_UNIT) {
       const int e = max(value_unit, value_before);
-      const float new_share = ifa_pow2(value_unit - e), old_share = value_before == IFA_NO_UNIT ? 0.0f : ifa_pow2(value_before - e);
+      const float new_share = ifa_pow2(value_unit - e),
+                  old_share = value_before == IFA_NO_UNIT ? 0.0f : ifa_pow2(value_before - e);
 #pragma unroll
       for (int i = 0; i < S::D / 8; i++)
 #pragma unroll
         for (int j = 0; j < 2; j++) {
           float *const at = sums_at<S>(sums, (h * (S::D / 8) + i) * 2 + j);
-          *at = value_before == IFA_NO_UNIT ? (float)w.acc[i][2 * h + j] : __fmaf_rn((float)w.acc[i][2 * h + j], new_share, __fmul_rn(*at, old_share)); /* ifa_merge */
+          *at = value_before == IFA_NO_UNIT ? (float)w.acc[i][2 * h + j]
+                                            : __fmaf_rn((float)w.acc[i][2 * h + j], new_share,
+                                                        __fmul_rn(*at, old_share)); /* ifa_merge */
           w.acc[i][2 * h + j] = 0;
         }
       row[2 * S::THREADS] = __int_as_float(e);
@@ -54,8 +67,9 @@ template <class S> __device__ __forceinline__ void end_split(Warp<S> &w, float *
   }
 }
 
-/* fl(o / l) for integers in binary32: two corrections of o times the reciprocal, the last from a quotient that is at most one unit off, so it rounds correctly
- * (Markstein); no step leaves the normal range. */
+/* fl(o / l) for integers in binary32: two corrections of o times the reciprocal, the last from a
+ * quotient that is at most one unit off, so it rounds correctly (Markstein); no step leaves the
+ * normal range. */
 __device__ __forceinline__ float divide(float o, float l, float reciprocal) {
   float q = __fmul_rn(o, reciprocal);
   q = __fmaf_rn(__fmaf_rn(-q, l, o), reciprocal, q);
@@ -63,7 +77,8 @@ __device__ __forceinline__ float divide(float o, float l, float reciprocal) {
 }
 
 /* Four adjacent elements, as one store where that is aligned; `count` of them exist. */
-__device__ __forceinline__ void store_four(ifa_type type, void *o, int64_t at, const float (&x)[4], int count) {
+__device__ __forceinline__ void store_four(ifa_type type, void *o, int64_t at, const float (&x)[4],
+                                           int count) {
   const bool whole = count >= 4;
   if (whole && type == IFA_F16 && ((uintptr_t)((uint16_t *)o + at) & 7) == 0) {
     __half2 pair[2] = {__floats2half2_rn(x[0], x[1]), __floats2half2_rn(x[2], x[3])};
@@ -77,22 +92,28 @@ __device__ __forceinline__ void store_four(ifa_type type, void *o, int64_t at, c
   }
 }
 
-/* What a channel's quotient is multiplied by, channel after channel `step` apart: V's scale of the channel or the tensor; NULL: 1. */
+/* What a channel's quotient is multiplied by, channel after channel `step` apart: V's scale of the
+ * channel or the tensor; NULL: 1. */
 struct ChannelFactors {
   const float *first;
   int step;
 };
-__device__ __forceinline__ ChannelFactors channel_factors(const ifa_gpu_params &a, uint32_t kv_matrix) {
+__device__ __forceinline__ ChannelFactors channel_factors(const ifa_gpu_params &a,
+                                                          uint32_t kv_matrix) {
   const ifa_problem &p = a.p;
   if (p.nk == 0 || p.v_scale == IFA_SCALE_TOKEN) return {nullptr, 0};
   if (p.v_scale == IFA_SCALE_TENSOR) return {a.in.v_scale + kv_matrix, 0};
-  return {(p.v_scale == IFA_SCALE_CHANNEL ? a.in.v_scale : a.in.v_channel_scale) + (int64_t)kv_matrix * p.head_dim, 1};
+  return {(p.v_scale == IFA_SCALE_CHANNEL ? a.in.v_scale : a.in.v_channel_scale) +
+              (int64_t)kv_matrix * p.head_dim,
+          1};
 }
 
-/* The warp's 16 rows. They go through `stage` (shared memory of the warp's own), some channels at a time: then lanes side by side have
- * channels side by side, and what is stored is contiguous. */
+/* The warp's 16 rows. They go through `stage` (shared memory of the warp's own), some channels at a
+ * time: then lanes side by side have channels side by side, and what is stored is contiguous. */
 template <class S>
-__device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S> &w, const float *sums, uint8_t *stage, const ifa_gpu_item &item, int warp) {
+__device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S> &w,
+                                           const float *sums, uint8_t *stage,
+                                           const ifa_gpu_item &item, int warp) {
   constexpr int D = S::D;
   const ifa_problem &p = a.p;
   const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
@@ -104,28 +125,44 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S
   bool kept_sums[2]; /* of this thread's own rows */
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    row_l[h] = (float)quad_sum(w.l[h]), row_unit[h] = w.unit[h], row_value_unit[h] = S::TOKEN ? w.value_unit[h] : w.unit[h];
+    row_l[h] = (float)quad_sum(w.l[h]), row_unit[h] = w.unit[h],
+    row_value_unit[h] = S::TOKEN ? w.value_unit[h] : w.unit[h];
     if (sums) {
       const float *kept = sums_at<S>(sums, S::SUMS + 3 * h);
-      row_l[h] = kept[0], row_unit[h] = __float_as_int(kept[S::THREADS]), row_value_unit[h] = __float_as_int(kept[2 * S::THREADS]);
+      row_l[h] = kept[0], row_unit[h] = __float_as_int(kept[S::THREADS]),
+      row_value_unit[h] = __float_as_int(kept[2 * S::THREADS]);
     }
     kept_sums[h] = row_value_unit[h] != IFA_NO_UNIT;
     const int from = (lane & 7) * 4;
-    row_l[h] = __shfl_sync(~0u, row_l[h], from), row_unit[h] = __shfl_sync(~0u, row_unit[h], from), row_value_unit[h] = __shfl_sync(~0u, row_value_unit[h], from);
+    row_l[h] = __shfl_sync(~0u, row_l[h], from), row_unit[h] = __shfl_sync(~0u, row_unit[h], from),
+    row_value_unit[h] = __shfl_sync(~0u, row_value_unit[h], from);
   }
   const bool second = lane & 8;
   const float l = second ? row_l[1] : row_l[0];
-  const int unit = second ? row_unit[1] : row_unit[0], value_unit = second ? row_value_unit[1] : row_value_unit[0];
-  if (a.lse && lane < 16 && warp_row0 + lane < p.nq) a.lse[(batch * p.q_heads + head) * p.nq + warp_row0 + lane] = unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(l, unit);
-  const bool empty = unit == IFA_NO_UNIT || value_unit == IFA_NO_UNIT; /* an empty row's sums are 0: divided by 1, times 1 */
+  const int unit = second ? row_unit[1] : row_unit[0],
+            value_unit = second ? row_value_unit[1] : row_value_unit[0];
+  if (a.lse && lane < 16 && warp_row0 + lane < p.nq)
+    a.lse[(batch * p.q_heads + head) * p.nq + warp_row0 + lane] =
+        unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(l, unit);
+  /* an empty row's sums are 0: divided by 1, times 1 */
+  const bool empty = unit == IFA_NO_UNIT || value_unit == IFA_NO_UNIT;
   const float divisor = empty ? 1.0f : l, reciprocal = empty ? 1.0f : __frcp_rn(l);
   const int up = empty ? 0 : value_unit - unit;
-  /* 2^up as two factors. The first never rounds: a quotient of integers, if not 0, lies in 2^-23 .. 2^31. Beyond 186 octaves the result is 0 or infinite. */
+  /* 2^up as two factors. The first never rounds: a quotient of integers, if not 0, lies in 2^-23 ..
+   * 2^31. Beyond 186 octaves the result is 0 or infinite. */
   const float power1 = up < -126 ? 0x1p-60f : up > 127 ? 0x1p60f : 1.0f;
-  const float power2 = __int_as_float((min(max(up < -126 ? up + 60 : up > 127 ? up - 60 : up, -126), 127) + 127) << 23);
+  const float power2 = __int_as_float((min(max(up < -126  ? up + 60
+                                               : up > 127 ? up - 60
+                                                          : up,
+                                               -126),
+                                           127) +
+                                       127)
+                                      << 23);
 
-  constexpr int C = S::OUTPUT_CHANNELS, CHUNKS = C / 4, PITCH = C * 4; /* chunks of 16 bytes of a row; that of row r lie in another order, i at i ^ (r & 7) */
-  const int first = lane / CHUNKS, chunk = lane % CHUNKS;               /* this lane's part: one of each row first, first + 32 / CHUNKS, ... */
+  /* chunks of 16 bytes of a row; that of row r lie in another order, i at i ^ (r & 7) */
+  constexpr int C = S::OUTPUT_CHANNELS, CHUNKS = C / 4, PITCH = C * 4;
+  /* this lane's part: one of each row first, first + 32 / CHUNKS, ... */
+  const int first = lane / CHUNKS, chunk = lane % CHUNKS;
   const ChannelFactors factors = channel_factors(a, item.kv_matrix);
 #pragma unroll
   for (int c = 0; c < D / C; c++) {
@@ -144,7 +181,8 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S
         int2 x = make_int2(w.acc[at][2 * h], w.acc[at][2 * h + 1]);
         if (sums) {
           const float *kept = sums_at<S>(sums, (h * (D / 8) + at) * 2);
-          x = kept_sums[h] ? make_int2(__float_as_int(kept[0]), __float_as_int(kept[S::THREADS])) : make_int2(0, 0);
+          x = kept_sums[h] ? make_int2(__float_as_int(kept[0]), __float_as_int(kept[S::THREADS]))
+                           : make_int2(0, 0);
         }
         *(int2 *)(stage + r * PITCH + ((n * 2 + (t >> 1)) ^ (r & 7)) * 16 + (t & 1) * 8) = x;
       }
@@ -153,13 +191,16 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S
     for (int r = first; r < 16; r += 32 / CHUNKS) {
       const int4 raw = *(const int4 *)(stage + r * PITCH + (chunk ^ (r & 7)) * 16);
       const int o[4] = {raw.x, raw.y, raw.z, raw.w};
-      const float row_divisor = __shfl_sync(~0u, divisor, r), row_reciprocal = __shfl_sync(~0u, reciprocal, r);
-      const float row_power1 = S::TOKEN ? __shfl_sync(~0u, power1, r) : 1.0f, row_power2 = S::TOKEN ? __shfl_sync(~0u, power2, r) : 1.0f;
+      const float row_divisor = __shfl_sync(~0u, divisor, r),
+                  row_reciprocal = __shfl_sync(~0u, reciprocal, r);
+      const float row_power1 = S::TOKEN ? __shfl_sync(~0u, power1, r) : 1.0f,
+                  row_power2 = S::TOKEN ? __shfl_sync(~0u, power2, r) : 1.0f;
       float x[4];
       if (sums) {
         const int row_up = __shfl_sync(~0u, up, r);
 #pragma unroll
-        for (int j = 0; j < 4; j++) x[j] = scalbnf(__fdiv_rn(__int_as_float(o[j]), row_divisor), row_up);
+        for (int j = 0; j < 4; j++)
+          x[j] = scalbnf(__fdiv_rn(__int_as_float(o[j]), row_divisor), row_up);
       } else {
 #pragma unroll
         for (int j = 0; j < 4; j++) {
@@ -169,12 +210,14 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S
       }
 #pragma unroll
       for (int j = 0; j < 4; j++) x[j] = __fmul_rn(x[j], factor[j]);
-      if (warp_row0 + r < p.nq) store_four(p.out_type, a.o, ifa_offset(p.o_stride, batch, head, warp_row0 + r) + d, x, p.head_dim - d);
+      if (warp_row0 + r < p.nq)
+        store_four(p.out_type, a.o, ifa_offset(p.o_stride, batch, head, warp_row0 + r) + d, x,
+                   p.head_dim - d);
     }
     __syncwarp(); /* the next channels take the place of these */
   }
 }
 
-}  // namespace sm80
+} // namespace sm80
 
 #endif

@@ -1,15 +1,21 @@
-/* attention.cuh - the contract (docs/numerics.md, sections 3 to 11) on mma.sync: INT8 tensor cores from sm_80 on. Two kernels from the same parts:
+/* attention.cuh - the contract (docs/numerics.md, sections 3 to 11) on mma.sync: INT8 tensor cores
+ * from sm_80 on. Two kernels from the same parts:
  *
  *   attend           kv_tile 64: the fast one
- *   attend_any_tile  kv_tile 32, 128, 256: blocks of 32 keys; a tile of several is walked twice (V per token: three times), for its unit must be known
+ *   attend_any_tile  kv_tile 32, 128, 256: blocks of 32 keys; a tile of several is walked twice (V
+ *     per token: three times), for its unit must be known
  *                    before its weights
  *
- * There are as many CTAs as the device holds at once. Each takes one item (gpu/params.h: some rows of a head, 16 a warp) after another; its warps share the blocks of keys
- * that come through the ring, and otherwise do not wait for each other: one may write its rows' outputs while another begins with the next item.
+ * There are as many CTAs as the device holds at once. Each takes one item (gpu/params.h: some rows
+ * of a head, 16 a warp) after another; its warps share the blocks of keys that come through the
+ * ring, and otherwise do not wait for each other: one may write its rows' outputs while another
+ * begins with the next item.
  *
- * On these tensor cores a product occupies the warp scheduler while it runs, so nothing is gained by running other instructions beside it: what counts is how many
- * instructions there are, and that no latency lies bare (docs/kernels.md). Hence the order within a step: exchanges and votes are asked early and
- * used late, weights begin before it is known whether the unit moves, fragments of V come while the weights are made. */
+ * On these tensor cores a product occupies the warp scheduler while it runs, so nothing is gained
+ * by running other instructions beside it: what counts is how many instructions there are, and that
+ * no latency lies bare (docs/kernels.md). Hence the order within a step: exchanges and votes are
+ * asked early and used late, weights begin before it is known whether the unit moves, fragments of
+ * V come while the weights are made. */
 #ifndef IFA_GPU_ATTENTION_SM80_CUH
 #define IFA_GPU_ATTENTION_SM80_CUH
 
@@ -21,13 +27,19 @@ namespace sm80 {
 
 /* ---- a CTA and its items ---- */
 
-/* The CTA's items in turn: of each `gridDim.x` items one, from the front and from the back by turns, so that all CTAs get as much to do. */
-__device__ __forceinline__ uint32_t item_of_round(uint32_t round) { return round * gridDim.x + (round & 1 ? gridDim.x - 1 - blockIdx.x : blockIdx.x); }
+/* The CTA's items in turn: of each `gridDim.x` items one, from the front and from the back by
+ * turns, so that all CTAs get as much to do. */
+__device__ __forceinline__ uint32_t item_of_round(uint32_t round) {
+  return round * gridDim.x + (round & 1 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
+}
 
-__device__ __forceinline__ const float *q_scale_at(const ifa_gpu_params &a, uint32_t matrix, int64_t i) {
+__device__ __forceinline__ const float *q_scale_at(const ifa_gpu_params &a, uint32_t matrix,
+                                                   int64_t i) {
   const ifa_problem &p = a.p;
   if (p.q_scale == IFA_SCALE_TOKEN) return a.in.q_scale + matrix * p.nq + i;
-  if (p.q_scale == IFA_SCALE_BLOCK) return a.in.q_scale + matrix * ((p.nq + p.q_block - 1) / p.q_block) + (uint32_t)i / (uint32_t)p.q_block;
+  if (p.q_scale == IFA_SCALE_BLOCK)
+    return a.in.q_scale + matrix * ((p.nq + p.q_block - 1) / p.q_block) +
+           (uint32_t)i / (uint32_t)p.q_block;
   return a.in.q_scale + matrix;
 }
 
@@ -42,50 +54,75 @@ template <class S> struct Cta {
   /* All threads. The first blocks are on their way then. */
   __device__ __forceinline__ Cta(const ifa_gpu_params &params, uint8_t *shared_bytes, int lag)
       : a(params), shared(*(Shared<S> *)shared_bytes), lane(threadIdx.x & 31),
-        warp((int)__reduce_max_sync(~0u, threadIdx.x >> 5)), /* so that the compiler knows it to be the same in all lanes */
-        ring(shared_address(shared_bytes + sizeof(Shared<S>)), shared.barriers, params.packed.blocks, params.stages, lag), at(shared_address(shared.q[warp]), shared_address(shared_bytes + sizeof(Shared<S>))) {
+        /* so that the compiler knows it to be the same in all lanes */
+        warp((int)__reduce_max_sync(~0u, threadIdx.x >> 5)),
+        ring(shared_address(shared_bytes + sizeof(Shared<S>)), shared.barriers,
+             params.packed.blocks, params.stages, lag),
+        at(shared_address(shared.q[warp]), shared_address(shared_bytes + sizeof(Shared<S>))) {
     if (threadIdx.x == 0) ring.prepare();
     for (uint32_t i = threadIdx.x; i < ITEMS_KEPT * 2; i += S::THREADS)
-      if (has(i / 2)) copy16(shared_address(shared.items) + i * 16, (const uint8_t *)(a.packed.items + item_of_round(i / 2)) + i % 2 * 16);
+      if (has(i / 2))
+        copy16(shared_address(shared.items) + i * 16,
+               (const uint8_t *)(a.packed.items + item_of_round(i / 2)) + i % 2 * 16);
     wait_for_copies();
     __syncthreads();
     ring.start(warp, feed());
   }
 
-  __device__ __forceinline__ bool has(uint32_t round) const { return item_of_round(round) < (uint32_t)a.item_count; }
-  __device__ __forceinline__ const ifa_gpu_item &item(uint32_t round) const { return round < ITEMS_KEPT ? shared.items[round] : a.packed.items[item_of_round(round)]; }
+  __device__ __forceinline__ bool has(uint32_t round) const {
+    return item_of_round(round) < (uint32_t)a.item_count;
+  }
+  __device__ __forceinline__ const ifa_gpu_item &item(uint32_t round) const {
+    return round < ITEMS_KEPT ? shared.items[round] : a.packed.items[item_of_round(round)];
+  }
 
   /* What the ring asks for the next blocks. */
   __device__ __forceinline__ auto feed() {
     return [this](int &block, int &count) {
-      for (; __any_sync(~0u, count == 0 && has(fed)); fed++) block = item(fed).first_block, count = item(fed).steps;
+      for (; __any_sync(~0u, count == 0 && has(fed)); fed++)
+        block = item(fed).first_block, count = item(fed).steps;
     };
   }
   __device__ __forceinline__ void pass() { ring.pass(feed()); }
   __device__ __forceinline__ void release(uint32_t zero) { ring.release(zero, feed()); }
 
-  /* The warp's 16 rows of Q into its part of shared memory, and their scales; zeros beyond nq and head_dim. In the background, if the caller's layout allows: await_q. `zero`:
-   * 0, but not before what was there has been read (zero_after). */
+  /* The warp's 16 rows of Q into its part of shared memory, and their scales; zeros beyond nq and
+   * head_dim. In the background, if the caller's layout allows: await_q. `zero`: 0, but not before
+   * what was there has been read (zero_after). */
   __device__ __forceinline__ void load_q(uint32_t round, uint32_t zero) const {
     constexpr int D = S::D;
     const ifa_problem &p = a.p;
     const ifa_gpu_item &to = item(round);
     const int64_t row0 = to.row0 + warp * 16;
-    const bool vector = p.q_type == IFA_I8 && p.head_dim == D && ((p.q_stride.token | p.q_stride.head | p.q_stride.batch) & 15) == 0 && ((uintptr_t)a.in.q & 15) == 0;
-    if (lane < 16) copy4(shared_address(shared.q_scale[warp] + lane), row0 + lane < p.nq ? q_scale_at(a, to.matrix, row0 + lane) : a.in.q_scale, row0 + lane < p.nq);
-    auto place = [&](int r, int chunk) { return shared.q[warp] + r * D + (chunk ^ IFA_GPU_SWIZZLE(D, r)) * 16 + zero; };
+    const bool vector = p.q_type == IFA_I8 && p.head_dim == D &&
+                        ((p.q_stride.token | p.q_stride.head | p.q_stride.batch) & 15) == 0 &&
+                        ((uintptr_t)a.in.q & 15) == 0;
+    if (lane < 16)
+      copy4(shared_address(shared.q_scale[warp] + lane),
+            row0 + lane < p.nq ? q_scale_at(a, to.matrix, row0 + lane) : a.in.q_scale,
+            row0 + lane < p.nq);
+    auto place = [&](int r, int chunk) {
+      return shared.q[warp] + r * D + (chunk ^ IFA_GPU_SWIZZLE(D, r)) * 16 + zero;
+    };
     if (vector) {
 #pragma unroll
       for (int n = 0; n < D / 32; n++) {
         const int i = n * 32 + lane, r = i / (D / 16), chunk = i % (D / 16);
         const bool real = row0 + r < p.nq;
-        copy16(shared_address(place(r, chunk)), (const int8_t *)a.in.q + (real ? ifa_offset(p.q_stride, to.batch, to.head, row0 + r) + chunk * 16 : 0), real);
+        copy16(shared_address(place(r, chunk)),
+               (const int8_t *)a.in.q +
+                   (real ? ifa_offset(p.q_stride, to.batch, to.head, row0 + r) + chunk * 16 : 0),
+               real);
       }
     } else { /* any stride and INT4: once for all keys, so it may be slow */
       for (int i = lane; i < 16 * D; i += 32) {
         const int r = i / D, d = i % D;
         const int64_t row = row0 + r;
-        place(r, d / 16)[d % 16] = row < p.nq && d < p.head_dim ? (int8_t)ifa_operand_get(p.q_type, a.in.q, ifa_offset(p.q_stride, to.batch, to.head, row) + d) : 0;
+        place(r, d / 16)[d % 16] =
+            row < p.nq && d < p.head_dim
+                ? (int8_t)ifa_operand_get(p.q_type, a.in.q,
+                                          ifa_offset(p.q_stride, to.batch, to.head, row) + d)
+                : 0;
       }
     }
   }
@@ -94,16 +131,20 @@ template <class S> struct Cta {
     wait_for_copies();
     __syncwarp();
 #pragma unroll
-    for (int h = 0; h < 2; h++) w.row_factor[h] = ifa_row_factor(shared.q_scale[warp][(lane >> 2) + 8 * h], a.p.sm_scale);
+    for (int h = 0; h < 2; h++)
+      w.row_factor[h] = ifa_row_factor(shared.q_scale[warp][(lane >> 2) + 8 * h], a.p.sm_scale);
   }
-  __device__ __forceinline__ uint8_t *output() const { return S::OUTPUT_OVER_Q ? (uint8_t *)shared.q[warp] : shared.output[warp]; }
+  __device__ __forceinline__ uint8_t *output() const {
+    return S::OUTPUT_OVER_Q ? (uint8_t *)shared.q[warp] : shared.output[warp];
+  }
 };
 
 /* ---- kv_tile 64 ---- */
 
 /* The warp's rows of the round's item. */
 template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint32_t round) {
-  constexpr int D = S::D, TILE = S::KEYS, KEPT = S::Q_KEPT ? D / 32 : 1; /* fragments of Q in registers */
+  /* fragments of Q in registers */
+  constexpr int D = S::D, TILE = S::KEYS, KEPT = S::Q_KEPT ? D / 32 : 1;
   const ifa_gpu_params &a = cta.a;
   const ifa_problem &p = a.p;
   if (!S::Q_KEPT) cta.load_q(round, 0);
@@ -122,14 +163,18 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
 
   const ifa_gpu_item item = cta.item(round);
   const uint32_t matrix = item.matrix, kv_matrix = item.kv_matrix;
-  const int warp_row0 = item.row0 + cta.warp * 16, row = warp_row0 + (cta.lane >> 2), tile_first = item.first_key / TILE, steps = item.steps;
+  const int warp_row0 = item.row0 + cta.warp * 16, row = warp_row0 + (cta.lane >> 2),
+            tile_first = item.first_key / TILE, steps = item.steps;
 
-  /* Tiles of the CTA; of them those that some row of the warp sees (steps `from` to `to`), and those that all see whole (both ends of what a row sees move
-   * with the row). */
+  /* Tiles of the CTA; of them those that some row of the warp sees (steps `from` to `to`), and
+   * those that all see whole (both ends of what a row sees move with the row). */
   const int64_t warp_last = warp_row0 + 15 < p.nq ? warp_row0 + 15 : p.nq - 1;
-  const int any_end = warp_row0 < p.nq ? live_end(p, warp_last) : 0, all_end = warp_row0 + 16 <= p.nq ? live_end(p, warp_row0) : 0;
-  const int from = min(live_first(p, warp_row0) / TILE - tile_first, steps), to = max((any_end + TILE - 1) / TILE - tile_first, from);
-  const int whole_from = (live_first(p, warp_row0 + 15) + TILE - 1) / TILE - tile_first, whole_to = all_end / TILE - tile_first;
+  const int any_end = warp_row0 < p.nq ? live_end(p, warp_last) : 0,
+            all_end = warp_row0 + 16 <= p.nq ? live_end(p, warp_row0) : 0;
+  const int from = min(live_first(p, warp_row0) / TILE - tile_first, steps),
+            to = max((any_end + TILE - 1) / TILE - tile_first, from);
+  const int whole_from = (live_first(p, warp_row0 + 15) + TILE - 1) / TILE - tile_first,
+            whole_to = all_end / TILE - tile_first;
   const int split_tiles = (int)p.kv_split / TILE;
   auto key_of = [&](int step) { return (tile_first + step) * TILE; };
   auto is_whole = [&](int step) { return (step >= whole_from) & (step < whole_to); };
@@ -141,12 +186,16 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
     const uint32_t one = hidden_one(p);
     int odd = cta.lane & 1; /* this thread tests the value unit of its row h = odd */
     asm volatile("" : "+r"(odd));
-    float tile_scale = -1.0f, r[2] = {0.0f, 0.0f}, unit[2] = {-INFINITY, -INFINITY}, low[2] = {INFINITY, INFINITY}; /* units stay for scores from low to below unit; of rows without one */
+    /* units stay for scores from low to below unit; of rows without one */
+    float tile_scale = -1.0f, r[2] = {0.0f, 0.0f}, unit[2] = {-INFINITY, -INFINITY},
+          low[2] = {INFINITY, INFINITY};
     Index index = {};
-    uint32_t factor[2] = {0, 0}; /* V per token: as tile_exponent, the units and the test's figures are */
+    /* V per token: as tile_exponent, the units and the test's figures are */
+    uint32_t factor[2] = {0, 0};
     int tile_exponent = INT32_MIN, test_sum = 0, test_value_unit = 0;
     const uint32_t value_tau = p.tau == IFA_TAU_INF ? 1u << 28 : (uint32_t)p.tau;
-    int split_end = step + split_tiles - (tile_first + step) % split_tiles, quiet_end = 0; /* before step quiet_end no mask cuts a tile and no split ends */
+    /* before step quiet_end no mask cuts a tile and no split ends */
+    int split_end = step + split_tiles - (tile_first + step) % split_tiles, quiet_end = 0;
 
     bool come = false;
     for (bool more = true; more; step++) {
@@ -162,19 +211,29 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
         score<S>(u, s, high, cta.at.scales + place);
       }
       weigh_index<S>(n, u, index); /* as if no unit moved */
-      const float scale = cta.at.tile_scale(place), x[2] = {__fmul_rn(__int_as_float(high[0]), r[0]), __fmul_rn(__int_as_float(high[1]), r[1])};
-      const bool usual = (step < quiet_end) & (scale == tile_scale) & in_every_quad(x[0] >= low[0], x[1] >= low[1]), stays = usual & (x[0] < unit[0]) & (x[1] < unit[1]);
+      const float scale = cta.at.tile_scale(place),
+                  x[2] = {__fmul_rn(__int_as_float(high[0]), r[0]),
+                          __fmul_rn(__int_as_float(high[1]), r[1])};
+      const bool usual = (step < quiet_end) & (scale == tile_scale) &
+                         in_every_quad(x[0] >= low[0], x[1] >= low[1]),
+                 stays = usual & (x[0] < unit[0]) & (x[1] < unit[1]);
       bool whole = true;
       if (__builtin_expect(!__all_sync(~0u, stays), 0)) {
         const int most[2] = {quad_max(high[0]), quad_max(high[1])};
-        if (__all_sync(~0u, usual)) { /* some rows rise, and that is all: most often so, hence code of its own, without a branch */
-          const float again[2] = {score_factor(w.row_factor[0], tile_scale), score_factor(w.row_factor[1], tile_scale)}; /* is r; the usual way is 3% slower if r must last until here */
+        if (__all_sync(~0u, usual)) {
+          /* some rows rise, and that is all: most often so, hence code of its own, without a branch
+           */
+          /* is r; the usual way is 3% slower if r must last until here */
+          const float again[2] = {score_factor(w.row_factor[0], tile_scale),
+                                  score_factor(w.row_factor[1], tile_scale)};
           raise_units(w, most, again);
           index.follow(w, again);
 #pragma unroll
-          for (int h = 0; h < 2; h++) unit[h] = (float)w.unit[h], low[h] = lowest_score(unit[h], tau1);
+          for (int h = 0; h < 2; h++)
+            unit[h] = (float)w.unit[h], low[h] = lowest_score(unit[h], tau1);
           if (S::TOKEN) {
-            test_sum = (odd ? w.unit[1] : w.unit[0]) + tile_exponent; /* (no exponent so far: the tile looks again below) */
+            /* (no exponent so far: the tile looks again below) */
+            test_sum = (odd ? w.unit[1] : w.unit[0]) + tile_exponent;
             value_factors(w, factor, tile_exponent);
           }
           weigh_index<S>(n, u, index);
@@ -196,7 +255,8 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
           }
 #pragma unroll
           for (int h = 0; h < 2; h++) {
-            r[h] = score_factor(w.row_factor[h], tile_scale), score_in_octaves[h] = octaves(largest[h], r[h]);
+            r[h] = score_factor(w.row_factor[h], tile_scale),
+            score_in_octaves[h] = octaves(largest[h], r[h]);
             moves[h] = unit_moves(largest[h], score_in_octaves[h], w.unit[h], tau1);
           }
           move_units(w, score_in_octaves, moves, (split_end - step) * TILE);
@@ -212,11 +272,13 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
           if (!whole) mask_index<S>(n, p, key_of(step), row);
         }
       }
-      come = __all_sync(~0u, cta.ring.poll_next()); /* votes where all lanes agree anyway: so the compiler knows */
+      /* votes where all lanes agree anyway: so the compiler knows */
+      come = __all_sync(~0u, cta.ring.poll_next());
       more = __any_sync(~0u, step + 1 < to);
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900 /* where the other code takes more registers */
-      constexpr int EARLY = D > 64 ? 2 : S::TOKEN ? 0 : 1; /* groups of V's fragments that are loaded ahead */
+      /* groups of V's fragments that are loaded ahead */
+      constexpr int EARLY = D > 64 ? 2 : S::TOKEN ? 0 : 1;
 #else
       constexpr int EARLY = D > 64 ? 2 : 1;
 #endif
@@ -231,8 +293,10 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
         const uint32_t most = quad_largest(highest);
         weigh_values<S>(pa, y, factor); /* as if U' did not move */
         const uint32_t mine = odd ? most >> 16 : most & 0xffffu;
-        const int below = test_value_unit - (test_sum - ifa_value_shift((uint16_t)mine)); /* octaves that the tile asks less than U' */
-        const bool known = (b == tile_exponent) & whole, stays = known & ((mine == 0) | ((uint32_t)below <= value_tau));
+        /* octaves that the tile asks less than U' */
+        const int below = test_value_unit - (test_sum - ifa_value_shift((uint16_t)mine));
+        const bool known = (b == tile_exponent) & whole,
+                   stays = known & ((mine == 0) | ((uint32_t)below <= value_tau));
         if (__builtin_expect(!__all_sync(~0u, stays), 0)) {
           if (__all_sync(~0u, known & ((mine == 0) | (below <= (int)value_tau)))) {
             raise_values(w, b, most);
@@ -244,11 +308,15 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
             if (!whole) {
               const float *v_scale = a.in.v_scale + (int64_t)kv_matrix * p.nk;
 #pragma unroll
-              for (int h = 0; h < 2; h++) exponent[h] = live_value_exponent(v_scale, max(live_first(p, row + 8 * h), key_of(step)), min(live_end(p, row + 8 * h), key_of(step + 1)));
+              for (int h = 0; h < 2; h++)
+                exponent[h] =
+                    live_value_exponent(v_scale, max(live_first(p, row + 8 * h), key_of(step)),
+                                        min(live_end(p, row + 8 * h), key_of(step + 1)));
               scale_live_values<S>(y, exponent, highest, p, v_scale, key_of(step), row);
               tile_exponent = INT32_MIN; /* the next tile looks again */
             }
-            follow_values(w, factor, exponent, whole ? most : quad_largest(highest), p, (split_end - step) * TILE);
+            follow_values(w, factor, exponent, whole ? most : quad_largest(highest), p,
+                          (split_end - step) * TILE);
             weigh_values<S>(pa, y, factor);
             test_sum = (odd ? w.unit[1] : w.unit[0]) + b;
           }
@@ -257,7 +325,8 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
         }
       }
       stage_value_weights(a, matrix, row, key_of(step), pa);
-      stage_units(a, matrix, row, key_of(step), w.unit[0], w.unit[1], w.value_unit[0], w.value_unit[1]);
+      stage_units(a, matrix, row, key_of(step), w.unit[0], w.unit[1], w.value_unit[0],
+                  w.value_unit[1]);
 #pragma unroll
       for (int g = 0; g < S::PV_GROUPS; g++) {
         if (g + EARLY < S::PV_GROUPS) load_v_fragments<S>(v[g + EARLY], cta.at, place, g + EARLY);
@@ -273,7 +342,8 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
   write_rows(a, w, sums, cta.output(), cta.item(round), cta.warp);
 }
 
-template <class S> __global__ void __launch_bounds__(S::THREADS, 1) attend(__grid_constant__ const ifa_gpu_params a) {
+template <class S>
+__global__ void __launch_bounds__(S::THREADS, 1) attend(__grid_constant__ const ifa_gpu_params a) {
   static_assert(S::KEYS == 64, "a block is a tile");
   extern __shared__ __align__(128) uint8_t shared_bytes[];
   Cta<S> cta(a, shared_bytes, a.stages / 2);
@@ -283,14 +353,17 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, 1) attend(__gri
 
 /* ---- any other tile ---- */
 
-template <class S> __device__ __forceinline__ void attend_rows_any_tile(Cta<S> &cta, uint32_t round) {
+template <class S>
+__device__ __forceinline__ void attend_rows_any_tile(Cta<S> &cta, uint32_t round) {
   constexpr int KEYS = S::KEYS;
   const ifa_gpu_params &a = cta.a;
   const ifa_problem &p = a.p;
   const ifa_gpu_item &item = cta.item(round);
   const uint32_t matrix = item.matrix, one = hidden_one(p);
-  const int row = item.row0 + cta.warp * 16 + (cta.lane >> 2), first_key = item.first_key, steps = item.steps;
-  const float tau1 = p.tau == IFA_TAU_INF ? INFINITY : (float)(p.tau + 1), *const v_scale = a.in.v_scale + (int64_t)item.kv_matrix * p.nk;
+  const int row = item.row0 + cta.warp * 16 + (cta.lane >> 2), first_key = item.first_key,
+            steps = item.steps;
+  const float tau1 = p.tau == IFA_TAU_INF ? INFINITY : (float)(p.tau + 1),
+              *const v_scale = a.in.v_scale + (int64_t)item.kv_matrix * p.nk;
   Warp<S> w;
   cta.load_q(round, 0);
   cta.await_q(w);
@@ -300,12 +373,14 @@ template <class S> __device__ __forceinline__ void attend_rows_any_tile(Cta<S> &
 
   float r[2];
   for (int step = 0; __any_sync(~0u, step < steps);) {
-    const int tile_key = first_key + step * KEYS, blocks = min(p.kv_tile / KEYS, steps - step), growth_keys = (int)p.kv_split - tile_key % (int)p.kv_split;
+    const int tile_key = first_key + step * KEYS, blocks = min(p.kv_tile / KEYS, steps - step),
+              growth_keys = (int)p.kv_split - tile_key % (int)p.kv_split;
     if (tile_key % p.kv_split == 0 && tile_key > first_key) {
       stage_sums(a, matrix, row, tile_key - 1, w.l[0], w.l[1], w.acc);
       end_split(w, sums);
     }
-    /* u of the tile's block b, which all wait for the first time; largest: of each row, among this thread's keys. */
+    /* u of the tile's block b, which all wait for the first time; largest: of each row, among this
+     * thread's keys. */
     typename S::TileRing block = cta.ring;
     auto scores = [&](int b, float(&u)[S::NT][4], float(&largest)[2]) {
       int s[S::NT][4], high[2];
@@ -338,7 +413,9 @@ template <class S> __device__ __forceinline__ void attend_rows_any_tile(Cta<S> &
     int exponent[2] = {0, 0};
     if (S::TOKEN) {
 #pragma unroll
-      for (int h = 0; h < 2; h++) exponent[h] = live_value_exponent(v_scale, max(live_first(p, row + 8 * h), tile_key), min(live_end(p, row + 8 * h), tile_key + p.kv_tile));
+      for (int h = 0; h < 2; h++)
+        exponent[h] = live_value_exponent(v_scale, max(live_first(p, row + 8 * h), tile_key),
+                                          min(live_end(p, row + 8 * h), tile_key + p.kv_tile));
       block = cta.ring;
       for (int b = 0; __any_sync(~0u, b < blocks); b++, block.advance()) {
         float of_block[2];
@@ -379,12 +456,15 @@ template <class S> __device__ __forceinline__ void attend_rows_any_tile(Cta<S> &
   write_rows(a, w, sums, cta.output(), item, cta.warp);
 }
 
-template <class S> __global__ void __launch_bounds__(S::THREADS, 1) attend_any_tile(__grid_constant__ const ifa_gpu_params a) {
+template <class S>
+__global__ void __launch_bounds__(S::THREADS, 1)
+    attend_any_tile(__grid_constant__ const ifa_gpu_params a) {
   extern __shared__ __align__(128) uint8_t shared_bytes[];
   Cta<S> cta(a, shared_bytes, 0);
-  for (uint32_t round = 0; __any_sync(~0u, cta.has(round)); round++) attend_rows_any_tile(cta, round);
+  for (uint32_t round = 0; __any_sync(~0u, cta.has(round)); round++)
+    attend_rows_any_tile(cta, round);
 }
 
-}  // namespace sm80
+} // namespace sm80
 
 #endif

@@ -2,8 +2,9 @@
  *
  *   scale_g = max |x| over the group g / largest,   x' = round(x / scale_g)
  *
- * the symmetric quantizer that INT-FlashAttention (arXiv 2409.16997, section 3.1), FlashAttention-3 (arXiv 2407.08608, section
- * 3.3) and SageAttention2 (arXiv 2411.10958, section 3.1) all use; they differ in the group and in the format. */
+ * the symmetric quantizer that INT-FlashAttention (arXiv 2409.16997, section 3.1), FlashAttention-3
+ * (arXiv 2407.08608, section 3.3) and SageAttention2 (arXiv 2411.10958, section 3.1) all use; they
+ * differ in the group and in the format. */
 #include <math.h>
 
 #include "ref/baselines/tiles.h"
@@ -20,7 +21,8 @@ static int64_t scale_index(ifa_scale_group group, int64_t t, int32_t c) {
   return group == IFA_PER_TOKEN ? t : group == IFA_PER_CHANNEL ? c : 0;
 }
 
-static void find_scales(const ifa_grid *grid, const float *source, int64_t tokens, int32_t head_dim, float *scale) {
+static void find_scales(const ifa_grid *grid, const float *source, int64_t tokens, int32_t head_dim,
+                        float *scale) {
   int64_t length = tokens > head_dim ? tokens : head_dim;
   for (int64_t g = 0; g < length; g++) scale[g] = 0.0f;
   for (int64_t t = 0; t < tokens; t++) {
@@ -34,7 +36,8 @@ static void find_scales(const ifa_grid *grid, const float *source, int64_t token
   for (int64_t g = 1; g < length; g++) scale[g] = scale[0];
 }
 
-void ifa_put_on_grid(const ifa_grid *grid, const float *source, int64_t tokens, int32_t head_dim, ifa_operand *operand) {
+void ifa_put_on_grid(const ifa_grid *grid, const float *source, int64_t tokens, int32_t head_dim,
+                     ifa_operand *operand) {
   if (grid->group == IFA_UNSCALED) {
     int64_t length = tokens > head_dim ? tokens : head_dim;
     for (int64_t g = 0; g < length; g++) operand->scale[g] = 1.0f;
@@ -44,7 +47,8 @@ void ifa_put_on_grid(const ifa_grid *grid, const float *source, int64_t tokens, 
   for (int64_t t = 0; t < tokens; t++) {
     for (int32_t c = 0; c < head_dim; c++) {
       float scale = operand->scale[scale_index(grid->group, t, c)];
-      operand->x[t * head_dim + c] = scale > 0.0f ? grid->round(source[t * head_dim + c] / scale) : 0.0f;
+      operand->x[t * head_dim + c] =
+          scale > 0.0f ? grid->round(source[t * head_dim + c] / scale) : 0.0f;
     }
   }
 }

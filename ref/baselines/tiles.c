@@ -1,7 +1,7 @@
 /* tiles.c - the tile loop with a running maximum: FlashAttention-2, arXiv 2307.08691, Algorithm 1.
  *
- * One query row at a time; keys in tiles of kv_tile, ascending. Q', K', V' are the operands on their grids (recipe), all
- * values binary32, P = weight(p):
+ * One query row at a time; keys in tiles of kv_tile, ascending. Q', K', V' are the operands on
+ * their grids (recipe), all values binary32, P = weight(p):
  *
  *   m = -inf, l = 0, O = 0
  *   for each tile with a live key, over its live keys j:
@@ -12,20 +12,24 @@
  *     l     = alpha * l + sum_j (p_j or P_j)                            j ascending
  *     O     = alpha * O + sum_j P_j V'_j                                j ascending
  *     m     = m_new
- *   O = O * v_scale / l,  lse = m + log l                               l in units where p = 1 counts 1 (or weight_of_one)
+ *   O = O * v_scale / l,  lse = m + log l                               l in units where p = 1
+ *     counts 1 (or weight_of_one)
  *
- * Exactness: products of two fp16, e4m3, e5m2 or INT8 numbers are exact in binary32, and INT8 sums stay integers below 2^24
- * (127 * 127 * 256 = 4129024), so for INT8 the sums over c and over a tile's j are the integer sums of the published kernels.
- * Published kernels use exp2 on scores times log2(e), and FlashAttention's run the tiles last to first; the papers do not.
- * A row is one thread's, so results do not depend on the number of threads. */
+ * Exactness: products of two fp16, e4m3, e5m2 or INT8 numbers are exact in binary32, and INT8 sums
+ * stay integers below 2^24 (127 * 127 * 256 = 4129024), so for INT8 the sums over c and over a
+ * tile's j are the integer sums of the published kernels. Published kernels use exp2 on scores
+ * times log2(e), and FlashAttention's run the tiles last to first; the papers do not. A row is one
+ * thread's, so results do not depend on the number of threads. */
 #include <math.h>
 #include <stdlib.h>
 
 #include "ref/baselines/tiles.h"
 
 ifa_key_range ifa_live_keys(const ifa_float_problem *p, int64_t i) {
-  int64_t position = i + p->nk - p->nq; /* negative for rows that a causal mask leaves without keys */
-  int64_t longest = p->nq + p->nk;      /* no window beyond this hides anything; keeps the sums below from overflow */
+  /* negative for rows that a causal mask leaves without keys */
+  int64_t position = i + p->nk - p->nq;
+  /* no window beyond this hides anything; keeps the sums below from overflow */
+  int64_t longest = p->nq + p->nk;
   int64_t window = p->window < longest ? p->window : longest;
   ifa_key_range range = {0, p->nk};
   if (p->causal && position + 1 < range.end) range.end = position + 1;
@@ -36,7 +40,8 @@ ifa_key_range ifa_live_keys(const ifa_float_problem *p, int64_t i) {
   return range;
 }
 
-/* The operands of the head at work. K is kept as [tile][head_dim][kv_tile], so that a tile's scores advance side by side. */
+/* The operands of the head at work. K is kept as [tile][head_dim][kv_tile], so that a tile's scores
+ * advance side by side. */
 typedef struct tiles_head {
   const ifa_tile_recipe *recipe;
   const ifa_float_problem *p;
@@ -50,7 +55,7 @@ typedef struct tiles_row {
   float m, l, o[IFA_MAX_HEAD_DIM];
 } tiles_row;
 
-/* ------------------------------------------------------------------------------------------------- operands --- */
+/* ---- operands ---- */
 
 static int operand_new(int64_t tokens, int32_t head_dim, ifa_operand *operand) {
   size_t groups = (size_t)(tokens > head_dim ? tokens : head_dim);
@@ -89,7 +94,8 @@ static void subtract_mean(tiles_head *head, const float *source, float *k) {
     double sum = 0;
     for (int64_t j = 0; j < nk; j++) sum += (double)source[j * head_dim + c];
     head->k_mean[c] = sum / (double)nk;
-    for (int64_t j = 0; j < nk; j++) k[j * head_dim + c] = (float)((double)source[j * head_dim + c] - head->k_mean[c]);
+    for (int64_t j = 0; j < nk; j++)
+      k[j * head_dim + c] = (float)((double)source[j * head_dim + c] - head->k_mean[c]);
   }
 }
 
@@ -103,7 +109,8 @@ static void load_k(tiles_head *head, const float *source) {
   ifa_put_on_grid(&head->recipe->k, source, nk, head_dim, &head->k);
   for (int64_t j = 0; j < nk; j++) {
     float *tile = head->k_tiles + j / kv_tile * kv_tile * head_dim;
-    for (int32_t c = 0; c < head_dim; c++) tile[c * kv_tile + j % kv_tile] = head->k.x[j * head_dim + c];
+    for (int32_t c = 0; c < head_dim; c++)
+      tile[c * kv_tile + j % kv_tile] = head->k.x[j * head_dim + c];
   }
 }
 
@@ -112,26 +119,30 @@ static void head_load(tiles_head *head, const ifa_float_inputs *in, int64_t numb
   const ifa_float_problem *p = head->p;
   int64_t kv_head = ifa_float_kv_head(p, number), kv_at = kv_head * p->nk * p->head_dim;
   head->head = number;
-  ifa_put_on_grid(&head->recipe->q, in->q + number * p->nq * p->head_dim, p->nq, p->head_dim, &head->q);
+  ifa_put_on_grid(&head->recipe->q, in->q + number * p->nq * p->head_dim, p->nq, p->head_dim,
+                  &head->q);
   if (kv_head == head->kv_head || p->nk == 0) return;
   head->kv_head = kv_head;
   load_k(head, in->k + kv_at);
   ifa_put_on_grid(&head->recipe->v, in->v + kv_at, p->nk, p->head_dim, &head->v);
 }
 
-/* ----------------------------------------------------------------------------------------------------- loop --- */
+/* ---- loop ---- */
 
 /* S_j of row i for the keys begin .. end - 1, which lie in one tile; s[0] is key `begin`. */
 static void tile_scores(const tiles_head *head, int64_t i, ifa_key_range keys, float *s) {
-  int32_t head_dim = head->p->head_dim, kv_tile = head->p->kv_tile, count = (int32_t)(keys.end - keys.begin);
+  int32_t head_dim = head->p->head_dim, kv_tile = head->p->kv_tile,
+          count = (int32_t)(keys.end - keys.begin);
   const float *q = head->q.x + i * head_dim, *k_scale = head->k.scale + keys.begin;
-  const float *tile = head->k_tiles + keys.begin / kv_tile * kv_tile * head_dim + keys.begin % kv_tile;
+  const float *tile =
+      head->k_tiles + keys.begin / kv_tile * kv_tile * head_dim + keys.begin % kv_tile;
   for (int32_t j = 0; j < count; j++) s[j] = 0.0f;
   for (int32_t c = 0; c < head_dim; c++) {
     const float *column = tile + c * kv_tile;
     for (int32_t j = 0; j < count; j++) s[j] += q[c] * column[j];
   }
-  for (int32_t j = 0; j < count; j++) s[j] = s[j] * (head->q.scale[i] * k_scale[j]) * head->p->sm_scale;
+  for (int32_t j = 0; j < count; j++)
+    s[j] = s[j] * (head->q.scale[i] * k_scale[j]) * head->p->sm_scale;
 }
 
 /* The body of the loop above; `weight` enters holding S and leaves holding P. */
@@ -155,15 +166,20 @@ static void tile_step(const tiles_head *head, ifa_key_range keys, float *weight,
   for (int32_t c = 0; c < head_dim; c++) row->o[c] = alpha * row->o[c] + o[c];
 }
 
-/* lse of the scores with K's mean put back: removing it lowered every score of the row by sm_scale * q.mean. */
+/* lse of the scores with K's mean put back: removing it lowered every score of the row by sm_scale
+ * * q.mean. */
 static double row_lse(const tiles_head *head, const float *q, const tiles_row *row) {
-  double l = (double)row->l / (head->recipe->l_sums_weights ? (double)head->recipe->weight_of_one : 1.0), shift = 0;
+  double l = (double)row->l /
+             (head->recipe->l_sums_weights ? (double)head->recipe->weight_of_one : 1.0),
+         shift = 0;
   for (int32_t c = 0; c < head->p->head_dim; c++) shift += (double)q[c] * head->k_mean[c];
   return (double)row->m + log(l) + shift * (double)head->p->sm_scale;
 }
 
-/* The key of the maximum has p = 1, so l >= 1 after any tile, or NaN after an overflow: 0 means that no key was live. */
-static void write_row(const tiles_head *head, const float *q, const tiles_row *row, double *o, double *lse) {
+/* The key of the maximum has p = 1, so l >= 1 after any tile, or NaN after an overflow: 0 means
+ * that no key was live. */
+static void write_row(const tiles_head *head, const float *q, const tiles_row *row, double *o,
+                      double *lse) {
   const ifa_tile_recipe *recipe = head->recipe;
   int empty = row->l == 0.0f;
   float l = recipe->l_sums_weights ? row->l : row->l * recipe->weight_of_one;
@@ -190,25 +206,27 @@ static void run_row(const tiles_head *head, const float *q, int64_t i, double *o
 }
 
 /* Computed rows first .. last - 1, all of the loaded head. */
-static void run_head(const tiles_head *head, const ifa_float_inputs *in, const ifa_float_outputs *out, int64_t first,
-                     int64_t last) {
+static void run_head(const tiles_head *head, const ifa_float_inputs *in,
+                     const ifa_float_outputs *out, int64_t first, int64_t last) {
   int32_t head_dim = head->p->head_dim;
 #ifdef _OPENMP
 #pragma omp parallel for schedule(dynamic)
 #endif
   for (int64_t r = first; r < last; r++) {
     int64_t number = ifa_float_row(in, r);
-    run_row(head, in->q + number * head_dim, number - head->head * head->p->nq, out->o + r * head_dim,
-            out->lse ? out->lse + r : NULL);
+    run_row(head, in->q + number * head_dim, number - head->head * head->p->nq,
+            out->o + r * head_dim, out->lse ? out->lse + r : NULL);
   }
 }
 
-ifa_status ifa_tiles_run(const ifa_tile_recipe *recipe, const ifa_float_problem *p, const ifa_float_inputs *in,
-                         const ifa_float_outputs *out, ifa_message *message) {
+ifa_status ifa_tiles_run(const ifa_tile_recipe *recipe, const ifa_float_problem *p,
+                         const ifa_float_inputs *in, const ifa_float_outputs *out,
+                         ifa_message *message) {
   tiles_head head;
   if (!head_new(&head, recipe, p)) {
     head_free(&head);
-    return ifa_fail(message, IFA_OUT_OF_MEMORY, "baseline: no memory for a head of nq %lld and nk %lld tokens",
+    return ifa_fail(message, IFA_OUT_OF_MEMORY,
+                    "baseline: no memory for a head of nq %lld and nk %lld tokens",
                     (long long)p->nq, (long long)p->nk);
   }
   int64_t count = ifa_float_row_count(p, in);

@@ -1,8 +1,10 @@
-/* test_contract.c - the arithmetic of docs/numerics.md against definitions of this file's own: exact integers where there are any.
+/* test_contract.c - the arithmetic of docs/numerics.md against definitions of this file's own:
+ * exact integers where there are any.
  *
- * Every binary16 is a multiple of 2^-24 below 2^16, so it is an integer here ("grains"), a product of two is a multiple of
- * 2^-48 that fits 128 bits, and rounding is a search among the 31744 finite magnitudes. The weight function is tried on all of its 30721
- * inputs, in each form that the tree has. */
+ * Every binary16 is a multiple of 2^-24 below 2^16, so it is an integer here ("grains"), a product
+ * of two is a multiple of 2^-48 that fits 128 bits, and rounding is a search among the 31744 finite
+ * magnitudes. The weight function is tried on all of its 30721 inputs, in each form that the tree
+ * has. */
 #include <fenv.h>
 #include <math.h>
 #include <setjmp.h>
@@ -21,11 +23,14 @@ typedef __int128 wide;
 
 enum { F16_INFINITY = 0x7c00, TOP = 30720 };
 
-static uint64_t random_at(uint64_t stream, uint64_t index) { return ifa_random_bits(20240917, stream, index); }
+static uint64_t random_at(uint64_t stream, uint64_t index) {
+  return ifa_random_bits(20240917, stream, index);
+}
 
 /* ---- binary16 as integers ---- */
 
-/* The value of a finite pattern in units of 2^-24. The pattern of infinity counts as 65536, where the next binary16 would be. */
+/* The value of a finite pattern in units of 2^-24. The pattern of infinity counts as 65536, where
+ * the next binary16 would be. */
 static int64_t grains(uint16_t pattern) {
   int64_t exponent = pattern >> 10 & 31, fraction = pattern & 1023;
   int64_t magnitude = exponent == 0 ? fraction : (fraction + 1024) << (exponent - 1);
@@ -36,12 +41,14 @@ static int64_t grains(uint16_t pattern) {
 static uint16_t nearest16(wide value) {
   wide magnitude = value < 0 ? -value : value;
   int low = 0, high = F16_INFINITY;
-  while (high - low > 1) { /* value(low) <= magnitude < value(high), unless magnitude is past the end */
+  while (high - low > 1) {
+    /* value(low) <= magnitude < value(high), unless magnitude is past the end */
     int middle = (low + high) / 2;
     if ((wide)grains((uint16_t)middle) << 24 <= magnitude) low = middle;
     else high = middle;
   }
-  wide below = magnitude - ((wide)grains((uint16_t)low) << 24), above = ((wide)grains((uint16_t)high) << 24) - magnitude;
+  wide below = magnitude - ((wide)grains((uint16_t)low) << 24),
+       above = ((wide)grains((uint16_t)high) << 24) - magnitude;
   int chosen = below < above ? low : below > above ? high : low % 2 == 0 ? low : high;
   return (uint16_t)((value < 0 ? 0x8000 : 0) | chosen);
 }
@@ -79,7 +86,8 @@ static void test_f16_round_trip(void **state) {
   }
 }
 
-/* Between each two neighbours: the midpoint goes to the even one, its neighbours in binary32 and binary64 to the nearer. */
+/* Between each two neighbours: the midpoint goes to the even one, its neighbours in binary32 and
+ * binary64 to the nearer. */
 static void test_f16_halfway(void **state) {
   (void)state;
   for (uint32_t h = 0; h < F16_INFINITY; h++) {
@@ -110,8 +118,10 @@ static void test_f16_far_values(void **state) {
   assert_int_equal(ifa_f64_to_f16((double)NAN) & 0x7fff, 0x7e00);
   for (uint64_t i = 0; i < 200000; i++) { /* binary64 of 53 bits against the midpoints */
     uint16_t h = (uint16_t)(random_at(1, i) % F16_INFINITY);
-    double low = ldexp((double)grains(h), -24), high = ldexp((double)grains((uint16_t)(h + 1)), -24);
-    double x = low + (high - low) * ldexp((double)(random_at(2, i) >> 11), -53), middle = low + (high - low) / 2;
+    double low = ldexp((double)grains(h), -24),
+           high = ldexp((double)grains((uint16_t)(h + 1)), -24);
+    double x = low + (high - low) * ldexp((double)(random_at(2, i) >> 11), -53),
+           middle = low + (high - low) / 2;
     uint16_t expected = (uint16_t)(x < middle || (x == middle && h % 2 == 0) ? h : h + 1);
     assert_int_equal(ifa_f64_to_f16(x), expected);
   }
@@ -130,12 +140,14 @@ static void test_bf16(void **state) {
     }
     assert_int_equal(ifa_f32_to_bf16(x), h);
     if ((h & 0x7fff) == 0x7f80) continue;
-    uint32_t even = h % 2 ? h + 1 : h; /* also past the largest finite one: infinity is the next pattern */
+    /* also past the largest finite one: infinity is the next pattern */
+    uint32_t even = h % 2 ? h + 1 : h;
     assert_int_equal(ifa_f32_to_bf16(ifa_f32_of_bits(h << 16 | 0x8000)), even);
     assert_int_equal(ifa_f32_to_bf16(ifa_f32_of_bits(h << 16 | 0x7fff)), h);
     assert_int_equal(ifa_f32_to_bf16(ifa_f32_of_bits(h << 16 | 0x8001)), h + 1);
   }
-  assert_int_equal(ifa_f32_to_bf16(ifa_f32_of_bits(0x7f800001)) & 0x7fc0, 0x7fc0); /* a NaN whose payload would be cut off */
+  /* a NaN whose payload would be cut off */
+  assert_int_equal(ifa_f32_to_bf16(ifa_f32_of_bits(0x7f800001)) & 0x7fc0, 0x7fc0);
 }
 
 /* Magnitudes below 2^4, as exact.h asks for. */
@@ -143,10 +155,12 @@ static void test_fma16(void **state) {
   (void)state;
   for (uint64_t i = 0; i < 300000; i++) {
     uint64_t bits = random_at(3, i);
-    uint16_t a = (uint16_t)(bits % 0x4100 | (bits >> 60 & 1) << 15), b = (uint16_t)((bits >> 16) % 0x4100 | (bits >> 61 & 1) << 15);
+    uint16_t a = (uint16_t)(bits % 0x4100 | (bits >> 60 & 1) << 15),
+             b = (uint16_t)((bits >> 16) % 0x4100 | (bits >> 61 & 1) << 15);
     uint16_t c = (uint16_t)((bits >> 32) % 0x4700 | (bits >> 62 & 1) << 15);
     uint16_t expected = exact_fma16(a, b, c), got = ifa_fma16(a, b, c);
-    if ((expected & 0x7fff) == 0) assert_int_equal(got & 0x7fff, 0); /* the sign of a zero is no integer's matter */
+    /* the sign of a zero is no integer's matter */
+    if ((expected & 0x7fff) == 0) assert_int_equal(got & 0x7fff, 0);
     else assert_int_equal(got, expected);
   }
 }
@@ -168,7 +182,8 @@ static uint16_t exact_g(int32_t n) {
   return exact_fma16(exact_fma16(exact_fma16(w, 0x1275, 0x9757), w, 0x887d), w, 0x2090);
 }
 
-static wide exact_product(int32_t n) { return (wide)grains((uint16_t)n) * grains(exact_g(n)); } /* of 2^-48 */
+/* of 2^-48 */
+static wide exact_product(int32_t n) { return (wide)grains((uint16_t)n) * grains(exact_g(n)); }
 
 static void test_weight_definition(void **state) {
   (void)state;
@@ -211,7 +226,8 @@ static void test_weight_shape(void **state) {
   for (int32_t n = 0; n <= TOP; n++) {
     assert_in_range(ifa_weight(n), 0, 255);
     assert_in_range(ifa_weight16(n), 0, 0x5bf8); /* 255 */
-    if (n > 0) assert_true(ifa_weight(n) >= ifa_weight(n - 1) && ifa_weight16(n) >= ifa_weight16(n - 1));
+    if (n > 0)
+      assert_true(ifa_weight(n) >= ifa_weight(n - 1) && ifa_weight16(n) >= ifa_weight16(n - 1));
     if (!first && ifa_weight(n)) first = n;
   }
   assert_int_equal(ifa_weight(TOP), 255);
@@ -239,14 +255,17 @@ static void test_weight_error(void **state) {
       double exact = 255 * exp2((n - TOP) / 1024.0), error = ifa_weight(n) / exact - 1;
       squares += error * error;
     }
-    assert_float_equal(sqrt(squares / 1024), documented[octave], 0.01 * documented[octave] + 0.00005);
+    assert_float_equal(sqrt(squares / 1024), documented[octave],
+                       0.01 * documented[octave] + 0.00005);
   }
 }
 
-/* ---- the weight function inside the backends, whose tables no test can reach but through the stages ---- */
+/* ---- the weight function inside the backends, whose tables no test can reach but through the
+ * stages ---- */
 
-/* q_scale with fl(q_scale * L) = 2^-12, so that a score of S is S/4 steps of n. One exists: near 2^-12 the products of
- * neighbours lie 1.44 * 2^-36 apart, and an interval of 1.5 * 2^-36 rounds to 2^-12. */
+/* q_scale with fl(q_scale * L) = 2^-12, so that a score of S is S/4 steps of n. One exists: near
+ * 2^-12 the products of neighbours lie 1.44 * 2^-36 apart, and an interval of 1.5 * 2^-36 rounds to
+ * 2^-12. */
 static float quarter_step_scale(void) {
   float scale = 0x1p-12f / IFA_LOG2E;
   for (int i = 0; i < 4; i++) scale = nextafterf(scale, 0);
@@ -270,11 +289,15 @@ static void make_key(int8_t *key, int32_t s) {
   assert_int_equal(hundreds, 0);
 }
 
-/* A key that scores n, given unit 1: n = rne(S / 4) + 29696. 30720 itself is a rounding up of 30719.75. */
-static void make_key_of(int8_t *key, int32_t n) { make_key(key, n == TOP ? 4095 : 4 * (n - 29696)); }
+/* A key that scores n, given unit 1: n = rne(S / 4) + 29696. 30720 itself is a rounding up of
+ * 30719.75. */
+static void make_key_of(int8_t *key, int32_t n) {
+  make_key(key, n == TOP ? 4095 : 4 * (n - 29696));
+}
 
 /* Runs one row over nk keys, and gives p and P. IFA_NOT_AVAILABLE is for builds without OpenMP. */
-static ifa_status run_weights(const char *backend, ifa_problem problem, const int8_t *k, const float *v_scale, uint8_t *p, uint8_t *value_p) {
+static ifa_status run_weights(const char *backend, ifa_problem problem, const int8_t *k,
+                              const float *v_scale, uint8_t *p, uint8_t *value_p) {
   int8_t q[WEIGHT_DIM], *v = calloc((size_t)problem.nk, WEIGHT_DIM);
   float q_scale = quarter_step_scale(), k_scale = 1.0f, o[WEIGHT_DIM];
   ifa_stages stages = {.p = p, .value_p = value_p};
@@ -285,7 +308,8 @@ static ifa_status run_weights(const char *backend, ifa_problem problem, const in
   problem.head_dim = WEIGHT_DIM;
   problem.sm_scale = 1.0f;
   problem.k_scale = IFA_SCALE_TENSOR;
-  ifa_inputs in = {.q = q, .k = k, .v = v, .q_scale = &q_scale, .k_scale = &k_scale, .v_scale = v_scale};
+  ifa_inputs in = {
+      .q = q, .k = k, .v = v, .q_scale = &q_scale, .k_scale = &k_scale, .v_scale = v_scale};
   ifa_status status = ifa_run(backend, &problem, &in, &out, &why);
   free(v);
   if (status != IFA_OK && status != IFA_NOT_AVAILABLE) fail_msg("%s: %s", backend, why.text);
@@ -310,14 +334,17 @@ static void check_backend_p(const char *backend) {
   problem.v_scale = IFA_SCALE_TENSOR;
   problem.tau = IFA_TAU_INF;
   for (int32_t j = 0; j <= TOP; j++) make_key_of(k + j * WEIGHT_DIM, TOP - j);
-  assert_int_equal(run_weights(backend, problem, k, &v_scale, p, NULL), is_built(backend) ? IFA_OK : IFA_NOT_AVAILABLE);
-  for (int32_t j = 0; j <= TOP && is_built(backend); j++) assert_int_equal(p[j], nearest_integer(exact_product(TOP - j), 48));
+  assert_int_equal(run_weights(backend, problem, k, &v_scale, p, NULL),
+                   is_built(backend) ? IFA_OK : IFA_NOT_AVAILABLE);
+  for (int32_t j = 0; j <= TOP && is_built(backend); j++)
+    assert_int_equal(p[j], nearest_integer(exact_product(TOP - j), 48));
   free(k);
   free(p);
 }
 
-/* W shows through P, 8 bits at a time. Each split is one tile of 32 keys: the top key, whose value scale is 0, sets the unit to 1; 31
- * keys follow with n descending and scales between 1 and 2, so that the products differ in their low bits too. */
+/* W shows through P, 8 bits at a time. Each split is one tile of 32 keys: the top key, whose value
+ * scale is 0, sets the unit to 1; 31 keys follow with n descending and scales between 1 and 2, so
+ * that the products differ in their low bits too. */
 static void check_backend_value_p(const char *backend) {
   enum { EACH = 31, TILES = (TOP + EACH) / EACH, KEYS = 32 * TILES };
   int8_t *k = malloc(KEYS * WEIGHT_DIM);
@@ -335,19 +362,23 @@ static void check_backend_value_p(const char *backend) {
     make_key_of(k + j * WEIGHT_DIM, n[j]);
     if (j % 32) v_scale[j] = 1.0f + (float)(random_at(5, (uint64_t)j) >> 40) * 0x1p-24f;
   }
-  assert_int_equal(run_weights(backend, problem, k, v_scale, NULL, value_p), is_built(backend) ? IFA_OK : IFA_NOT_AVAILABLE);
+  assert_int_equal(run_weights(backend, problem, k, v_scale, NULL, value_p),
+                   is_built(backend) ? IFA_OK : IFA_NOT_AVAILABLE);
   for (int32_t tile = 0; tile < TILES && is_built(backend); tile++) {
     int64_t y[32], largest = 0;
     for (int32_t i = 0; i < 32; i++) {
       int32_t j = 32 * tile + i;
-      wide scaled = (wide)((double)v_scale[j] * 0x1p24) << 31; /* v_scale * 2^7, in (128, 256], in units of 2^-48 */
-      y[i] = grains(nearest16((wide)grains(nearest16(exact_product(n[j]))) * grains(nearest16(scaled))));
+      /* v_scale * 2^7, in (128, 256], in units of 2^-48 */
+      wide scaled = (wide)((double)v_scale[j] * 0x1p24) << 31;
+      y[i] = grains(
+          nearest16((wide)grains(nearest16(exact_product(n[j]))) * grains(nearest16(scaled))));
       largest = y[i] > largest ? y[i] : largest;
     }
     assert_true(largest > 0 || n[32 * tile + 1] < 128); /* the last tiles' weights are 0 */
     int m = 15;
     while (largest && (wide)largest << (m + 32) > (wide)255 << (24 + 32)) m--;
-    for (int32_t i = 0; i < 32; i++) assert_int_equal(value_p[32 * tile + i], nearest_integer((wide)y[i] << (m + 32), 56));
+    for (int32_t i = 0; i < 32; i++)
+      assert_int_equal(value_p[32 * tile + i], nearest_integer((wide)y[i] << (m + 32), 56));
   }
   free(k);
   free(value_p);
@@ -358,23 +389,29 @@ static void check_backend_value_p(const char *backend) {
 static void test_weight_in_backends(void **state) {
   (void)state;
   for (int i = 0; i < ifa_backend_count(); i++) {
-    if (ifa_backend_supports(ifa_backend_name(i), NULL, NULL) == IFA_NOT_AVAILABLE && strcmp(ifa_backend_name(i), "openmp") != 0) continue;
+    if (ifa_backend_supports(ifa_backend_name(i), NULL, NULL) == IFA_NOT_AVAILABLE &&
+        strcmp(ifa_backend_name(i), "openmp") != 0)
+      continue;
     check_backend_p(ifa_backend_name(i));
     check_backend_value_p(ifa_backend_name(i));
   }
 }
 
-/* n against the document's formula in exact integers: u, r and the unit chosen so that every product is a multiple of 2^-62. */
+/* n against the document's formula in exact integers: u, r and the unit chosen so that every
+ * product is a multiple of 2^-62. */
 static void test_weight_index(void **state) {
   (void)state;
   int ties = 0;
   for (uint64_t i = 0; i < 200000; i++) {
-    int32_t a = (int32_t)(random_at(6, i) % 33554432) - 16777216, b = (int32_t)(random_at(7, i) % 16777216);
+    int32_t a = (int32_t)(random_at(6, i) % 33554432) - 16777216,
+            b = (int32_t)(random_at(7, i) % 16777216);
     int32_t unit = (int32_t)(random_at(8, i) % 64) - 20;
     if (i % 4 == 0) a = a / 256 * 256, b = 1 << (21 + i / 4 % 3); /* ties come up */
     float u = ldexpf((float)a, -14), r = ldexpf((float)b, -29); /* |u * r| up to 2^10 * 2^-5 = 32 */
-    wide z = (wide)a * b + (30 - unit) * ((wide)1 << 43);       /* x + 30 - U in units of 2^-43; n in units of 2^-10 */
-    z = z < 0 ? 0 : z > (wide)30 << 43 ? (wide)30 << 43 : z;    /* scores above the unit, which the backends never have, are clamped too */
+    /* x + 30 - U in units of 2^-43; n in units of 2^-10 */
+    wide z = (wide)a * b + (30 - unit) * ((wide)1 << 43);
+    /* scores above the unit, which the backends never have, are clamped too */
+    z = z < 0 ? 0 : z > (wide)30 << 43 ? (wide)30 << 43 : z;
     int32_t nearest = (int32_t)(z >> 33), n = ifa_weight_index(u, r, unit);
     wide rest = z - ((wide)nearest << 33), half = (wide)1 << 32;
     if (rest > half || (rest == half && nearest % 2)) nearest++;
@@ -384,10 +421,11 @@ static void test_weight_index(void **state) {
   assert_true(ties > 1000);
   assert_int_equal(ifa_weight_index(0.0f, 1.0f, 0), 30720);
   assert_int_equal(ifa_weight_index(-0x1p122f, 0x1p-100f, 0), 0);
-  assert_int_equal(ifa_weight_index(-0x1p122f, 0x1p-100f, -4194304), 30720); /* the lowest scores there are, and the highest */
+  /* the lowest scores there are, and the highest */
+  assert_int_equal(ifa_weight_index(-0x1p122f, 0x1p-100f, -4194304), 30720);
   assert_int_equal(ifa_weight_index(0x1p122f, 0x1p-100f, 4194305), 29696);
-  assert_int_equal(ifa_weight_index(-0.5f, 0x1p-10f, 0), 30720);  /* 30719.5: to even */
-  assert_int_equal(ifa_weight_index(-1.5f, 0x1p-10f, 0), 30718);  /* 30718.5: to even */
+  assert_int_equal(ifa_weight_index(-0.5f, 0x1p-10f, 0), 30720); /* 30719.5: to even */
+  assert_int_equal(ifa_weight_index(-1.5f, 0x1p-10f, 0), 30718); /* 30718.5: to even */
   assert_int_equal(ifa_weight_index(-0.75f, 0x1p-10f, 0), 30719);
 }
 
@@ -402,7 +440,8 @@ static void check_headroom(int64_t magnitude, int64_t growth, int32_t wanted) {
 
 static void test_headroom(void **state) {
   (void)state;
-  static const int64_t growths[] = {0, 1, 255, 32640, 255 * 32768, 32640 * 256, 32640LL * 32767, 32640LL * 32768};
+  static const int64_t growths[] = {
+      0, 1, 255, 32640, 255 * 32768, 32640 * 256, 32640LL * 32767, 32640LL * 32768};
   static const int32_t wanteds[] = {0, 1, 2, 7, 29, 30, 31, 32, 100, 8388608};
   for (size_t g = 0; g < sizeof growths / sizeof *growths; g++)
     for (size_t w = 0; w < sizeof wanteds / sizeof *wanteds; w++) {
@@ -410,7 +449,8 @@ static void test_headroom(void **state) {
       check_headroom(0, growths[g], wanteds[w]);
       for (int k = 0; k < 31; k++)
         for (int64_t off = -1; off <= 1; off++)
-          if ((limit >> k) + off >= 0 && (limit >> k) + off <= limit) check_headroom((limit >> k) + off, growths[g], wanteds[w]);
+          if ((limit >> k) + off >= 0 && (limit >> k) + off <= limit)
+            check_headroom((limit >> k) + off, growths[g], wanteds[w]);
       for (uint64_t i = 0; i < 200; i++) {
         int64_t magnitude = (int64_t)(random_at(9, i) >> 33) >> (random_at(10, i) % 31);
         if (magnitude <= limit) check_headroom(magnitude, growths[g], wanteds[w]);
@@ -423,16 +463,19 @@ static void test_next_unit(void **state) {
   const int32_t large = INT32_MAX / 2 + 1; /* no headroom at all with growth 1 */
   assert_int_equal(ifa_next_unit(IFA_NO_UNIT, -7, 2, 0, 0), -7);
   assert_int_equal(ifa_next_unit(IFA_NO_UNIT, 4194305, IFA_TAU_INF, 0, 0), 4194305);
-  assert_int_equal(ifa_next_unit(3, 4, 2, large, 1), 4);           /* raising needs no headroom */
+  assert_int_equal(ifa_next_unit(3, 4, 2, large, 1), 4); /* raising needs no headroom */
   assert_int_equal(ifa_next_unit(3, 4000, IFA_TAU_INF, large, 1), 4000);
   assert_int_equal(ifa_next_unit(3, 3, 0, 1, 0), 3);
-  assert_int_equal(ifa_next_unit(3, 1, 2, 1, 0), 3);               /* exactly tau below: stays */
-  assert_int_equal(ifa_next_unit(3, 0, 2, 1, 0), 0);               /* one more: follows all the way */
+  assert_int_equal(ifa_next_unit(3, 1, 2, 1, 0), 3); /* exactly tau below: stays */
+  /* one more: follows all the way */
+  assert_int_equal(ifa_next_unit(3, 0, 2, 1, 0), 0);
   assert_int_equal(ifa_next_unit(3, 2, 0, 1, 0), 2);
   assert_int_equal(ifa_next_unit(3, -1000, IFA_TAU_INF, 1, 0), 3); /* infinite tau never lowers */
-  assert_int_equal(ifa_next_unit(3, -1000, 64, 1, 0), 3 - 30);     /* 1 * 2^30 <= 2^31 - 1 < 1 * 2^31 */
-  assert_int_equal(ifa_next_unit(3, -10, 2, large, 1), 3);         /* k may be 0 */
-  assert_int_equal(ifa_next_unit(3, -10, 2, 1 << 28, 0), 1);       /* 2^28 * 2^2 fits, * 2^3 does not */
+  /* 1 * 2^30 <= 2^31 - 1 < 1 * 2^31 */
+  assert_int_equal(ifa_next_unit(3, -1000, 64, 1, 0), 3 - 30);
+  assert_int_equal(ifa_next_unit(3, -10, 2, large, 1), 3); /* k may be 0 */
+  /* 2^28 * 2^2 fits, * 2^3 does not */
+  assert_int_equal(ifa_next_unit(3, -10, 2, 1 << 28, 0), 1);
   assert_int_equal(ifa_next_unit(3, -1000, 2, 0, 1 << 30), -1000); /* empty sums have no limit */
   assert_int_equal(ifa_next_unit(-100, -163, 64, 1, 0), -100);
   assert_int_equal(ifa_next_unit(-100, -165, 64, 1, 0), -130);
@@ -445,9 +488,12 @@ static int64_t floor_shift(int64_t x, int32_t up) {
 
 static void test_shift(void **state) {
   (void)state;
-  static const int32_t values[] = {0, 1, -1, 2, -2, 3, -3, 255, -255, INT32_MAX, -INT32_MAX, INT32_MIN, 1 << 30, -(1 << 30), 12345678, -12345678};
+  static const int32_t values[] = {0,       1,          -1,       2,         -2,         3,
+                                   -3,      255,        -255,     INT32_MAX, -INT32_MAX, INT32_MIN,
+                                   1 << 30, -(1 << 30), 12345678, -12345678};
   for (size_t v = 0; v < sizeof values / sizeof *values; v++)
-    for (int32_t up = 0; up < 100; up++) assert_int_equal(ifa_shift(values[v], up), floor_shift(values[v], up));
+    for (int32_t up = 0; up < 100; up++)
+      assert_int_equal(ifa_shift(values[v], up), floor_shift(values[v], up));
   for (uint64_t i = 0; i < 100000; i++) {
     int32_t x = (int32_t)(uint32_t)random_at(11, i), up = (int32_t)(random_at(12, i) % 40);
     assert_int_equal(ifa_shift(x, up), floor_shift(x, up));
@@ -458,7 +504,8 @@ static void test_shift(void **state) {
   assert_int_equal(ifa_shift(INT32_MAX, 8388608), 0);
 }
 
-/* Empty sums have no limit to their headroom: V per token, only zeros so far, and a tile that asks for a unit far below. */
+/* Empty sums have no limit to their headroom: V per token, only zeros so far, and a tile that asks
+ * for a unit far below. */
 static void test_shift_of_nothing(void **state) {
   (void)state;
   static const int32_t ups[] = {-1, -31, -32, -33, -64, -200, -8388608};
@@ -468,7 +515,8 @@ static void test_shift_of_nothing(void **state) {
 static void test_tile_unit(void **state) {
   (void)state;
   for (uint64_t i = 0; i < 300000; i++) {
-    int scale = (int)(random_at(13, i) % 120) - 60, octaves = (int)(random_at(14, i) % 60) - 38; /* |x| < 2^22 */
+    /* |x| < 2^22 */
+    int scale = (int)(random_at(13, i) % 120) - 60, octaves = (int)(random_at(14, i) % 60) - 38;
     float u = ldexpf((float)((int32_t)(random_at(15, i) % 33554431) - 16777215), scale - 24);
     float r = ldexpf((float)(16777216 - random_at(16, i) % 8388608), octaves - scale - 24);
     double x = (double)u * (double)r; /* 48 bits: exact */
@@ -486,7 +534,8 @@ static void test_tile_unit(void **state) {
   assert_int_equal(ifa_tile_unit(-0x1p22f, 1.0f), -4194303);
   assert_int_equal(ifa_tile_unit(0.0f, 0x1p120f), 1);
   assert_int_equal(ifa_tile_unit(-0x1p-149f, 1.0f), 0);
-  assert_int_equal(ifa_tile_unit(-0x1p-80f, 0x1p-100f), 0); /* too small for a binary32, and negative all the same */
+  /* too small for a binary32, and negative all the same */
+  assert_int_equal(ifa_tile_unit(-0x1p-80f, 0x1p-100f), 0);
   assert_int_equal(ifa_tile_unit(0x1p-80f, 0x1p-100f), 1);
   assert_int_equal(ifa_tile_unit(-3.0f, 0.0f), 0);
   assert_int_equal(ifa_tile_unit(-0.0f, 1.0f), 1);
@@ -528,7 +577,8 @@ static void test_value_weight_range(void **state) {
   (void)state;
   for (uint32_t s = 0; s <= 0x5c00; s += 7) {
     assert_true(ifa_value_weight16(ifa_weight16(TOP), (uint16_t)s) <= 0x7bf8);
-    assert_int_equal(ifa_value_weight16(0x5bf8, (uint16_t)s), nearest16((wide)grains(0x5bf8) * grains((uint16_t)s)));
+    assert_int_equal(ifa_value_weight16(0x5bf8, (uint16_t)s),
+                     nearest16((wide)grains(0x5bf8) * grains((uint16_t)s)));
   }
   assert_int_equal(ifa_value_weight16(0x5bf8, 0x5c00), 0x7bf8);
 }
@@ -539,10 +589,11 @@ static void test_pow2_and_merge(void **state) {
   (void)state;
   for (int k = -126; k <= 0; k++) assert_true(ifa_pow2(k) == ldexpf(1.0f, k));
   assert_true(ifa_pow2(-127) == 0.0f && ifa_pow2(-8388608) == 0.0f);
-  assert_true(ifa_merge(3.0f, 2, 5, 4, 4) == 5.75f);   /* 3/4 + 5 */
-  assert_true(ifa_merge(3.0f, 4, 5, 2, 4) == 4.25f);   /* 3 + 5/4 */
+  assert_true(ifa_merge(3.0f, 2, 5, 4, 4) == 5.75f); /* 3/4 + 5 */
+  assert_true(ifa_merge(3.0f, 4, 5, 2, 4) == 4.25f); /* 3 + 5/4 */
   assert_true(ifa_merge(3.0f, 200, 5, 2, 200) == 3.0f);
-  assert_true(ifa_merge(1.0f, 0, 16777217, 0, 0) == 16777216.0f); /* (float)16777217 is 16777216, and the tie goes to even */
+  /* (float)16777217 is 16777216, and the tie goes to even */
+  assert_true(ifa_merge(1.0f, 0, 16777217, 0, 0) == 16777216.0f);
 }
 
 static void check_log2(float x) {
@@ -576,9 +627,11 @@ static void test_log2(void **state) {
   assert_true(ifa_log2(1024.0f, &whole) == 0.0f && whole == 10);
 }
 
-/* log2(m) - log2(255) is rounded at magnitude 8, so the bound is relative to the larger of the result and that. */
+/* log2(m) - log2(255) is rounded at magnitude 8, so the bound is relative to the larger of the
+ * result and that. */
 static void check_lse(float l, int32_t e) {
-  double exact = ((double)e + log2((double)l) - log2(255.0)) * log(2.0), got = (double)ifa_lse(l, e);
+  double exact = ((double)e + log2((double)l) - log2(255.0)) * log(2.0),
+         got = (double)ifa_lse(l, e);
   assert_true(fabs(got - exact) <= 3e-7 * fmax(fabs(exact), 8 * log(2.0)));
 }
 
@@ -586,7 +639,8 @@ static void test_lse(void **state) {
   (void)state;
   for (uint64_t i = 0; i < 300000; i++) {
     int32_t l = 1 + (int32_t)(random_at(20, i) >> 34 >> (random_at(21, i) % 30));
-    int32_t e = (int32_t)(random_at(22, i) % 129) - 64, far = (int32_t)(random_at(23, i) % 8388609) - 4194304;
+    int32_t e = (int32_t)(random_at(22, i) % 129) - 64,
+            far = (int32_t)(random_at(23, i) % 8388609) - 4194304;
     check_lse((float)l, e);
     check_lse((float)l, far);
     check_lse(ldexpf((float)l, -(int)(random_at(24, i) % 90)), e);
@@ -619,7 +673,8 @@ static void test_lse_bits(void **state) {
   (void)state;
   assert_int_equal(ifa_bits_of_f32(IFA_LOG2E), 0x3fb8aa3b);
   for (uint64_t i = 0; i < 300000; i++) {
-    float l = ldexpf((float)(8388608 + random_at(25, i) % 8388608), (int)(random_at(26, i) % 60) - 40);
+    float l =
+        ldexpf((float)(8388608 + random_at(25, i) % 8388608), (int)(random_at(26, i) % 60) - 40);
     int32_t e = (int32_t)(random_at(27, i) % 8388609) - 4194304;
     assert_int_equal(ifa_bits_of_f32(ifa_lse(l, e)), ifa_bits_of_f32(lse_again(l, e)));
     assert_int_equal(ifa_bits_of_f32(ifa_lse(l, e % 50)), ifa_bits_of_f32(lse_again(l, e % 50)));
@@ -628,19 +683,32 @@ static void test_lse_bits(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_f16_widening),      cmocka_unit_test(test_f16_round_trip),
-      cmocka_unit_test(test_f16_halfway),       cmocka_unit_test(test_f16_far_values),
-      cmocka_unit_test(test_bf16),              cmocka_unit_test(test_fma16),
-      cmocka_unit_test(test_mul16),             cmocka_unit_test(test_weight_definition),
-      cmocka_unit_test(test_weight_binary32),   cmocka_unit_test(test_weight_binary16),
-      cmocka_unit_test(test_weight_shape),      cmocka_unit_test(test_weight_error),
-      cmocka_unit_test(test_weight_in_backends), cmocka_unit_test(test_weight_index),
-      cmocka_unit_test(test_headroom),          cmocka_unit_test(test_next_unit),
-      cmocka_unit_test(test_shift),             cmocka_unit_test(test_shift_of_nothing),
-      cmocka_unit_test(test_tile_unit),         cmocka_unit_test(test_value_exponent),
-      cmocka_unit_test(test_value_shift),       cmocka_unit_test(test_value_weight_range),
-      cmocka_unit_test(test_pow2_and_merge),    cmocka_unit_test(test_log2),
-      cmocka_unit_test(test_lse),               cmocka_unit_test(test_lse_bits),
+      cmocka_unit_test(test_f16_widening),
+      cmocka_unit_test(test_f16_round_trip),
+      cmocka_unit_test(test_f16_halfway),
+      cmocka_unit_test(test_f16_far_values),
+      cmocka_unit_test(test_bf16),
+      cmocka_unit_test(test_fma16),
+      cmocka_unit_test(test_mul16),
+      cmocka_unit_test(test_weight_definition),
+      cmocka_unit_test(test_weight_binary32),
+      cmocka_unit_test(test_weight_binary16),
+      cmocka_unit_test(test_weight_shape),
+      cmocka_unit_test(test_weight_error),
+      cmocka_unit_test(test_weight_in_backends),
+      cmocka_unit_test(test_weight_index),
+      cmocka_unit_test(test_headroom),
+      cmocka_unit_test(test_next_unit),
+      cmocka_unit_test(test_shift),
+      cmocka_unit_test(test_shift_of_nothing),
+      cmocka_unit_test(test_tile_unit),
+      cmocka_unit_test(test_value_exponent),
+      cmocka_unit_test(test_value_shift),
+      cmocka_unit_test(test_value_weight_range),
+      cmocka_unit_test(test_pow2_and_merge),
+      cmocka_unit_test(test_log2),
+      cmocka_unit_test(test_lse),
+      cmocka_unit_test(test_lse_bits),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* test_problem.c - the problem descriptor: its ranges, one field at a time; its contradictions; its text form, both ways. And the
- * harness's own text: cases with lists, suites. */
+/* test_problem.c - the problem descriptor: its ranges, one field at a time; its contradictions; its
+ * text form, both ways. And the harness's own text: cases with lists, suites. */
 #include <fenv.h>
 #include <float.h>
 #include <locale.h>
@@ -26,9 +26,13 @@
 /* ---- helpers ---- */
 
 /* The call answers `status`, and its message names every part of `words` ("" ends the list). */
-static void expect(ifa_status got, const ifa_message *why, ifa_status status, const char *first, const char *second) {
-  if (got != status) fail_msg("%s (%s), not %s, where '%s' '%s' were expected", ifa_status_name(got), why->text, ifa_status_name(status), first, second);
-  if (!strstr(why->text, first) || !strstr(why->text, second)) fail_msg("'%s' does not say '%s' and '%s'", why->text, first, second);
+static void expect(ifa_status got, const ifa_message *why, ifa_status status, const char *first,
+                   const char *second) {
+  if (got != status)
+    fail_msg("%s (%s), not %s, where '%s' '%s' were expected", ifa_status_name(got), why->text,
+             ifa_status_name(status), first, second);
+  if (!strstr(why->text, first) || !strstr(why->text, second))
+    fail_msg("'%s' does not say '%s' and '%s'", why->text, first, second);
   assert_null(strchr(why->text, '\n'));
 }
 
@@ -45,17 +49,22 @@ static void expect_good(const ifa_problem *p) {
   assert_string_equal(why.text, "");
 }
 
-static int same_strides(ifa_strides a, ifa_strides b) { return a.batch == b.batch && a.head == b.head && a.token == b.token; }
+static int same_strides(ifa_strides a, ifa_strides b) {
+  return a.batch == b.batch && a.head == b.head && a.token == b.token;
+}
 
 /* Field by field: padding is nobody's. */
 static int same_problem(const ifa_problem *a, const ifa_problem *b) {
-  return a->batch == b->batch && a->q_heads == b->q_heads && a->kv_heads == b->kv_heads && a->nq == b->nq && a->nk == b->nk &&
-         a->head_dim == b->head_dim && a->q_type == b->q_type && a->k_type == b->k_type && a->v_type == b->v_type &&
-         a->q_scale == b->q_scale && a->k_scale == b->k_scale && a->v_scale == b->v_scale && a->q_block == b->q_block &&
-         a->k_block == b->k_block && same_strides(a->q_stride, b->q_stride) && same_strides(a->k_stride, b->k_stride) &&
-         same_strides(a->v_stride, b->v_stride) && same_strides(a->o_stride, b->o_stride) &&
-         memcmp(&a->sm_scale, &b->sm_scale, sizeof a->sm_scale) == 0 && a->causal == b->causal && a->window == b->window &&
-         a->tau == b->tau && a->kv_tile == b->kv_tile && a->kv_split == b->kv_split && a->out_type == b->out_type && a->lse == b->lse;
+  return a->batch == b->batch && a->q_heads == b->q_heads && a->kv_heads == b->kv_heads &&
+         a->nq == b->nq && a->nk == b->nk && a->head_dim == b->head_dim && a->q_type == b->q_type &&
+         a->k_type == b->k_type && a->v_type == b->v_type && a->q_scale == b->q_scale &&
+         a->k_scale == b->k_scale && a->v_scale == b->v_scale && a->q_block == b->q_block &&
+         a->k_block == b->k_block && same_strides(a->q_stride, b->q_stride) &&
+         same_strides(a->k_stride, b->k_stride) && same_strides(a->v_stride, b->v_stride) &&
+         same_strides(a->o_stride, b->o_stride) &&
+         memcmp(&a->sm_scale, &b->sm_scale, sizeof a->sm_scale) == 0 && a->causal == b->causal &&
+         a->window == b->window && a->tau == b->tau && a->kv_tile == b->kv_tile &&
+         a->kv_split == b->kv_split && a->out_type == b->out_type && a->lse == b->lse;
 }
 
 /* ---- defaults and ranges ---- */
@@ -65,10 +74,14 @@ static void test_default(void **state) {
   ifa_problem p = ifa_problem_default();
   expect_good(&p);
   assert_int_equal(ifa_problem_check(&p, NULL), IFA_OK);
-  assert_true(p.batch == 1 && p.q_heads == 1 && p.kv_heads == 1 && p.nq == 1 && p.nk == 1 && p.head_dim == 64);
-  assert_true(p.q_type == IFA_I8 && p.k_type == IFA_I8 && p.v_type == IFA_I8 && p.out_type == IFA_F32 && p.lse == 0);
-  assert_true(p.q_scale == IFA_SCALE_TOKEN && p.k_scale == IFA_SCALE_TOKEN && p.v_scale == IFA_SCALE_CHANNEL);
-  assert_true(p.sm_scale == 0.125f && p.tau == 2 && p.kv_tile == 64 && p.kv_split == 0 && p.causal == 0 && p.window == 0);
+  assert_true(p.batch == 1 && p.q_heads == 1 && p.kv_heads == 1 && p.nq == 1 && p.nk == 1 &&
+              p.head_dim == 64);
+  assert_true(p.q_type == IFA_I8 && p.k_type == IFA_I8 && p.v_type == IFA_I8 &&
+              p.out_type == IFA_F32 && p.lse == 0);
+  assert_true(p.q_scale == IFA_SCALE_TOKEN && p.k_scale == IFA_SCALE_TOKEN &&
+              p.v_scale == IFA_SCALE_CHANNEL);
+  assert_true(p.sm_scale == 0.125f && p.tau == 2 && p.kv_tile == 64 && p.kv_split == 0 &&
+              p.causal == 0 && p.window == 0);
 }
 
 static void test_null(void **state) {
@@ -77,7 +90,8 @@ static void test_null(void **state) {
   ifa_problem p = ifa_problem_default();
   char text[512];
   expect(ifa_problem_check(NULL, &why), &why, IFA_BAD_ARGUMENT, "problem", "NULL");
-  expect(ifa_problem_print(NULL, text, sizeof text, &why), &why, IFA_BAD_ARGUMENT, "problem", "NULL");
+  expect(ifa_problem_print(NULL, text, sizeof text, &why), &why, IFA_BAD_ARGUMENT, "problem",
+         "NULL");
   expect(ifa_problem_print(&p, NULL, 512, &why), &why, IFA_BAD_ARGUMENT, "text", "NULL");
   expect(ifa_problem_parse(NULL, &p, &why), &why, IFA_BAD_ARGUMENT, "text", "NULL");
   expect(ifa_problem_parse("b=1", NULL, &why), &why, IFA_BAD_ARGUMENT, "problem", "NULL");
@@ -85,7 +99,8 @@ static void test_null(void **state) {
   assert_int_equal(ifa_problem_parse(NULL, NULL, NULL), IFA_BAD_ARGUMENT);
 }
 
-/* Every number with its range, from the comments of ifa.h. Fields that must agree with others are set along. */
+/* Every number with its range, from the comments of ifa.h. Fields that must agree with others are
+ * set along. */
 typedef struct number_field {
   const char *name;
   size_t offset;
@@ -95,11 +110,11 @@ typedef struct number_field {
 
 #define NUMBER(member) #member, offsetof(ifa_problem, member), (int)sizeof((ifa_problem *)0)->member
 static const number_field numbers[] = {
-    {NUMBER(batch), 1, 65535},        {NUMBER(q_heads), 1, 65535},  {NUMBER(kv_heads), 1, 65535},
-    {NUMBER(nq), 0, IFA_MAX_TOKENS},  {NUMBER(nk), 0, IFA_MAX_TOKENS}, {NUMBER(head_dim), 1, 256},
-    {NUMBER(causal), 0, 1},           {NUMBER(window), 0, INT64_MAX}, {NUMBER(tau), 0, 64},
-    {NUMBER(kv_tile), 32, 256},       {NUMBER(kv_split), 0, 32768}, {NUMBER(lse), 0, 1},
-    {NUMBER(q_block), 1, INT32_MAX},  {NUMBER(k_block), 1, INT32_MAX},
+    {NUMBER(batch), 1, 65535},       {NUMBER(q_heads), 1, 65535},     {NUMBER(kv_heads), 1, 65535},
+    {NUMBER(nq), 0, IFA_MAX_TOKENS}, {NUMBER(nk), 0, IFA_MAX_TOKENS}, {NUMBER(head_dim), 1, 256},
+    {NUMBER(causal), 0, 1},          {NUMBER(window), 0, INT64_MAX},  {NUMBER(tau), 0, 64},
+    {NUMBER(kv_tile), 32, 256},      {NUMBER(kv_split), 0, 32768},    {NUMBER(lse), 0, 1},
+    {NUMBER(q_block), 1, INT32_MAX}, {NUMBER(k_block), 1, INT32_MAX},
 };
 
 static void set_number(ifa_problem *p, const number_field *f, int64_t value) {
@@ -126,16 +141,19 @@ static void test_numbers(void **state) {
     expect_number_bad(p, f, f->low - 1000);
     if (f->high < (f->bytes == 8 ? INT64_MAX : INT32_MAX)) {
       expect_number_bad(p, f, f->high + 1);
-      if (strcmp(f->name, "tau") != 0) expect_number_bad(p, f, f->bytes == 8 ? INT64_MAX : INT32_MAX); /* tau: infinity */
+      /* tau: infinity */
+      if (strcmp(f->name, "tau") != 0)
+        expect_number_bad(p, f, f->bytes == 8 ? INT64_MAX : INT32_MAX);
       else expect_number_bad(p, f, INT32_MAX - 1);
     }
     good = p;
     set_number(&good, f, f->low);
     if (strcmp(f->name, "k_block") != 0) expect_good(&good); /* 1 is no multiple of kv_tile */
     good = p;
-    set_number(&good, f, strcmp(f->name, "k_block") == 0 || strcmp(f->name, "q_block") == 0 ? IFA_MAX_TOKENS
-                         : strcmp(f->name, "window") == 0                                   ? 2 * IFA_MAX_TOKENS
-                                                                                            : f->high);
+    set_number(&good, f,
+               strcmp(f->name, "k_block") == 0 || strcmp(f->name, "q_block") == 0 ? IFA_MAX_TOKENS
+               : strcmp(f->name, "window") == 0 ? 2 * IFA_MAX_TOKENS
+                                                : f->high);
     expect_good(&good);
   }
   ifa_problem p = ifa_problem_default();
@@ -173,9 +191,17 @@ static void test_blocks_unread(void **state) {
 
 static void test_sm_scale(void **state) {
   (void)state;
-  static const struct { float value; const char *text; } bad[] = {
-      {NAN, "nan"}, {INFINITY, "inf"}, {-INFINITY, "-inf"}, {-0.125f, "-0.125"}, {0x1.fffffep-21f, "9.53674e-07"}, {0x1.000002p20f, "1.04858e+06"},
-      {0x1p-130f, "7.34684e-40"}, {-0x1p-149f, "e-45"}};
+  static const struct {
+    float value;
+    const char *text;
+  } bad[] = {{NAN, "nan"},
+             {INFINITY, "inf"},
+             {-INFINITY, "-inf"},
+             {-0.125f, "-0.125"},
+             {0x1.fffffep-21f, "9.53674e-07"},
+             {0x1.000002p20f, "1.04858e+06"},
+             {0x1p-130f, "7.34684e-40"},
+             {-0x1p-149f, "e-45"}};
   ifa_problem p = ifa_problem_default();
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     p.sm_scale = bad[i].value;
@@ -193,7 +219,8 @@ static void test_sm_scale_with_denormals_are_zero(void **state) {
   (void)state;
 #if defined(__SSE2__)
   ifa_problem p = ifa_problem_default();
-  p.sm_scale = ifa_random_bits(1, 2, 3) ? 0x1p-130f : 0.0f; /* subnormal, and nothing for the compiler to fold */
+  /* subnormal, and nothing for the compiler to fold */
+  p.sm_scale = ifa_random_bits(1, 2, 3) ? 0x1p-130f : 0.0f;
   unsigned before = _mm_getcsr();
   _mm_setcsr(before | 0x8040u);
   ifa_status status = ifa_problem_check(&p, NULL);
@@ -220,7 +247,8 @@ static const enum_field enums[] = {
     {ENUM(out_type), 1 << IFA_F32 | 1 << IFA_F16 | 1 << IFA_BF16},
     {ENUM(q_scale), 1 << IFA_SCALE_TENSOR | 1 << IFA_SCALE_BLOCK | 1 << IFA_SCALE_TOKEN},
     {ENUM(k_scale), 1 << IFA_SCALE_TENSOR | 1 << IFA_SCALE_BLOCK | 1 << IFA_SCALE_TOKEN},
-    {ENUM(v_scale), 1 << IFA_SCALE_TENSOR | 1 << IFA_SCALE_CHANNEL | 1 << IFA_SCALE_TOKEN | 1 << IFA_SCALE_TOKEN_CHANNEL},
+    {ENUM(v_scale), 1 << IFA_SCALE_TENSOR | 1 << IFA_SCALE_CHANNEL | 1 << IFA_SCALE_TOKEN |
+                        1 << IFA_SCALE_TOKEN_CHANNEL},
 };
 
 static void test_enums(void **state) {
@@ -230,11 +258,14 @@ static void test_enums(void **state) {
     for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
       ifa_problem p = ifa_problem_default();
       char text[32];
-      memcpy((char *)&p + enums[i].offset, &values[v], 4); /* an int: gcc's and clang's enums are as wide */
+      /* an int: gcc's and clang's enums are as wide */
+      memcpy((char *)&p + enums[i].offset, &values[v], 4);
       snprintf(text, sizeof text, "%u", (unsigned)values[v]);
       if (values[v] >= 0 && values[v] < 5 && enums[i].allowed >> values[v] & 1) expect_good(&p);
       else if (values[v] >= 0) expect_bad(&p, enums[i].name, text);
-      else expect_bad(&p, enums[i].name, ""); /* as which number a negative one is shown depends on the enum's sign */
+      else
+        expect_bad(&p, enums[i].name,
+                   ""); /* as which number a negative one is shown depends on the enum's sign */
     }
 }
 
@@ -320,8 +351,11 @@ static void test_bad_strides(void **state) {
 
 static void test_output_rows_overlap(void **state) {
   (void)state;
-  static const ifa_strides overlapping[] = {{105, 35, 6}, {105, 34, 7}, {104, 35, 7}, {0, 35, 7}, {105, 0, 7}, {105, 35, 0}, {105, 7, 7}, {7, 70, 14}, {20, 41, 7}};
-  static const ifa_strides apart[] = {{105, 35, 7}, {105, 7, 21}, {7, 14, 42}, {1000, 100, 10}, {35, 70, 7}, {7, 70, 14}};
+  static const ifa_strides overlapping[] = {{105, 35, 6}, {105, 34, 7}, {104, 35, 7},
+                                            {0, 35, 7},   {105, 0, 7},  {105, 35, 0},
+                                            {105, 7, 7},  {7, 70, 14},  {20, 41, 7}};
+  static const ifa_strides apart[] = {{105, 35, 7},    {105, 7, 21}, {7, 14, 42},
+                                      {1000, 100, 10}, {35, 70, 7},  {7, 70, 14}};
   for (size_t i = 0; i < sizeof overlapping / sizeof *overlapping; i++) {
     ifa_problem p = strided();
     p.o_stride = overlapping[i];
@@ -367,19 +401,23 @@ static void test_stride_makers(void **state) {
   s = ifa_strides_bnhd(IFA_I4, 4, 10, 7);
   assert_true(s.batch == 320 && s.head == 8 && s.token == 32);
   assert_int_equal(ifa_extent_bytes(IFA_I4, (ifa_strides){0, 0, 8}, 1, 1, 3, 7), 12);
-  assert_int_equal(ifa_extent_bytes(IFA_F32, (ifa_strides){100, 50, 10}, 2, 2, 3, 4), 4 * (100 + 50 + 20 + 4));
+  assert_int_equal(ifa_extent_bytes(IFA_F32, (ifa_strides){100, 50, 10}, 2, 2, 3, 4),
+                   4 * (100 + 50 + 20 + 4));
   assert_int_equal(ifa_extent_bytes(IFA_F16, (ifa_strides){100, 50, 10}, 2, 0, 3, 4), 0);
   ifa_problem p = strided();
   p.q_stride = p.k_stride = p.v_stride = p.o_stride = (ifa_strides){0, 0, 0};
   p.v_type = IFA_I4;
   ifa_problem r = ifa_problem_resolved(&p);
-  assert_true(same_strides(r.q_stride, (ifa_strides){105, 35, 7}) && same_strides(r.v_stride, (ifa_strides){120, 40, 8}));
+  assert_true(same_strides(r.q_stride, (ifa_strides){105, 35, 7}) &&
+              same_strides(r.v_stride, (ifa_strides){120, 40, 8}));
   assert_int_equal(r.kv_split, 32768);
 }
 
 /* ---- text ---- */
 
-static int64_t below(uint64_t stream, uint64_t index, uint32_t count) { return ifa_random_below(7, stream, index, count); }
+static int64_t below(uint64_t stream, uint64_t index, uint32_t count) {
+  return ifa_random_below(7, stream, index, count);
+}
 
 static ifa_problem random_problem(uint64_t i) {
   static const int32_t taus[] = {0, 1, 2, 17, 64, IFA_TAU_INF};
@@ -389,24 +427,31 @@ static ifa_problem random_problem(uint64_t i) {
   p.q_heads = p.kv_heads * (1 + below(2, i, 9));
   p.nq = below(3, i, 70000), p.nk = below(4, i, 70000);
   p.head_dim = (int32_t)(1 + below(5, i, 256));
-  p.q_type = below(6, i, 2) ? IFA_I4 : IFA_I8, p.k_type = below(7, i, 2) ? IFA_I4 : IFA_I8, p.v_type = below(8, i, 2) ? IFA_I4 : IFA_I8;
+  p.q_type = below(6, i, 2) ? IFA_I4 : IFA_I8, p.k_type = below(7, i, 2) ? IFA_I4 : IFA_I8,
+  p.v_type = below(8, i, 2) ? IFA_I4 : IFA_I8;
   p.q_scale = (ifa_granularity)below(9, i, 3), p.k_scale = (ifa_granularity)below(10, i, 3);
-  p.v_scale = (ifa_granularity[]){IFA_SCALE_TENSOR, IFA_SCALE_TOKEN, IFA_SCALE_CHANNEL, IFA_SCALE_TOKEN_CHANNEL}[below(11, i, 4)];
+  p.v_scale = (ifa_granularity[]){IFA_SCALE_TENSOR, IFA_SCALE_TOKEN, IFA_SCALE_CHANNEL,
+                                  IFA_SCALE_TOKEN_CHANNEL}[below(11, i, 4)];
   p.kv_tile = 32 << below(12, i, 4);
   p.q_block = (int32_t)(1 + below(13, i, IFA_MAX_TOKENS));
   p.k_block = p.kv_tile * (int32_t)(1 + below(14, i, 1000));
   p.kv_split = p.kv_tile * below(15, i, 32768 / (uint32_t)p.kv_tile + 1);
-  p.sm_scale = below(16, i, 9) ? ldexpf(1.0f + ifa_random_uniform(7, 17, i), (int)below(18, i, 40) - 20) : 0.0f;
+  p.sm_scale = below(16, i, 9)
+                   ? ldexpf(1.0f + ifa_random_uniform(7, 17, i), (int)below(18, i, 40) - 20)
+                   : 0.0f;
   p.causal = (int32_t)below(19, i, 2), p.lse = (int32_t)below(20, i, 2);
   p.window = below(21, i, 2) ? below(22, i, 100000) : 0;
   p.tau = taus[below(23, i, 6)];
   p.out_type = (ifa_type)below(24, i, 3);
-  for (int tensor = 0; tensor < 4; tensor++) { /* rows apart, with gaps: [batch][token][head] or [batch][head][token] */
+  for (int tensor = 0; tensor < 4; tensor++) {
+    /* rows apart, with gaps: [batch][token][head] or [batch][head][token] */
     if (!below(25 + (uint64_t)tensor, i, 2)) continue;
-    int64_t heads = tensor == 0 || tensor == 3 ? p.q_heads : p.kv_heads, tokens = tensor == 0 || tensor == 3 ? p.nq : p.nk;
+    int64_t heads = tensor == 0 || tensor == 3 ? p.q_heads : p.kv_heads,
+            tokens = tensor == 0 || tensor == 3 ? p.nq : p.nk;
     int64_t row = 256 + 2 * below(30, i, 50), gap = 2 * below(31, i, 1000);
-    *stride_at(&p, tensor) = below(32, i, 2) ? (ifa_strides){row * heads * tokens + gap, row, row * heads}
-                                             : (ifa_strides){row * heads * tokens + gap, row * tokens, row};
+    *stride_at(&p, tensor) = below(32, i, 2)
+                                 ? (ifa_strides){row * heads * tokens + gap, row, row * heads}
+                                 : (ifa_strides){row * heads * tokens + gap, row * tokens, row};
   }
   return p;
 }
@@ -433,7 +478,8 @@ static void test_print_text(void **state) {
   char text[512];
   p.q_heads = 8, p.kv_heads = 2, p.nq = 128, p.nk = 1000, p.head_dim = 128;
   assert_int_equal(ifa_problem_print(&p, text, sizeof text, NULL), IFA_OK);
-  const char *start = "b=1 hq=8 hkv=2 nq=128 nk=1000 d=128 q=int8 k=int8 v=int8 qscale=token kscale=token vscale=channel ";
+  const char *start = "b=1 hq=8 hkv=2 nq=128 nk=1000 d=128 q=int8 k=int8 v=int8 qscale=token "
+                      "kscale=token vscale=channel ";
   assert_memory_equal(text, start, strlen(start));
   assert_non_null(strstr(text, " sm=0.125 "));
   assert_non_null(strstr(text, " tau=2 "));
@@ -458,7 +504,8 @@ static void test_print_length(void **state) {
   }
 }
 
-/* "512 always do": the widest valid problem there is. One batch and one head leave their strides free. */
+/* "512 always do": the widest valid problem there is. One batch and one head leave their strides
+ * free. */
 static void test_print_widest(void **state) {
   (void)state;
   ifa_problem p = ifa_problem_default(), back = p;
@@ -492,18 +539,49 @@ static void test_parse_keeps_the_rest(void **state) {
 
 static void test_parse_errors(void **state) {
   (void)state;
-  static const struct { const char *text, *said; } bad[] = {
-      {"nonsense=1", "nonsense"}, {"nq", "nq"}, {"=1", "key"}, {"=", "key"}, {"nq=", "nq"}, {"nq=5x", "5x"}, {"nq=5.0", "5.0"}, {"nq=+5", "+5"},
-      {"nq=-", "nq"}, {"nq==5", "=5"}, {"nq=0x10", "0x10"}, {"nq=99999999999999999999", "nq"}, {"d=2147483648", "d"}, {"d=-2147483649", "d"},
-      {"nq=-9223372036854775809", "nq"}, {"q=int9", "int9"}, {"q=INT8", "INT8"}, {"q=", "q"}, {"out=3", "out"}, {"qscale=row", "row"}, {"sm=", "sm"},
-      {"sm=0.1.2", "0.1.2"}, {"sm=abc", "abc"}, {"sm=0,125", "0,125"}, {"tau=infinity", "tau"}, {"tau=1.5", "tau"}, {"qstride=1:2", "1:2"},
-      {"qstride=1:2:3:4", "1:2:3:4"}, {"qstride=1:2:x", "1:2:x"}, {"qstride=::", "::"}, {"qstride=", "qstride"}, {"NQ=5", "NQ"}, {"nq =5", "nq"},
-      {"causal=true", "true"}, {"b=1,2", "1,2"}};
+  static const struct {
+    const char *text, *said;
+  } bad[] = {{"nonsense=1", "nonsense"},
+             {"nq", "nq"},
+             {"=1", "key"},
+             {"=", "key"},
+             {"nq=", "nq"},
+             {"nq=5x", "5x"},
+             {"nq=5.0", "5.0"},
+             {"nq=+5", "+5"},
+             {"nq=-", "nq"},
+             {"nq==5", "=5"},
+             {"nq=0x10", "0x10"},
+             {"nq=99999999999999999999", "nq"},
+             {"d=2147483648", "d"},
+             {"d=-2147483649", "d"},
+             {"nq=-9223372036854775809", "nq"},
+             {"q=int9", "int9"},
+             {"q=INT8", "INT8"},
+             {"q=", "q"},
+             {"out=3", "out"},
+             {"qscale=row", "row"},
+             {"sm=", "sm"},
+             {"sm=0.1.2", "0.1.2"},
+             {"sm=abc", "abc"},
+             {"sm=0,125", "0,125"},
+             {"tau=infinity", "tau"},
+             {"tau=1.5", "tau"},
+             {"qstride=1:2", "1:2"},
+             {"qstride=1:2:3:4", "1:2:3:4"},
+             {"qstride=1:2:x", "1:2:x"},
+             {"qstride=::", "::"},
+             {"qstride=", "qstride"},
+             {"NQ=5", "NQ"},
+             {"nq =5", "nq"},
+             {"causal=true", "true"},
+             {"b=1,2", "1,2"}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     ifa_problem p = random_problem(i), before = p;
     ifa_message why = {""};
     char text[128];
-    snprintf(text, sizeof text, "nk=3 hq=4 %s lse=1", bad[i].text); /* what stands before and after does not count either */
+    /* what stands before and after does not count either */
+    snprintf(text, sizeof text, "nk=3 hq=4 %s lse=1", bad[i].text);
     expect(ifa_problem_parse(text, &p, &why), &why, IFA_BAD_PROBLEM, bad[i].said, "");
     assert_true(same_problem(&p, &before));
     assert_int_equal(ifa_problem_parse(bad[i].text, &p, NULL), IFA_BAD_PROBLEM);
@@ -533,8 +611,12 @@ static void test_parse_is_not_check(void **state) {
   assert_true(p.nq == -5 && p.head_dim == 100000 && isnan(p.sm_scale) && p.causal == 7);
   assert_int_equal(ifa_problem_parse("sm=1e99", &p, NULL), IFA_OK);
   assert_true(p.sm_scale > FLT_MAX);
-  assert_int_equal(ifa_problem_parse("nq=9223372036854775807 nk=-9223372036854775808 d=2147483647 tau=-2147483648", &p, NULL), IFA_OK);
-  assert_true(p.nq == INT64_MAX && p.nk == INT64_MIN && p.head_dim == INT32_MAX && p.tau == INT32_MIN);
+  assert_int_equal(
+      ifa_problem_parse(
+          "nq=9223372036854775807 nk=-9223372036854775808 d=2147483647 tau=-2147483648", &p, NULL),
+      IFA_OK);
+  assert_true(p.nq == INT64_MAX && p.nk == INT64_MIN && p.head_dim == INT32_MAX &&
+              p.tau == INT32_MIN);
 }
 
 static void check_half_text(void) {
@@ -573,7 +655,8 @@ static void test_rounding_modes(void **state) {
       char text[512], other[512];
       assert_int_equal(ifa_problem_print(&p, text, sizeof text, NULL), IFA_OK);
       fesetround(modes[m]);
-      ifa_status print = ifa_problem_print(&p, other, sizeof other, NULL), parse = ifa_problem_parse(text, &back, NULL);
+      ifa_status print = ifa_problem_print(&p, other, sizeof other, NULL),
+                 parse = ifa_problem_parse(text, &back, NULL);
       int mode = fegetround();
       fesetround(FE_TONEAREST);
       assert_int_equal(mode, modes[m]);
@@ -607,11 +690,15 @@ static ifa_status expand(const char *line, taken *t, ifa_message *message) {
 static void test_case_default(void **state) {
   (void)state;
   ifa_case c = ifa_case_default();
-  assert_true(c.auto_scale == 1 && c.layout_bnhd == 0 && c.fill == IFA_FILL_NORMAL && c.seed == 1 && c.rows == 0 && c.smooth == 0);
+  assert_true(c.auto_scale == 1 && c.layout_bnhd == 0 && c.fill == IFA_FILL_NORMAL && c.seed == 1 &&
+              c.rows == 0 && c.smooth == 0);
   assert_string_equal(c.input, "");
   expect_good(&c.problem);
-  static const char *const names[] = {"normal", "uniform", "constant", "extremes", "outlier", "sink", "rising", "falling", "equal", "zeros", "centred", "wide"};
-  for (int i = 0; i < IFA_FILL_COUNT; i++) assert_string_equal(ifa_fill_name((ifa_fill)i), names[i]);
+  static const char *const names[] = {"normal",  "uniform", "constant", "extremes",
+                                      "outlier", "sink",    "rising",   "falling",
+                                      "equal",   "zeros",   "centred",  "wide"};
+  for (int i = 0; i < IFA_FILL_COUNT; i++)
+    assert_string_equal(ifa_fill_name((ifa_fill)i), names[i]);
   assert_null(ifa_fill_name(IFA_FILL_COUNT));
   assert_null(ifa_fill_name((ifa_fill)-1));
 }
@@ -637,12 +724,18 @@ static void test_expand_order(void **state) {
 static void test_expand_keys(void **state) {
   (void)state;
   taken *t = malloc(sizeof *t);
-  assert_int_equal(expand("nq=3 nk=5 hq=4 hkv=2 b=2 d=7 qk=int4 v=int4 layout=bnhd sm=0.5 fill=sink seed=9999999999999999999 rows=12 smooth=1 lse=1", t, NULL), IFA_OK);
+  assert_int_equal(expand("nq=3 nk=5 hq=4 hkv=2 b=2 d=7 qk=int4 v=int4 layout=bnhd sm=0.5 "
+                          "fill=sink seed=9999999999999999999 rows=12 smooth=1 lse=1",
+                          t, NULL),
+                   IFA_OK);
   const ifa_case *c = &t->cases[0];
-  assert_true(c->problem.q_type == IFA_I4 && c->problem.k_type == IFA_I4 && c->problem.v_type == IFA_I4 && c->problem.lse == 1);
-  assert_true(c->auto_scale == 0 && c->problem.sm_scale == 0.5f && c->layout_bnhd == 1 && c->fill == IFA_FILL_SINK && c->seed == 9999999999999999999u);
+  assert_true(c->problem.q_type == IFA_I4 && c->problem.k_type == IFA_I4 &&
+              c->problem.v_type == IFA_I4 && c->problem.lse == 1);
+  assert_true(c->auto_scale == 0 && c->problem.sm_scale == 0.5f && c->layout_bnhd == 1 &&
+              c->fill == IFA_FILL_SINK && c->seed == 9999999999999999999u);
   assert_true(c->rows == 12 && c->smooth == 1);
-  assert_true(same_strides(c->problem.q_stride, (ifa_strides){4 * 3 * 8, 8, 4 * 8}) && same_strides(c->problem.v_stride, (ifa_strides){2 * 5 * 8, 8, 2 * 8}));
+  assert_true(same_strides(c->problem.q_stride, (ifa_strides){4 * 3 * 8, 8, 4 * 8}) &&
+              same_strides(c->problem.v_stride, (ifa_strides){2 * 5 * 8, 8, 2 * 8}));
   assert_true(same_strides(c->problem.o_stride, (ifa_strides){4 * 3 * 7, 7, 4 * 7}));
   assert_int_equal(expand("input=some/file.safetensors sm=auto", t, NULL), IFA_OK);
   assert_string_equal(t->cases[0].input, "some/file.safetensors");
@@ -652,10 +745,26 @@ static void test_expand_keys(void **state) {
 
 static void test_expand_errors(void **state) {
   (void)state;
-  static const struct { const char *line, *said; } bad[] = {
-      {"nq=1 nk=2 nq=3", "nq is given twice"}, {"d=", "empty"}, {"d=1,,2", "empty"}, {"d=1,", "empty"}, {"d=,1", "empty"}, {"word", "word"}, {"=5", "=5"},
-      {"nq=1 what=5", "what"}, {"fill=none", "none"}, {"seed=-1", "-1"}, {"seed=x", "x"}, {"rows=-1", "-1"}, {"rows=2147483648", "2147483648"},
-      {"smooth=2", "2"}, {"layout=nbhd", "nbhd"}, {"d=1,x", "x"}, {"qk=int9", "int9"}, {"sm=automatic", "automatic"}};
+  static const struct {
+    const char *line, *said;
+  } bad[] = {{"nq=1 nk=2 nq=3", "nq is given twice"},
+             {"d=", "empty"},
+             {"d=1,,2", "empty"},
+             {"d=1,", "empty"},
+             {"d=,1", "empty"},
+             {"word", "word"},
+             {"=5", "=5"},
+             {"nq=1 what=5", "what"},
+             {"fill=none", "none"},
+             {"seed=-1", "-1"},
+             {"seed=x", "x"},
+             {"rows=-1", "-1"},
+             {"rows=2147483648", "2147483648"},
+             {"smooth=2", "2"},
+             {"layout=nbhd", "nbhd"},
+             {"d=1,x", "x"},
+             {"qk=int9", "int9"},
+             {"sm=automatic", "automatic"}};
   taken *t = malloc(sizeof *t);
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     ifa_message why = {""};
@@ -665,7 +774,8 @@ static void test_expand_errors(void **state) {
   ifa_message why = {""};
   ifa_case base = ifa_case_default();
   *t = (taken){.limit = 2};
-  expect(ifa_case_expand("nq=1,2,3", &base, take, t, &why), &why, IFA_UNSUPPORTED, "enough", ""); /* the callback's word is the last */
+  /* the callback's word is the last */
+  expect(ifa_case_expand("nq=1,2,3", &base, take, t, &why), &why, IFA_UNSUPPORTED, "enough", "");
   assert_int_equal(t->count, 2);
   free(t);
 }
@@ -678,7 +788,8 @@ static void test_expand_long_values(void **state) {
   for (int k = 0; k < 3; k++)
     for (int length = 70; length < 110; length++) {
       char line[256];
-      snprintf(line, sizeof line, "%s=%s%0*d%s", keys[k], k == 2 ? "0." : "", length, 7, k == 0 ? "" : "junk");
+      snprintf(line, sizeof line, "%s=%s%0*d%s", keys[k], k == 2 ? "0." : "", length, 7,
+               k == 0 ? "" : "junk");
       ifa_status status = expand(line, t, NULL);
       if (k == 0 && status == IFA_OK) assert_int_equal(t->cases[0].problem.nq, 7);
       else assert_int_equal(status, IFA_BAD_ARGUMENT);
@@ -727,7 +838,8 @@ static void test_case_parse(void **state) {
   expect(ifa_case_parse("nq", &c, &why), &why, IFA_BAD_ARGUMENT, "nq", "");
 }
 
-/* A case with its unread fields as they are by default: blocks of scales that have none, and what a file decides. */
+/* A case with its unread fields as they are by default: blocks of scales that have none, and what a
+ * file decides. */
 static ifa_case read_part(const ifa_case *c) {
   ifa_case r = *c;
   ifa_problem standard = ifa_problem_default();
@@ -739,8 +851,9 @@ static ifa_case read_part(const ifa_case *c) {
 
 static int same_case(const ifa_case *one, const ifa_case *two) {
   ifa_case a = read_part(one), b = read_part(two);
-  return same_problem(&a.problem, &b.problem) && a.auto_scale == b.auto_scale && a.layout_bnhd == b.layout_bnhd && a.fill == b.fill &&
-         a.seed == b.seed && a.rows == b.rows && a.smooth == b.smooth && strcmp(a.input, b.input) == 0;
+  return same_problem(&a.problem, &b.problem) && a.auto_scale == b.auto_scale &&
+         a.layout_bnhd == b.layout_bnhd && a.fill == b.fill && a.seed == b.seed &&
+         a.rows == b.rows && a.smooth == b.smooth && strcmp(a.input, b.input) == 0;
 }
 
 static void check_case_text(const ifa_case *c) {
@@ -756,10 +869,24 @@ static void check_case_text(const ifa_case *c) {
 
 static void test_case_text(void **state) {
   (void)state;
-  static const char *const lines[] = {
-      "sm=0.125", "sm=auto", "sm=0", "sm=0.1", "d=256 sm=auto", "layout=bnhd nq=3 hq=2 hkv=2", "qscale=block qblock=5", "kscale=block kblock=64",
-      "rows=3 seed=9999999999999999999", "input=x rows=4 seed=2", "input=x smooth=1", "fill=zeros tau=inf", "qstride=1:2:3 ostride=9223372036854775807:1:-4",
-      "q=int4", "v=int4 out=bf16", "window=5 causal=1 lse=1 tile=256 split=512", "sm=nan", "nq=-7"};
+  static const char *const lines[] = {"sm=0.125",
+                                      "sm=auto",
+                                      "sm=0",
+                                      "sm=0.1",
+                                      "d=256 sm=auto",
+                                      "layout=bnhd nq=3 hq=2 hkv=2",
+                                      "qscale=block qblock=5",
+                                      "kscale=block kblock=64",
+                                      "rows=3 seed=9999999999999999999",
+                                      "input=x rows=4 seed=2",
+                                      "input=x smooth=1",
+                                      "fill=zeros tau=inf",
+                                      "qstride=1:2:3 ostride=9223372036854775807:1:-4",
+                                      "q=int4",
+                                      "v=int4 out=bf16",
+                                      "window=5 causal=1 lse=1 tile=256 split=512",
+                                      "sm=nan",
+                                      "nq=-7"};
   for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
     ifa_case c;
     assert_int_equal(ifa_case_parse(lines[i], &c, NULL), IFA_OK);
@@ -780,10 +907,14 @@ static void test_case_text_of_widest(void **state) {
   ifa_case c = ifa_case_default();
   c.auto_scale = 0, c.problem.sm_scale = 9.99999975e-05f;
   c.problem.head_dim = 256, c.problem.q_type = c.problem.k_type = c.problem.v_type = IFA_I4;
-  c.problem.q_scale = c.problem.k_scale = IFA_SCALE_BLOCK, c.problem.v_scale = IFA_SCALE_TOKEN_CHANNEL;
-  c.problem.q_block = 1000003, c.problem.k_block = 1 << 20, c.problem.window = 33554432, c.problem.causal = c.problem.lse = 1;
-  c.problem.tau = IFA_TAU_INF, c.problem.kv_tile = 256, c.problem.kv_split = 32768 - 256, c.problem.out_type = IFA_BF16;
-  c.problem.q_stride = c.problem.k_stride = c.problem.v_stride = c.problem.o_stride = (ifa_strides){INT64_MAX - 1, INT64_MAX - 1, INT64_MAX - 1};
+  c.problem.q_scale = c.problem.k_scale = IFA_SCALE_BLOCK,
+  c.problem.v_scale = IFA_SCALE_TOKEN_CHANNEL;
+  c.problem.q_block = 1000003, c.problem.k_block = 1 << 20, c.problem.window = 33554432,
+  c.problem.causal = c.problem.lse = 1;
+  c.problem.tau = IFA_TAU_INF, c.problem.kv_tile = 256, c.problem.kv_split = 32768 - 256,
+  c.problem.out_type = IFA_BF16;
+  c.problem.q_stride = c.problem.k_stride = c.problem.v_stride = c.problem.o_stride =
+      (ifa_strides){INT64_MAX - 1, INT64_MAX - 1, INT64_MAX - 1};
   expect_good(&c.problem);
   c.smooth = 1, c.rows = 2147483647, c.fill = IFA_FILL_EXTREMES, c.seed = 9999999999999999999u;
   c.exponent[0] = -120, c.exponent[1] = 120, c.exponent[2] = 7;
@@ -797,7 +928,8 @@ static void test_case_base(void **state) {
   base.problem.nq = 9, base.seed = 5, base.smooth = 1;
   *t = (taken){.limit = 64};
   assert_int_equal(ifa_case_expand("nk=4", &base, take, t, NULL), IFA_OK);
-  assert_true(t->cases[0].problem.nq == 9 && t->cases[0].problem.nk == 4 && t->cases[0].seed == 5 && t->cases[0].smooth == 1);
+  assert_true(t->cases[0].problem.nq == 9 && t->cases[0].problem.nk == 4 && t->cases[0].seed == 5 &&
+              t->cases[0].smooth == 1);
   free(t);
 }
 
@@ -827,7 +959,9 @@ static void test_built_in_suites(void **state) {
       check_case_text(&list.cases[c]);
     }
     if (strcmp(name, "all") == 0) all = list.count;
-    if (strcmp(name, "smoke") == 0 || strcmp(name, "edge") == 0 || strcmp(name, "formats") == 0 || strcmp(name, "scales") == 0) parts += list.count;
+    if (strcmp(name, "smoke") == 0 || strcmp(name, "edge") == 0 || strcmp(name, "formats") == 0 ||
+        strcmp(name, "scales") == 0)
+      parts += list.count;
     ifa_case_list_free(&list);
     assert_true(list.count == 0 && list.cases == NULL);
   }
@@ -838,7 +972,10 @@ static void test_suite_text(void **state) {
   (void)state;
   ifa_case base = ifa_case_default();
   ifa_case_list list = {0};
-  assert_int_equal(ifa_case_list_add_text(&list, "t", "# head\n\n  nq=1,2 # two\n\t# more\r\nnq=3\r\nnq=4", &base, NULL), IFA_OK);
+  assert_int_equal(ifa_case_list_add_text(&list, "t",
+                                          "# head\n\n  nq=1,2 # two\n\t# more\r\nnq=3\r\nnq=4",
+                                          &base, NULL),
+                   IFA_OK);
   assert_int_equal(list.count, 4);
   for (int i = 0; i < 4; i++) assert_int_equal(list.cases[i].problem.nq, i + 1);
   assert_int_equal(ifa_case_list_add_line(&list, "nq=5", &base, NULL), IFA_OK);
@@ -849,7 +986,8 @@ static void test_suite_text(void **state) {
 
   ifa_case_list direct = {0};
   assert_int_equal(ifa_case_list_add_suite(&direct, "smoke", &base, NULL), IFA_OK);
-  assert_int_equal(ifa_case_list_add_text(&list, "t", "include  smoke # comment\n", &base, NULL), IFA_OK);
+  assert_int_equal(ifa_case_list_add_text(&list, "t", "include  smoke # comment\n", &base, NULL),
+                   IFA_OK);
   assert_int_equal(list.count, direct.count);
   ifa_case_list_free(&list);
   ifa_case_list_free(&direct);
@@ -858,13 +996,17 @@ static void test_suite_text(void **state) {
 static void test_suite_errors(void **state) {
   (void)state;
   ifa_case base = ifa_case_default();
-  static const struct { const char *text, *place, *said; } bad[] = {
-      {"nq=1\n\nnq=x\n", "mine:3:", "nq=x"}, {"nonsense", "mine:1:", "nonsense"}, {"# c\nnq=1 nq=2", "mine:2:", "twice"},
-      {"nq=1\ninclude nowhere\n", "mine:2:", "nowhere"}, {"include", "mine:1:", "include"}, {"include \n", "mine:1:", "suite"}};
+  static const struct {
+    const char *text, *place, *said;
+  } bad[] = {
+      {"nq=1\n\nnq=x\n", "mine:3:", "nq=x"},  {"nonsense", "mine:1:", "nonsense"},
+      {"# c\nnq=1 nq=2", "mine:2:", "twice"}, {"nq=1\ninclude nowhere\n", "mine:2:", "nowhere"},
+      {"include", "mine:1:", "include"},      {"include \n", "mine:1:", "suite"}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     ifa_case_list list = {0};
     ifa_message why = {""};
-    expect(ifa_case_list_add_text(&list, "mine", bad[i].text, &base, &why), &why, IFA_BAD_ARGUMENT, bad[i].place, bad[i].said);
+    expect(ifa_case_list_add_text(&list, "mine", bad[i].text, &base, &why), &why, IFA_BAD_ARGUMENT,
+           bad[i].place, bad[i].said);
     ifa_case_list_free(&list);
   }
   char text[4096];
@@ -872,8 +1014,10 @@ static void test_suite_errors(void **state) {
   ifa_message why = {""};
   memset(text, 'a', sizeof text);
   text[2] = '\n', text[0] = text[1] = ' ', text[4095] = '\0';
-  expect(ifa_case_list_add_text(&list, "mine", text, &base, &why), &why, IFA_BAD_ARGUMENT, "mine:2:", "long");
-  expect(ifa_case_list_add_suite(&list, "/nonexistent/suite", &base, &why), &why, IFA_BAD_ARGUMENT, "/nonexistent/suite", "no suite");
+  expect(ifa_case_list_add_text(&list, "mine", text, &base, &why), &why, IFA_BAD_ARGUMENT,
+         "mine:2:", "long");
+  expect(ifa_case_list_add_suite(&list, "/nonexistent/suite", &base, &why), &why, IFA_BAD_ARGUMENT,
+         "/nonexistent/suite", "no suite");
   expect(ifa_case_list_add_suite(&list, "/", &base, &why), &why, IFA_BAD_FILE, "/", "regular");
   ifa_case_list_free(&list);
 }

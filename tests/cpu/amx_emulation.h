@@ -1,5 +1,6 @@
-/* amx_emulation.h - the tile instructions of cpu/kernels/amx_tile.h in plain C, one set of tiles a thread. What the processor answers with an exception
- * (an unconfigured tile, operands whose shapes do not fit) ends the program here. */
+/* amx_emulation.h - the tile instructions of cpu/kernels/amx_tile.h in plain C, one set of tiles a
+ * thread. What the processor answers with an exception (an unconfigured tile, operands whose shapes
+ * do not fit) ends the program here. */
 #ifndef IFA_TESTS_AMX_EMULATION_H
 #define IFA_TESTS_AMX_EMULATION_H
 
@@ -13,12 +14,12 @@ static _Thread_local struct {
   uint8_t data[8][16][64];
 } tiles;
 
-#define TILE_MUST(condition) \
-  do { \
-    if (!(condition)) { \
+#define TILE_MUST(condition)                                                                    \
+  do {                                                                                          \
+    if (!(condition)) {                                                                         \
       fprintf(stderr, "%s:%d: invalid tile instruction: %s\n", __FILE__, __LINE__, #condition); \
-      abort(); \
-    } \
+      abort();                                                                                  \
+    }                                                                                           \
   } while (0)
 
 static inline void tile_config(const ifa_tile_config *config) {
@@ -26,7 +27,8 @@ static inline void tile_config(const ifa_tile_config *config) {
   for (int i = 0; i < 14; i++) TILE_MUST(config->reserved[i] == 0);
   for (int t = 0; t < 16; t++) {
     TILE_MUST(config->row_bytes[t] <= 64 && config->rows[t] <= 16);
-    TILE_MUST((config->row_bytes[t] == 0) == (config->rows[t] == 0) && (t < 8 || config->rows[t] == 0));
+    TILE_MUST((config->row_bytes[t] == 0) == (config->rows[t] == 0) &&
+              (t < 8 || config->rows[t] == 0));
   }
   tiles.config = *config;
   memset(tiles.data, 0, sizeof tiles.data);
@@ -41,18 +43,22 @@ static inline void tile_zero(int t) {
 
 static inline void tile_load(int t, const void *base, int64_t stride) {
   tile_zero(t); /* what is beyond the configured shape is 0 */
-  for (int r = 0; r < tiles.config.rows[t]; r++) memcpy(tiles.data[t][r], (const uint8_t *)base + r * stride, tiles.config.row_bytes[t]);
+  for (int r = 0; r < tiles.config.rows[t]; r++)
+    memcpy(tiles.data[t][r], (const uint8_t *)base + r * stride, tiles.config.row_bytes[t]);
 }
 
 static inline void tile_store(int t, void *base, int64_t stride) {
   TILE_MUST(tiles.config.palette == 1 && tiles.config.rows[t] > 0);
-  for (int r = 0; r < tiles.config.rows[t]; r++) memcpy((uint8_t *)base + r * stride, tiles.data[t][r], tiles.config.row_bytes[t]);
+  for (int r = 0; r < tiles.config.rows[t]; r++)
+    memcpy((uint8_t *)base + r * stride, tiles.data[t][r], tiles.config.row_bytes[t]);
 }
 
 static inline void tile_multiply(int c, int a, int b, int unsigned_a) {
   const ifa_tile_config *f = &tiles.config;
-  TILE_MUST(f->palette == 1 && c != a && c != b && a != b && f->rows[c] > 0 && f->rows[a] > 0 && f->rows[b] > 0);
-  TILE_MUST(f->rows[c] == f->rows[a] && f->row_bytes[c] == f->row_bytes[b] && f->row_bytes[a] == 4 * f->rows[b]);
+  TILE_MUST(f->palette == 1 && c != a && c != b && a != b && f->rows[c] > 0 && f->rows[a] > 0 &&
+            f->rows[b] > 0);
+  TILE_MUST(f->rows[c] == f->rows[a] && f->row_bytes[c] == f->row_bytes[b] &&
+            f->row_bytes[a] == 4 * f->rows[b]);
   TILE_MUST(f->row_bytes[a] % 4 == 0 && f->row_bytes[b] % 4 == 0 && f->row_bytes[c] % 4 == 0);
   for (int m = 0; m < f->rows[c]; m++)
     for (int n = 0; n < f->row_bytes[c] / 4; n++) {

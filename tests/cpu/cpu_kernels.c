@@ -1,10 +1,12 @@
-/* cpu_kernels - every instruction set's kernels against the portable ones on random blocks, step by step: what ifa_run's cases do not reach
- * (tiles of 4 bits, blocks whose first rows see nothing, sums that must shift) and what goes wrong before it shows in an output. And the loop that
+/* cpu_kernels - every instruction set's kernels against the portable ones on random blocks, step by
+ * step: what ifa_run's cases do not reach (tiles of 4 bits, blocks whose first rows see nothing,
+ * sums that must shift) and what goes wrong before it shows in an output. And the loop that
  * benchmarks are read against: it runs, and counts its operations.
  *
  *   cpu_kernels [ISA...]      default: all that this machine has
  *
- * It needs nothing but the library, so it is also what cross-compiled builds run. Exit codes: 0 all agree, 1 a difference, 2 no such instruction set, 3 none there. */
+ * It needs nothing but the library, so it is also what cross-compiled builds run. Exit codes: 0 all
+ * agree, 1 a difference, 2 no such instruction set, 3 none there. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,10 +15,19 @@
 #include "cpu/bench/ceiling.h"
 #include "cpu/kernels/kernels.h"
 
-enum { BLOCKS = 300, TILES = 5, ROWS = IFA_CPU_ROWS, KEYS = IFA_CPU_MAX_TILE, DIM = IFA_MAX_HEAD_DIM };
+enum {
+  BLOCKS = 300,
+  TILES = 5,
+  ROWS = IFA_CPU_ROWS,
+  KEYS = IFA_CPU_MAX_TILE,
+  DIM = IFA_MAX_HEAD_DIM
+};
 
 static uint64_t draws, seed;
-static int64_t draw(int64_t count) { return (int64_t)(ifa_random_bits(seed, 0, draws++) % (uint64_t)count); } /* 0 .. count-1 */
+/* 0 .. count-1 */
+static int64_t draw(int64_t count) {
+  return (int64_t)(ifa_random_bits(seed, 0, draws++) % (uint64_t)count);
+}
 
 /* A block with memory of its own. */
 typedef struct owned_block {
@@ -30,7 +41,9 @@ typedef struct owned_block {
 static owned_block expected, given;
 static _Alignas(64) uint8_t tile[2 * KEYS * DIM + 14 * KEYS + 64];
 
-static void attach(owned_block *o) { o->b.q = o->q, o->b.s = o->s, o->b.p = o->p, o->b.acc = o->acc; }
+static void attach(owned_block *o) {
+  o->b.q = o->q, o->b.s = o->s, o->b.p = o->p, o->b.acc = o->acc;
+}
 
 /* Values at both ends are frequent. */
 static int32_t draw_element(int bits) {
@@ -39,7 +52,10 @@ static int32_t draw_element(int bits) {
   return which == 0 ? -half : which == 1 ? half - 1 : (int32_t)draw(2 * half) - half;
 }
 
-static float draw_scale(int octaves) { return draw(12) == 0 ? 0.0f : ldexpf(1.0f + ifa_random_uniform(seed, 1, draws++), -(int)draw(octaves)); }
+static float draw_scale(int octaves) {
+  return draw(12) == 0 ? 0.0f
+                       : ldexpf(1.0f + ifa_random_uniform(seed, 1, draws++), -(int)draw(octaves));
+}
 
 static void set_bits(uint8_t *at, int32_t value, int bits, int32_t shift) {
   if (bits == 8) *at = (uint8_t)value;
@@ -47,7 +63,8 @@ static void set_bits(uint8_t *at, int32_t value, int bits, int32_t shift) {
 }
 
 /* `keys` keys are there, the others 0. */
-static void fill_tile(const ifa_cpu_layout *y, int32_t head_dim, int32_t keys, int k_per_token, int value_octaves) {
+static void fill_tile(const ifa_cpu_layout *y, int32_t head_dim, int32_t keys, int k_per_token,
+                      int value_octaves) {
   memset(tile, 0, sizeof tile);
   for (int32_t j = 0; j < keys; j++) {
     int32_t sum = 0, shift;
@@ -130,7 +147,9 @@ static const char *compare(const ifa_cpu_kernels *kernels, int32_t keys, int32_t
     if (total_l(e, row) != total_l(g, row)) return "l";
     if (memcmp(e->acc + acc, g->acc + acc, (size_t)dim * 4) != 0) return "acc";
     for (int32_t j = 0; j < keys && stage == 1; j++)
-      if (e->p[s + (size_t)j] != (kernels->p_bytes == 1 ? g->p[s + (size_t)j] : ((const int16_t *)g->p)[s + (size_t)j])) return "p";
+      if (e->p[s + (size_t)j] !=
+          (kernels->p_bytes == 1 ? g->p[s + (size_t)j] : ((const int16_t *)g->p)[s + (size_t)j]))
+        return "p";
   }
   return NULL;
 }
@@ -139,7 +158,8 @@ static const char *compare(const ifa_cpu_kernels *kernels, int32_t keys, int32_t
 static const char *try_block(const ifa_cpu_kernels *kernels, char *what, size_t length) {
   static const char *const stages[] = {"scores", "weigh", "values"};
   ifa_cpu_block *b = &expected.b;
-  int32_t keys = 32 << draw(4), head_dim = 1 + (int32_t)draw(draw(2) ? 256 : 64), k_bits = draw(3) ? 8 : 4, v_bits = draw(3) ? 8 : 4;
+  int32_t keys = 32 << draw(4), head_dim = 1 + (int32_t)draw(draw(2) ? 256 : 64),
+          k_bits = draw(3) ? 8 : 4, v_bits = draw(3) ? 8 : 4;
   int k_per_token = (int)draw(2), value_octaves = draw(2) ? 4 : 60;
   ifa_cpu_layout y = ifa_cpu_layout_of(keys, head_dim, k_bits, v_bits);
   memset(&expected, 0, sizeof expected);
@@ -155,21 +175,30 @@ static const char *try_block(const ifa_cpu_kernels *kernels, char *what, size_t 
     fill_tile(&y, head_dim, there, k_per_token, value_octaves);
     fill_live(b->rows, keys, there);
     for (int stage = 0; stage < 3; stage++) {
-      (stage == 0 ? ifa_cpu_portable.scores : stage == 1 ? ifa_cpu_portable.weigh : ifa_cpu_portable.values)(&expected.b, tile);
-      (stage == 0 ? kernels->scores : stage == 1 ? kernels->weigh : kernels->values)(&given.b, tile);
+      (stage == 0   ? ifa_cpu_portable.scores
+       : stage == 1 ? ifa_cpu_portable.weigh
+                    : ifa_cpu_portable.values)(&expected.b, tile);
+      (stage == 0   ? kernels->scores
+       : stage == 1 ? kernels->weigh
+                    : kernels->values)(&given.b, tile);
       const char *difference = compare(kernels, keys, y.dim, stage);
       if (!difference) continue;
-      snprintf(what, length, "%s of %s: kv_tile %d, head_dim %d, K %d bits, V %d bits, %d rows (%d .. %d%s), V per token %d, tile %d", difference, stages[stage], keys,
-               head_dim, k_bits, v_bits, b->rows, b->first, b->last - 1, b->whole ? ", whole" : "", b->values_per_token, t);
+      snprintf(what, length,
+               "%s of %s: kv_tile %d, head_dim %d, K %d bits, V %d bits, %d rows (%d .. %d%s), V "
+               "per token %d, tile %d",
+               difference, stages[stage], keys, head_dim, k_bits, v_bits, b->rows, b->first,
+               b->last - 1, b->whole ? ", whole" : "", b->values_per_token, t);
       return what;
     }
   }
   return NULL;
 }
 
-/* Section 6 in every one of its cases: scores that lead to the weight indices 0 .. 30720, 255 of them to a tile; the last key sets the unit to 0. With r = 2^-10,
- * n = 30720 + s; n = 30720 itself comes from s = -1 and r = 2^-12. NULL if all agree. */
-static const char *try_weights(const ifa_cpu_kernels *kernels, int values_per_token, float v_scale, char *what, size_t length) {
+/* Section 6 in every one of its cases: scores that lead to the weight indices 0 .. 30720, 255 of
+ * them to a tile; the last key sets the unit to 0. With r = 2^-10, n = 30720 + s; n = 30720 itself
+ * comes from s = -1 and r = 2^-12. NULL if all agree. */
+static const char *try_weights(const ifa_cpu_kernels *kernels, int values_per_token, float v_scale,
+                               char *what, size_t length) {
   ifa_cpu_layout y = ifa_cpu_layout_of(256, 16, 8, 8);
   owned_block *const both[] = {&expected, &given};
   memset(tile, 0, sizeof tile);
@@ -190,26 +219,39 @@ static const char *try_weights(const ifa_cpu_kernels *kernels, int values_per_to
       b->growth_keys = b->to[0] = 256;
       b->factor[0] = n < IFA_WEIGHT_TOP ? 0x1p-10f : 0x1p-12f;
       b->unit[0] = b->value_unit[0] = IFA_NO_UNIT;
-      for (int32_t j = 0; j < 256; j++) b->s[j] = n + j < IFA_WEIGHT_TOP && j < 255 ? n + j - IFA_WEIGHT_TOP : -1;
+      for (int32_t j = 0; j < 256; j++)
+        b->s[j] = n + j < IFA_WEIGHT_TOP && j < 255 ? n + j - IFA_WEIGHT_TOP : -1;
       (i == 0 ? ifa_cpu_portable.weigh : kernels->weigh)(b, tile);
     }
     const char *difference = compare(kernels, 256, 16, 1);
-    if (difference) return snprintf(what, length, "%s of weigh: n = %d .. %d, V per token %d, v_scale %g", difference, n, n + 254, values_per_token, (double)v_scale), what;
+    if (difference)
+      return snprintf(what, length, "%s of weigh: n = %d .. %d, V per token %d, v_scale %g",
+                      difference, n, n + 254, values_per_token, (double)v_scale),
+             what;
   }
   return NULL;
 }
 
-/* Operations of a round: as many sums as fit into 12 vectors (AMX: 6 tiles of 16 x 16), each of so many products. */
+/* Operations of a round: as many sums as fit into 12 vectors (AMX: 6 tiles of 16 x 16), each of so
+ * many products. */
 static int try_ceiling(const char *isa) {
-  static const struct { const char *isa; double integer, fma; } list[] = {
-      {"avx2", 12 * 8 * 2 * 2, 12 * 8 * 2}, {"avx512_vnni", 12 * 16 * 4 * 2, 12 * 16 * 2}, {"avx512_fp16", 12 * 16 * 4 * 2, 12 * 16 * 2}, {"amx", 6 * 256 * 64 * 2, 0}};
+  static const struct {
+    const char *isa;
+    double integer, fma;
+  } list[] = {{"avx2", 12 * 8 * 2 * 2, 12 * 8 * 2},
+              {"avx512_vnni", 12 * 16 * 4 * 2, 12 * 16 * 2},
+              {"avx512_fp16", 12 * 16 * 4 * 2, 12 * 16 * 2},
+              {"amx", 6 * 256 * 64 * 2, 0}};
   const ifa_ceiling *found[2] = {ifa_ceiling_integer(isa), ifa_ceiling_fma(isa)};
   double want[2] = {0, 0};
   for (size_t i = 0; i < sizeof list / sizeof list[0]; i++)
     if (strcmp(list[i].isa, isa) == 0) want[0] = list[i].integer, want[1] = list[i].fma;
   for (int i = 0; i < 2; i++) {
     double got = found[i] ? found[i]->run(7) : 0;
-    if (got != 7 * want[i]) return printf("%s: its ceiling counts %g operations in 7 rounds, not %g\n", isa, got, 7 * want[i]), 1;
+    if (got != 7 * want[i])
+      return printf("%s: its ceiling counts %g operations in 7 rounds, not %g\n", isa, got,
+                    7 * want[i]),
+             1;
   }
   return 0;
 }
@@ -224,11 +266,17 @@ static int try_isa(const ifa_cpu_isa *isa) {
     return 1;
   }
   for (int i = 0; i < 4; i++) {
-    if (!try_weights(isa->kernels, i > 0, i < 2 ? 1.0f : i == 2 ? 0.7f : 0x1.8p-9f, what, sizeof what)) continue;
+    if (!try_weights(isa->kernels, i > 0,
+                     i < 2    ? 1.0f
+                     : i == 2 ? 0.7f
+                              : 0x1.8p-9f,
+                     what, sizeof what))
+      continue;
     printf("%s: %s\n", isa->name, what);
     return 1;
   }
-  printf("%s: all weights, and %d blocks of %d tiles agree with the portable kernels\n", isa->name, BLOCKS, TILES);
+  printf("%s: all weights, and %d blocks of %d tiles agree with the portable kernels\n", isa->name,
+         BLOCKS, TILES);
   return 0;
 }
 
@@ -238,7 +286,8 @@ int main(int argc, char **argv) {
   ifa_cpu_fill_tables();
   for (int i = 0; i < (argc > 1 ? argc - 1 : ifa_cpu_isas()); i++) {
     const ifa_cpu_isa *isa;
-    ifa_status status = ifa_cpu_find_isa(argc > 1 ? argv[i + 1] : ifa_cpu_isa_at(i)->name, &isa, &why);
+    ifa_status status =
+        ifa_cpu_find_isa(argc > 1 ? argv[i + 1] : ifa_cpu_isa_at(i)->name, &isa, &why);
     if (status == IFA_BAD_ARGUMENT) return fprintf(stderr, "cpu_kernels: %s\n", why.text), 2;
     if (status != IFA_OK) {
       printf("%s\n", why.text);

@@ -1,5 +1,6 @@
-/* fuzz_cache.c - libFuzzer target: any bytes as a small cache and a history of calls on it, held against the plain model of cache_model.h: each call
- * answers what the model foresees, nothing is lost, and every token and every attention is the oracle's. Calls that must be refused are among
+/* fuzz_cache.c - libFuzzer target: any bytes as a small cache and a history of calls on it, held
+ * against the plain model of cache_model.h: each call answers what the model foresees, nothing is
+ * lost, and every token and every attention is the oracle's. Calls that must be refused are among
  * them. Build: clang -fsanitize=fuzzer,address,undefined; seeds: tests/corpus/cache. */
 #include <math.h>
 #include <stdlib.h>
@@ -41,7 +42,8 @@ static void attend(const model *m, input *in, int place) {
   p.kv_split = flags & 16 ? 0 : 32;
   p.window = flags & 32 ? 1 + next(in, 100) : 0;
   p.q_type = flags & 64 ? IFA_I4 : IFA_I8;
-  model_attend(m, &p, places, nq, m->sequences[places[1]].live ? 2 : 1, flags & 128 ? p.q_type : IFA_F16, (uint64_t)flags, 1);
+  model_attend(m, &p, places, nq, m->sequences[places[1]].live ? 2 : 1,
+               flags & 128 ? p.q_type : IFA_F16, (uint64_t)flags, 1);
 }
 
 /* Each is refused, and the caller compares the cache with the model afterwards. */
@@ -57,17 +59,33 @@ static void misuse(const model *m, input *in, int place) {
       break;
     case 1:
       handle += (uint64_t)(1 + next(in, 200)) << 32;
-      model_require(ifa_cache_append(m->cache, handle, &tokens, NULL) == IFA_BAD_ARGUMENT && ifa_cache_remove(m->cache, handle, NULL) == IFA_BAD_ARGUMENT, "", "");
+      model_require(ifa_cache_append(m->cache, handle, &tokens, NULL) == IFA_BAD_ARGUMENT &&
+                        ifa_cache_remove(m->cache, handle, NULL) == IFA_BAD_ARGUMENT,
+                    "", "");
       break;
-    case 2: model_require(ifa_cache_truncate(m->cache, handle, m->sequences[place].length + 1 + next(in, 100), NULL) == IFA_BAD_ARGUMENT, "", ""); break;
-    case 3: model_require(ifa_cache_fork(m->cache, handle + (uint64_t)m->config.sequences, &child, NULL) == IFA_BAD_ARGUMENT && child == 0, "", ""); break;
+    case 2:
+      model_require(ifa_cache_truncate(m->cache, handle,
+                                       m->sequences[place].length + 1 + next(in, 100),
+                                       NULL) == IFA_BAD_ARGUMENT,
+                    "", "");
+      break;
+    case 3:
+      model_require(ifa_cache_fork(m->cache, handle + (uint64_t)m->config.sequences, &child,
+                                   NULL) == IFA_BAD_ARGUMENT &&
+                        child == 0,
+                    "", "");
+      break;
     default: { /* a table with a bad entry, mended afterwards */
-      int64_t slot = (int64_t)(handle & 0xffffffffu), blocks = ifa_cache_blocks_of(m->cache, m->sequences[place].length);
+      int64_t slot = (int64_t)(handle & 0xffffffffu),
+              blocks = ifa_cache_blocks_of(m->cache, m->sequences[place].length);
       if (blocks == 0) break;
       uint32_t *entry = ifa_cache_table(m->cache, slot) + next(in, (int)blocks), kept = *entry;
       *entry = (uint32_t)m->config.blocks + (uint32_t)next(in, 256) * 0x01000000u;
-      model_require(ifa_cache_append(m->cache, handle, &tokens, NULL) == IFA_BAD_DATA && ifa_cache_remove(m->cache, handle, NULL) == IFA_BAD_DATA &&
-                        ifa_cache_length(m->cache, handle, &length, NULL) == IFA_BAD_DATA && ifa_cache_check(m->cache, NULL) == IFA_BAD_DATA, "", "");
+      model_require(ifa_cache_append(m->cache, handle, &tokens, NULL) == IFA_BAD_DATA &&
+                        ifa_cache_remove(m->cache, handle, NULL) == IFA_BAD_DATA &&
+                        ifa_cache_length(m->cache, handle, &length, NULL) == IFA_BAD_DATA &&
+                        ifa_cache_check(m->cache, NULL) == IFA_BAD_DATA,
+                    "", "");
       *entry = kept;
     }
   }

@@ -1,5 +1,6 @@
-/* test_cache.c - ifa_cache.h against a plain model of it (cache_model.h) and against the oracle: what is stored, what attention over it gives, every
- * refusal, and what is left after each. IFA_TEST_WRAP_ALLOC: the program is linked with -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,
+/* test_cache.c - ifa_cache.h against a plain model of it (cache_model.h) and against the oracle:
+ * what is stored, what attention over it gives, every refusal, and what is left after each.
+ * IFA_TEST_WRAP_ALLOC: the program is linked with -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,
  * --wrap=aligned_alloc, so that allocations can be counted and made to fail. */
 #include <fenv.h>
 #include <math.h>
@@ -29,10 +30,20 @@ void model_require(bool holds, const char *what, const char *why) {
   if (!holds) fail_msg("%s%s%s", what, why[0] ? ": " : "", why);
 }
 
-static uint32_t below(uint64_t stream, uint64_t index, uint32_t count) { return ifa_random_below(SEED, stream, index, count); }
+static uint32_t below(uint64_t stream, uint64_t index, uint32_t count) {
+  return ifa_random_below(SEED, stream, index, count);
+}
 
-static ifa_cache_config config_of(int64_t heads, int32_t dim, ifa_type k, ifa_type v, int32_t tile, int32_t block, int64_t blocks, int64_t sequences) {
-  return (ifa_cache_config){.kv_heads = heads, .head_dim = dim, .k_type = k, .v_type = v, .kv_tile = tile, .block_tokens = block, .blocks = blocks, .sequences = sequences};
+static ifa_cache_config config_of(int64_t heads, int32_t dim, ifa_type k, ifa_type v, int32_t tile,
+                                  int32_t block, int64_t blocks, int64_t sequences) {
+  return (ifa_cache_config){.kv_heads = heads,
+                            .head_dim = dim,
+                            .k_type = k,
+                            .v_type = v,
+                            .kv_tile = tile,
+                            .block_tokens = block,
+                            .blocks = blocks,
+                            .sequences = sequences};
 }
 
 static ifa_problem causal_problem(const model *m, int64_t q_heads) {
@@ -46,7 +57,9 @@ static ifa_problem causal_problem(const model *m, int64_t q_heads) {
 
 #ifdef IFA_TEST_WRAP_ALLOC
 static int64_t allocations, failing_allocation = -1; /* the failing one's number, counted from 0 */
-static int refuse(void) { return __atomic_fetch_add(&allocations, 1, __ATOMIC_SEQ_CST) == failing_allocation; }
+static int refuse(void) {
+  return __atomic_fetch_add(&allocations, 1, __ATOMIC_SEQ_CST) == failing_allocation;
+}
 
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t count, size_t bytes);
@@ -57,9 +70,15 @@ void *__wrap_calloc(size_t count, size_t bytes);
 void *__wrap_realloc(void *memory, size_t bytes);
 void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
 void *__wrap_malloc(size_t bytes) { return refuse() ? NULL : __real_malloc(bytes); }
-void *__wrap_calloc(size_t count, size_t bytes) { return refuse() ? NULL : __real_calloc(count, bytes); }
-void *__wrap_realloc(void *memory, size_t bytes) { return refuse() ? NULL : __real_realloc(memory, bytes); }
-void *__wrap_aligned_alloc(size_t alignment, size_t bytes) { return refuse() ? NULL : __real_aligned_alloc(alignment, bytes); }
+void *__wrap_calloc(size_t count, size_t bytes) {
+  return refuse() ? NULL : __real_calloc(count, bytes);
+}
+void *__wrap_realloc(void *memory, size_t bytes) {
+  return refuse() ? NULL : __real_realloc(memory, bytes);
+}
+void *__wrap_aligned_alloc(size_t alignment, size_t bytes) {
+  return refuse() ? NULL : __real_aligned_alloc(alignment, bytes);
+}
 
 /* A short life of a cache. Every status is looked at by the caller. */
 static ifa_status live_shortly(void) {
@@ -82,7 +101,8 @@ static ifa_status live_shortly(void) {
   assert_int_equal(ifa_cache_add(cache, &s, NULL), IFA_OK);
   assert_int_equal(ifa_cache_append(cache, s, &tokens, NULL), IFA_OK);
   query.sequence = s;
-  if (status == IFA_OK) assert_int_equal(ifa_cache_attend(cache, &p, &query, 1, workspace, NULL), IFA_OK);
+  if (status == IFA_OK)
+    assert_int_equal(ifa_cache_attend(cache, &p, &query, 1, workspace, NULL), IFA_OK);
   assert_int_equal(ifa_cache_remove(cache, s, NULL), IFA_OK);
   assert_int_equal(ifa_cache_check(cache, NULL), IFA_OK);
   assert_int_equal(allocations, before); /* nothing but the create functions allocates */
@@ -133,12 +153,15 @@ static void test_in_place(void **state) {
   assert_int_equal(ifa_cache_workspace_bytes(m.cache, &p, 2, 2, &room, &why), IFA_OK);
   uint8_t *work = aligned_alloc(64, (room + 127) / 64 * 64);
   ifa_cache_workspace *workspace;
-  assert_int_equal(ifa_cache_workspace_create(m.cache, &p, 2, 2, work, room - 1, &workspace, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_workspace_create(m.cache, &p, 2, 2, work, room - 1, &workspace, &why),
+                   IFA_BAD_ARGUMENT);
   assert_null(workspace);
   memset(work, 0xaa, (room + 127) / 64 * 64);
-  assert_int_equal(ifa_cache_workspace_create(m.cache, &p, 2, 2, work, room, &workspace, &why), IFA_OK);
+  assert_int_equal(ifa_cache_workspace_create(m.cache, &p, 2, 2, work, room, &workspace, &why),
+                   IFA_OK);
   float q[2 * 4 * 20] = {1.0f}, o[2 * 4 * 20], lse[8];
-  ifa_cache_query query = {.sequence = m.sequences[0].handle, .nq = 2, .q = q, .q_type = IFA_F32, .o = o, .lse = lse};
+  ifa_cache_query query = {
+      .sequence = m.sequences[0].handle, .nq = 2, .q = q, .q_type = IFA_F32, .o = o, .lse = lse};
   assert_int_equal(ifa_cache_attend(m.cache, &p, &query, 1, workspace, &why), IFA_OK);
   query.nq = 3; /* more rows than the workspace is for */
   float q3[3 * 4 * 20] = {1.0f}, o3[3 * 4 * 20], lse3[12];
@@ -146,7 +169,8 @@ static void test_in_place(void **state) {
   assert_int_equal(ifa_cache_attend(m.cache, &p, &query, 1, workspace, &why), IFA_BAD_ARGUMENT);
   ifa_cache_workspace_destroy(workspace);
   model_destroy(&m);
-  for (int i = 0; i < 64; i++) assert_int_equal(memory[bytes + (size_t)i], 0xaa); /* nothing is written behind */
+  /* nothing is written behind */
+  for (int i = 0; i < 64; i++) assert_int_equal(memory[bytes + (size_t)i], 0xaa);
   for (size_t i = room; i < (room + 127) / 64 * 64; i++) assert_int_equal(work[i], 0xaa);
   free(work);
   free(memory);
@@ -169,7 +193,8 @@ static void test_bytes_per_token(void **state) {
   c.sequence_tokens = 128000;
   assert_int_equal(ifa_cache_bytes(&c, &two, NULL), IFA_OK);
   int64_t extra = (int64_t)(two - one) - 1000 * 128 * ifa_cache_bytes_per_token(&c);
-  assert_in_range(extra, 1000 * 16 - 256, 1000 * 16 + 256); /* and 16 bytes of bookkeeping a block */
+  /* and 16 bytes of bookkeeping a block */
+  assert_in_range(extra, 1000 * 16 - 256, 1000 * 16 + 256);
   c.head_dim = 257;
   assert_int_equal(ifa_cache_bytes_per_token(&c), 0);
 }
@@ -217,7 +242,8 @@ static void test_bad_configs(void **state) {
 
 /* ---- what is stored ---- */
 
-/* One token's quantization for every binary16 and bfloat16 there is, and for hard binary32 ones, against ifa_quantize. */
+/* One token's quantization for every binary16 and bfloat16 there is, and for hard binary32 ones,
+ * against ifa_quantize. */
 static void test_quantization(void **state) {
   (void)state;
   static uint16_t half[65536];
@@ -250,38 +276,54 @@ static void test_quantization(void **state) {
         if (near == 3) value = ldexpf((float)(bits >> 40), -24 - 90 - (int)(bits % 50));
         x[i] = fabsf(value) <= 0x1p99f ? value : 1.0f;
       }
-      ifa_quantize_args a = {.src = x, .src_type = IFA_F32, .batch = 1, .heads = 1, .tokens = 1, .head_dim = 128, .dst = to == IFA_I8 ? want : packed,
-                             .dst_type = (ifa_type)to, .granularity = IFA_SCALE_TOKEN, .scale = &scale};
+      ifa_quantize_args a = {.src = x,
+                             .src_type = IFA_F32,
+                             .batch = 1,
+                             .heads = 1,
+                             .tokens = 1,
+                             .head_dim = 128,
+                             .dst = to == IFA_I8 ? want : packed,
+                             .dst_type = (ifa_type)to,
+                             .granularity = IFA_SCALE_TOKEN,
+                             .scale = &scale};
       assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
       float own[128];
       uint32_t largest = ifa_cache_widen(IFA_F32, x, 0, 128, own);
       float own_scale = ifa_cache_quantize(own, 128, largest, (ifa_type)to, got);
       assert_memory_equal(&own_scale, &scale, 4);
-      for (int i = 0; to == IFA_I4 && i < 128; i++) want[i] = (int8_t)(((packed[i / 2] >> (i % 2 ? 4 : 0) & 15) ^ 8) - 8);
+      for (int i = 0; to == IFA_I4 && i < 128; i++)
+        want[i] = (int8_t)(((packed[i / 2] >> (i % 2 ? 4 : 0) & 15) ^ 8) - 8);
       assert_memory_equal(got, want, 128);
     }
 }
 
-/* The same tokens in several chunkings, types and strides: compared bit by bit, also the bytes of the blocks. */
+/* The same tokens in several chunkings, types and strides: compared bit by bit, also the bytes of
+ * the blocks. */
 static void test_chunking(void **state) {
   (void)state;
   for (int kind = 0; kind < 4; kind++) {
-    ifa_cache_config config = config_of(2, kind == 3 ? 17 : 48, kind & 1 ? IFA_I4 : IFA_I8, kind & 2 ? IFA_I4 : IFA_I8, 32, 64, 12, 4);
+    ifa_cache_config config = config_of(2, kind == 3 ? 17 : 48, kind & 1 ? IFA_I4 : IFA_I8,
+                                        kind & 2 ? IFA_I4 : IFA_I8, 32, 64, 12, 4);
     model m;
     model_create(&m, &config, NULL, 0);
-    const int64_t chunks[4][5] = {{173, 0, 0, 0, 0}, {1, 31, 32, 64, 45}, {100, 28, 1, 43, 1}, {1, 1, 1, 1, 1}};
+    const int64_t chunks[4][5] = {
+        {173, 0, 0, 0, 0}, {1, 31, 32, 64, 45}, {100, 28, 1, 43, 1}, {1, 1, 1, 1, 1}};
     for (int s = 0; s < 4; s++) {
       model_add(&m, s);
       m.tokens = 0; /* the same tokens again */
-      for (int i = 0; i < 5; i++) assert_int_equal(model_append(&m, s, chunks[s][i], IFA_F16, i % 2), IFA_OK);
-      while (m.sequences[s].length < 173) assert_int_equal(model_append(&m, s, 1, IFA_F16, false), IFA_OK);
+      for (int i = 0; i < 5; i++)
+        assert_int_equal(model_append(&m, s, chunks[s][i], IFA_F16, i % 2), IFA_OK);
+      while (m.sequences[s].length < 173)
+        assert_int_equal(model_append(&m, s, 1, IFA_F16, false), IFA_OK);
     }
     model_compare(&m);
     for (int s = 1; s < 4; s++)
       for (int64_t b = 0; b < 3; b++) { /* blocks of new sequences, given out in order */
         const uint32_t *first = ifa_cache_table(m.cache, 0), *other = ifa_cache_table(m.cache, s);
-        assert_memory_equal(ifa_cache_tile(m.cache, first[b], 0, 0), ifa_cache_tile(m.cache, other[b], 0, 0),
-                            b < 2 ? m.cache->block_bytes : (size_t)m.cache->layout.bytes); /* of the third block one tile is in use */
+        assert_memory_equal(ifa_cache_tile(m.cache, first[b], 0, 0),
+                            ifa_cache_tile(m.cache, other[b], 0, 0),
+                            /* of the third block one tile is in use */
+                            b < 2 ? m.cache->block_bytes : (size_t)m.cache->layout.bytes);
       }
     model_destroy(&m);
   }
@@ -295,12 +337,14 @@ static void test_fork(void **state) {
   model m;
   model_create(&m, &config, NULL, 0);
   model_add(&m, 0);
-  assert_int_equal(model_append(&m, 0, 150, IFA_F32, false), IFA_OK); /* 3 blocks, the last one partly filled */
+  /* 3 blocks, the last one partly filled */
+  assert_int_equal(model_append(&m, 0, 150, IFA_F32, false), IFA_OK);
   model_fork(&m, 0, 1);
   assert_int_equal(ifa_cache_usage_of(m.cache).free_blocks, 3);
   assert_int_equal(ifa_cache_usage_of(m.cache).shared_blocks, 3);
   model_compare(&m);
-  assert_int_equal(model_append(&m, 1, 1, IFA_BF16, false), IFA_OK); /* the child copies the last block */
+  /* the child copies the last block */
+  assert_int_equal(model_append(&m, 1, 1, IFA_BF16, false), IFA_OK);
   assert_int_equal(ifa_cache_usage_of(m.cache).free_blocks, 2);
   assert_int_equal(ifa_cache_usage_of(m.cache).shared_blocks, 2);
   assert_int_equal(model_append(&m, 0, 1, IFA_F16, false), IFA_OK); /* now the parent has its own */
@@ -310,13 +354,15 @@ static void test_fork(void **state) {
   model_fork(&m, 1, 3);
   model_remove(&m, 1); /* the parent ends first */
   model_compare(&m);
-  model_truncate(&m, 2, 100); /* into a block that 0 and 3 share: to be copied before it is written */
+  /* into a block that 0 and 3 share: to be copied before it is written */
+  model_truncate(&m, 2, 100);
   assert_int_equal(model_append(&m, 2, 3, IFA_F32, true), IFA_OK);
   model_compare(&m);
   model_add(&m, 1);
   assert_int_equal(m.sequences[1].live, true);
   assert_int_equal(model_append(&m, 1, 64, IFA_F32, true), IFA_OK); /* the last free block */
-  assert_int_equal(model_append(&m, 3, 40, IFA_F32, true), IFA_OK); /* its last block is its own by now: 152..191 */
+  /* its last block is its own by now: 152..191 */
+  assert_int_equal(model_append(&m, 3, 40, IFA_F32, true), IFA_OK);
   assert_int_equal(model_append(&m, 3, 10, IFA_F32, true), IFA_FULL);
   model_compare(&m);
   ifa_problem p = causal_problem(&m, 2);
@@ -349,7 +395,8 @@ static void test_full(void **state) {
   float x[2 * 16] = {0};
   ifa_cache_tokens tokens = {.k = x, .v = x, .type = IFA_F32, .count = 1};
   assert_int_equal(ifa_cache_append(m.cache, m.sequences[0].handle, &tokens, &why), IFA_FULL);
-  assert_string_equal(why.text, "the sequence would have 65 tokens; the cache's sequences hold at most 64");
+  assert_string_equal(why.text,
+                      "the sequence would have 65 tokens; the cache's sequences hold at most 64");
   assert_int_equal(ifa_cache_append(m.cache, m.sequences[1].handle, &tokens, &why), IFA_FULL);
   assert_string_equal(why.text, "1 blocks are needed, 0 of 2 are free");
   model_compare(&m);
@@ -371,8 +418,15 @@ static void test_handles(void **state) {
   ifa_cache_tokens tokens = {.k = x, .v = x, .type = IFA_F32, .count = 1};
   ifa_problem p = ifa_cache_problem(m.cache, 1);
   ifa_cache_workspace *workspace;
-  assert_int_equal(ifa_cache_workspace_create(m.cache, &p, 1, 1, NULL, 0, &workspace, &why), IFA_OK);
-  const ifa_sequence bad[] = {0, good + 1, good + 2, good + (UINT64_C(1) << 32), good - (UINT64_C(1) << 32), good | 0xffffffffu, UINT64_MAX};
+  assert_int_equal(ifa_cache_workspace_create(m.cache, &p, 1, 1, NULL, 0, &workspace, &why),
+                   IFA_OK);
+  const ifa_sequence bad[] = {0,
+                              good + 1,
+                              good + 2,
+                              good + (UINT64_C(1) << 32),
+                              good - (UINT64_C(1) << 32),
+                              good | 0xffffffffu,
+                              UINT64_MAX};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     ifa_cache_query query = {.sequence = bad[i], .nq = 1, .q = x, .q_type = IFA_F32, .o = o};
     assert_int_equal(ifa_cache_append(m.cache, bad[i], &tokens, &why), IFA_BAD_ARGUMENT);
@@ -382,7 +436,8 @@ static void test_handles(void **state) {
     assert_int_equal(ifa_cache_truncate(m.cache, bad[i], 0, &why), IFA_BAD_ARGUMENT);
     assert_int_equal(ifa_cache_remove(m.cache, bad[i], &why), IFA_BAD_ARGUMENT);
     assert_int_equal(ifa_cache_length(m.cache, bad[i], &length, &why), IFA_BAD_ARGUMENT);
-    assert_int_equal(ifa_cache_read(m.cache, bad[i], 0, 0, NULL, NULL, NULL, NULL, &why), IFA_BAD_ARGUMENT);
+    assert_int_equal(ifa_cache_read(m.cache, bad[i], 0, 0, NULL, NULL, NULL, NULL, &why),
+                     IFA_BAD_ARGUMENT);
     assert_int_equal(ifa_cache_attend(m.cache, &p, &query, 1, workspace, &why), IFA_BAD_ARGUMENT);
   }
   model_compare(&m);
@@ -422,9 +477,11 @@ static void test_bad_tokens(void **state) {
     for (int at = 0; at < LENGTH; at += 37) {
       memset(bad, 0, sizeof bad);
       bad[at] = values[i];
-      ifa_cache_tokens k = {.k = bad, .v = good, .type = IFA_F32, .count = COUNT}, v = {.k = good, .v = bad, .type = IFA_F32, .count = COUNT};
+      ifa_cache_tokens k = {.k = bad, .v = good, .type = IFA_F32, .count = COUNT},
+                       v = {.k = good, .v = bad, .type = IFA_F32, .count = COUNT};
       char where[64];
-      snprintf(where, sizeof where, "k[%d][%d][%d] is", at / (COUNT * 16), at / 16 % COUNT, at % 16);
+      snprintf(where, sizeof where, "k[%d][%d][%d] is", at / (COUNT * 16), at / 16 % COUNT,
+               at % 16);
       assert_int_equal(ifa_cache_append(m.cache, s, &k, &why), IFA_BAD_DATA);
       assert_non_null(strstr(why.text, where));
       where[0] = 'v';
@@ -440,19 +497,27 @@ static void test_bad_tokens(void **state) {
   model_compare(&m); /* nothing was appended */
   ifa_cache_tokens t = {.k = good, .v = good, .type = IFA_F32, .count = COUNT};
   const ifa_cache_tokens ok = t;
-  t = ok, t.type = IFA_I8, assert_int_equal(ifa_cache_append(m.cache, s, &t, &why), IFA_BAD_ARGUMENT);
+  t = ok, t.type = IFA_I8,
+  assert_int_equal(ifa_cache_append(m.cache, s, &t, &why), IFA_BAD_ARGUMENT);
   t = ok, t.count = -1, assert_int_equal(ifa_cache_append(m.cache, s, &t, &why), IFA_BAD_ARGUMENT);
-  t = ok, t.count = INT64_MAX / 8, assert_int_equal(ifa_cache_append(m.cache, s, &t, &why), IFA_BAD_ARGUMENT);
+  t = ok, t.count = INT64_MAX / 8,
+  assert_int_equal(ifa_cache_append(m.cache, s, &t, &why), IFA_BAD_ARGUMENT);
   t = ok, t.k = NULL, assert_int_equal(ifa_cache_append(m.cache, s, &t, &why), IFA_BAD_ARGUMENT);
   t = ok, t.v = NULL, assert_int_equal(ifa_cache_append(m.cache, s, &t, &why), IFA_BAD_ARGUMENT);
-  t = ok, t.k_head_stride = -16, t.k_token_stride = 16, assert_int_equal(ifa_cache_append(m.cache, s, &t, &why), IFA_BAD_ARGUMENT);
-  t = ok, t.v_head_stride = INT64_MAX / 2, assert_int_equal(ifa_cache_append(m.cache, s, &t, &why), IFA_BAD_ARGUMENT);
+  t = ok, t.k_head_stride = -16, t.k_token_stride = 16,
+  assert_int_equal(ifa_cache_append(m.cache, s, &t, &why), IFA_BAD_ARGUMENT);
+  t = ok, t.v_head_stride = INT64_MAX / 2,
+  assert_int_equal(ifa_cache_append(m.cache, s, &t, &why), IFA_BAD_ARGUMENT);
   assert_int_equal(ifa_cache_append(m.cache, s, NULL, &why), IFA_BAD_ARGUMENT);
   assert_int_equal(ifa_cache_append(NULL, s, &ok, &why), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_cache_read(m.cache, s, 0, 31, NULL, NULL, NULL, NULL, &why), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_cache_read(m.cache, s, 31, 0, NULL, NULL, NULL, NULL, &why), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_cache_read(m.cache, s, -1, 1, NULL, NULL, NULL, NULL, &why), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_cache_read(m.cache, s, 1, INT64_MAX, NULL, NULL, NULL, NULL, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_read(m.cache, s, 0, 31, NULL, NULL, NULL, NULL, &why),
+                   IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_read(m.cache, s, 31, 0, NULL, NULL, NULL, NULL, &why),
+                   IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_read(m.cache, s, -1, 1, NULL, NULL, NULL, NULL, &why),
+                   IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_read(m.cache, s, 1, INT64_MAX, NULL, NULL, NULL, NULL, &why),
+                   IFA_BAD_ARGUMENT);
   assert_int_equal(ifa_cache_read(m.cache, s, 30, 0, NULL, NULL, NULL, NULL, &why), IFA_OK);
   assert_int_equal(ifa_cache_truncate(m.cache, s, 31, &why), IFA_BAD_ARGUMENT);
   assert_int_equal(ifa_cache_truncate(m.cache, s, -1, &why), IFA_BAD_ARGUMENT);
@@ -484,16 +549,28 @@ static void test_bad_queries(void **state) {
   for (int i = 0; i < 8; i++) q_scale[i] = 0.01f;
   memset(o, SPOILED, sizeof o);
   memset(lse, SPOILED, sizeof lse);
-  const ifa_cache_query first = {.sequence = m.sequences[0].handle, .nq = 2, .q = q, .q_type = IFA_F32, .o = o[0], .lse = lse[0]};
-  const ifa_cache_query second = {.sequence = m.sequences[1].handle, .nq = 2, .q = q8, .q_type = IFA_I8, .q_scale = q_scale, .o = o[1], .lse = lse[1]};
+  const ifa_cache_query first = {.sequence = m.sequences[0].handle,
+                                 .nq = 2,
+                                 .q = q,
+                                 .q_type = IFA_F32,
+                                 .o = o[0],
+                                 .lse = lse[0]};
+  const ifa_cache_query second = {.sequence = m.sequences[1].handle,
+                                  .nq = 2,
+                                  .q = q8,
+                                  .q_type = IFA_I8,
+                                  .q_scale = q_scale,
+                                  .o = o[1],
+                                  .lse = lse[1]};
   ifa_cache_query both[2] = {first, second};
-#define REFUSE(change, status, says)                                                            \
-  do {                                                                                          \
-    change;                                                                                     \
-    assert_int_equal(ifa_cache_attend(m.cache, &p, both, 2, w, &why), status);                  \
-    if (!strstr(why.text, says)) fail_msg("'%s' does not say '%s'", why.text, says);            \
-    for (size_t byte = 0; byte < sizeof o; byte++) assert_int_equal(((uint8_t *)o)[byte], SPOILED); \
-    both[0] = first, both[1] = second, p = good;                                                \
+#define REFUSE(change, status, says)                                                 \
+  do {                                                                               \
+    change;                                                                          \
+    assert_int_equal(ifa_cache_attend(m.cache, &p, both, 2, w, &why), status);       \
+    if (!strstr(why.text, says)) fail_msg("'%s' does not say '%s'", why.text, says); \
+    for (size_t byte = 0; byte < sizeof o; byte++)                                   \
+      assert_int_equal(((uint8_t *)o)[byte], SPOILED);                               \
+    both[0] = first, both[1] = second, p = good;                                     \
   } while (0)
   REFUSE(both[1].sequence = 77, IFA_BAD_ARGUMENT, "there is no sequence 0x4d");
   REFUSE(both[1].nq = -1, IFA_BAD_PROBLEM, "nq");
@@ -539,14 +616,16 @@ static void test_bad_queries(void **state) {
   size_t bytes;
   assert_int_equal(ifa_cache_workspace_bytes(m.cache, &p, -1, 1, &bytes, &why), IFA_BAD_ARGUMENT);
   assert_int_equal(ifa_cache_workspace_bytes(m.cache, &p, 1, -1, &bytes, &why), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_cache_workspace_bytes(m.cache, &p, 1, 1 << 20, &bytes, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_workspace_bytes(m.cache, &p, 1, 1 << 20, &bytes, &why),
+                   IFA_BAD_ARGUMENT);
   assert_int_equal(ifa_cache_workspace_bytes(m.cache, NULL, 1, 1, &bytes, &why), IFA_BAD_ARGUMENT);
   p.head_dim = 8;
   assert_int_equal(ifa_cache_workspace_bytes(m.cache, &p, 1, 1, &bytes, &why), IFA_BAD_PROBLEM);
   model_destroy(&m);
 }
 
-/* A table that something else wrote into: every call on the sequence says so, the others go on, and the cache is as it was once it is mended. */
+/* A table that something else wrote into: every call on the sequence says so, the others go on, and
+ * the cache is as it was once it is mended. */
 static void test_bad_table(void **state) {
   (void)state;
   ifa_cache_config config = config_of(1, 16, IFA_I8, IFA_I8, 32, 32, 8, 3);
@@ -567,7 +646,8 @@ static void test_bad_table(void **state) {
   const uint32_t kept = *entry, bad[] = {8, UINT32_MAX, 6 /* free */};
   ifa_cache_tokens tokens = {.k = x, .v = x, .type = IFA_F32, .count = 1};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-    ifa_cache_query query = {.sequence = m.sequences[0].handle, .nq = 1, .q = x, .q_type = IFA_F32, .o = o, .lse = lse};
+    ifa_cache_query query = {
+        .sequence = m.sequences[0].handle, .nq = 1, .q = x, .q_type = IFA_F32, .o = o, .lse = lse};
     *entry = bad[i];
     assert_int_equal(ifa_cache_append(m.cache, query.sequence, &tokens, &why), IFA_BAD_DATA);
     assert_non_null(strstr(why.text, "block table entry 1"));
@@ -575,7 +655,8 @@ static void test_bad_table(void **state) {
     assert_int_equal(ifa_cache_fork(m.cache, query.sequence, &child, &why), IFA_BAD_DATA);
     assert_int_equal(ifa_cache_truncate(m.cache, query.sequence, 0, &why), IFA_BAD_DATA);
     assert_int_equal(ifa_cache_remove(m.cache, query.sequence, &why), IFA_BAD_DATA);
-    assert_int_equal(ifa_cache_read(m.cache, query.sequence, 0, 1, NULL, NULL, NULL, NULL, &why), IFA_BAD_DATA);
+    assert_int_equal(ifa_cache_read(m.cache, query.sequence, 0, 1, NULL, NULL, NULL, NULL, &why),
+                     IFA_BAD_DATA);
     assert_int_equal(ifa_cache_length(m.cache, query.sequence, &length, &why), IFA_BAD_DATA);
     assert_int_equal(ifa_cache_check(m.cache, &why), IFA_BAD_DATA);
     query.sequence = m.sequences[1].handle;
@@ -583,7 +664,8 @@ static void test_bad_table(void **state) {
     *entry = kept;
     model_compare(&m);
   }
-  *entry = ifa_cache_table(m.cache, 1)[0]; /* a block in use, but not this sequence's: only the check can tell */
+  *entry = ifa_cache_table(
+      m.cache, 1)[0]; /* a block in use, but not this sequence's: only the check can tell */
   assert_int_equal(ifa_cache_check(m.cache, &why), IFA_BAD_DATA);
   assert_non_null(strstr(why.text, "references"));
   *entry = kept;
@@ -610,18 +692,23 @@ static void test_attention(void **state) {
     uint64_t r = (uint64_t)round;
     int32_t tile = tiles[below(1, r, 4)], dim = dims[below(2, r, 8)];
     int64_t heads = 1 + below(3, r, 3);
-    ifa_cache_config config = config_of(heads, dim, below(4, r, 2) ? IFA_I4 : IFA_I8, below(5, r, 2) ? IFA_I4 : IFA_I8, tile, tile * (1 + (int32_t)below(6, r, 2)),
-                                        0, 6);
+    ifa_cache_config config =
+        config_of(heads, dim, below(4, r, 2) ? IFA_I4 : IFA_I8, below(5, r, 2) ? IFA_I4 : IFA_I8,
+                  tile, tile * (1 + (int32_t)below(6, r, 2)), 0, 6);
     config.blocks = 1200 / config.block_tokens;
     config.sequence_tokens = 500;
     model m;
     model_create(&m, &config, NULL, 0);
-    const int64_t lengths[] = {1 + below(7, r, 300), tile, 2 * tile - 1 < 400 ? 2 * tile - 1 : 399, 0};
+    const int64_t lengths[] = {1 + below(7, r, 300), tile, 2 * tile - 1 < 400 ? 2 * tile - 1 : 399,
+                               0};
     for (int s = 0; s < 4; s++) {
       model_add(&m, s);
       while (m.sequences[s].length < lengths[s]) {
-        int64_t chunk = 1 + below(8, r * 100 + (uint64_t)m.sequences[s].length, 90), left = lengths[s] - m.sequences[s].length;
-        if (model_append(&m, s, chunk < left ? chunk : left, (ifa_type)below(9, r * 100 + (uint64_t)chunk, 3), chunk & 1) != IFA_OK) break;
+        int64_t chunk = 1 + below(8, r * 100 + (uint64_t)m.sequences[s].length, 90),
+                left = lengths[s] - m.sequences[s].length;
+        if (model_append(&m, s, chunk < left ? chunk : left,
+                         (ifa_type)below(9, r * 100 + (uint64_t)chunk, 3), chunk & 1) != IFA_OK)
+          break;
       }
     }
     model_fork(&m, 0, 4);
@@ -637,18 +724,23 @@ static void test_attention(void **state) {
     p.q_type = below(22, r, 3) == 0 ? IFA_I4 : IFA_I8;
     ifa_type from = below(23, r, 4) == 0 ? p.q_type : (ifa_type)below(24, r, 3);
     int64_t nq[5];
-    for (int i = 0; i < 5; i++) nq[i] = below(25, r, 3) == 0 ? 1 : 1 + (int64_t)below(26, r * 8 + (uint64_t)i, i == 0 ? 70 : 16);
-    for (int32_t threads = 1; threads <= 3; threads += 2) model_attend(&m, &p, (int[]){2, 0, 4, 1, 3}, nq, 5, from, r, threads);
+    for (int i = 0; i < 5; i++)
+      nq[i] =
+          below(25, r, 3) == 0 ? 1 : 1 + (int64_t)below(26, r * 8 + (uint64_t)i, i == 0 ? 70 : 16);
+    for (int32_t threads = 1; threads <= 3; threads += 2)
+      model_attend(&m, &p, (int[]){2, 0, 4, 1, 3}, nq, 5, from, r, threads);
     model_attend(&m, &p, (int[]){0, 0}, (int64_t[]){1, 4}, 2, from, r, 2); /* one sequence twice */
     model_destroy(&m);
   }
 }
 
-/* Decoding token t gives row t of a causal prefill, for the same kv_split, with whatever behind it. */
+/* Decoding token t gives row t of a causal prefill, for the same kv_split, with whatever behind it.
+ */
 static void test_decode_is_prefill(void **state) {
   (void)state;
   for (int kind = 0; kind < 4; kind++) {
-    ifa_cache_config config = config_of(2, 32, kind & 1 ? IFA_I4 : IFA_I8, kind & 2 ? IFA_I4 : IFA_I8, 32, 64, 10, 3);
+    ifa_cache_config config =
+        config_of(2, 32, kind & 1 ? IFA_I4 : IFA_I8, kind & 2 ? IFA_I4 : IFA_I8, 32, 64, 10, 3);
     ifa_message why;
     enum { LENGTH = 200, HEADS = 4, DIM = 32 };
     static float q[HEADS * LENGTH * DIM], prefill[HEADS * LENGTH * DIM], lse[HEADS * LENGTH];
@@ -657,27 +749,41 @@ static void test_decode_is_prefill(void **state) {
     ifa_problem p = causal_problem(&m, HEADS);
     p.sm_scale = 1.0f;
     p.kv_split = kind < 2 ? 0 : 96;
-    p.q_stride = p.o_stride = ifa_strides_bnhd(IFA_F32, HEADS, LENGTH, DIM); /* row t of all heads is one piece */
-    for (size_t i = 0; i < sizeof q / sizeof q[0]; i++) q[i] = 6.0f * (ifa_random_uniform(SEED, 70, i) - 0.5f);
+    /* row t of all heads is one piece */
+    p.q_stride = p.o_stride = ifa_strides_bnhd(IFA_F32, HEADS, LENGTH, DIM);
+    for (size_t i = 0; i < sizeof q / sizeof q[0]; i++)
+      q[i] = 6.0f * (ifa_random_uniform(SEED, 70, i) - 0.5f);
     ifa_cache_workspace *w;
     assert_int_equal(ifa_cache_workspace_create(m.cache, &p, LENGTH, 2, NULL, 0, &w, &why), IFA_OK);
     model_add(&m, 0);
     assert_int_equal(model_append(&m, 0, LENGTH, IFA_F32, false), IFA_OK);
-    ifa_cache_query query = {.sequence = m.sequences[0].handle, .nq = LENGTH, .q = q, .q_type = IFA_F32, .o = prefill, .lse = lse};
+    ifa_cache_query query = {.sequence = m.sequences[0].handle,
+                             .nq = LENGTH,
+                             .q = q,
+                             .q_type = IFA_F32,
+                             .o = prefill,
+                             .lse = lse};
     assert_int_equal(ifa_cache_attend(m.cache, &p, &query, 1, w, &why), IFA_OK);
     model_add(&m, 1);
     m.tokens = 0; /* the same tokens, as they come */
     for (int64_t t = 0; t < LENGTH;) {
-      int64_t step = 1 + (int64_t)below(71, (uint64_t)t, 3) * (t % 2); /* mostly one, also some together */
+      /* mostly one, also some together */
+      int64_t step = 1 + (int64_t)below(71, (uint64_t)t, 3) * (t % 2);
       if (t + step > LENGTH) step = LENGTH - t;
       float o[HEADS * DIM * 3], l[HEADS * 3];
       assert_int_equal(model_append(&m, 1, step, IFA_F32, false), IFA_OK);
       ifa_problem one = p;
       one.q_stride = one.o_stride = ifa_strides_bnhd(IFA_F32, HEADS, step, DIM);
-      query = (ifa_cache_query){.sequence = m.sequences[1].handle, .nq = step, .q = q + t * HEADS * DIM, .q_type = IFA_F32, .o = o, .lse = l};
+      query = (ifa_cache_query){.sequence = m.sequences[1].handle,
+                                .nq = step,
+                                .q = q + t * HEADS * DIM,
+                                .q_type = IFA_F32,
+                                .o = o,
+                                .lse = l};
       assert_int_equal(ifa_cache_attend(m.cache, &one, &query, 1, w, &why), IFA_OK);
       assert_memory_equal(o, prefill + t * HEADS * DIM, (size_t)step * HEADS * DIM * sizeof *o);
-      for (int64_t h = 0; h < HEADS; h++) assert_memory_equal(l + h * step, lse + h * LENGTH + t, (size_t)step * sizeof *l);
+      for (int64_t h = 0; h < HEADS; h++)
+        assert_memory_equal(l + h * step, lse + h * LENGTH + t, (size_t)step * sizeof *l);
       t += step;
     }
     ifa_cache_workspace_destroy(w);
@@ -685,7 +791,8 @@ static void test_decode_is_prefill(void **state) {
   }
 }
 
-/* Tokens behind a row's last live key, stale ones in a truncated tile among them, have no influence. */
+/* Tokens behind a row's last live key, stale ones in a truncated tile among them, have no
+ * influence. */
 static void test_truncated(void **state) {
   (void)state;
   ifa_cache_config config = config_of(1, 64, IFA_I8, IFA_I8, 64, 128, 8, 2);
@@ -706,7 +813,8 @@ static void test_truncated(void **state) {
   model_destroy(&m);
 }
 
-/* Another rounding mode, flush-to-zero: neither what is stored nor what comes out changes, and both are as before afterwards. */
+/* Another rounding mode, flush-to-zero: neither what is stored nor what comes out changes, and both
+ * are as before afterwards. */
 static void test_environment(void **state) {
   (void)state;
   ifa_cache_config config = config_of(1, 32, IFA_I8, IFA_I4, 32, 32, 10, 2);
@@ -725,7 +833,8 @@ static void test_environment(void **state) {
     uint16_t half[2 * 32];
     for (int j = 0; j < 64; j++) half[j] = (uint16_t)(j * 3 + 1); /* subnormal binary16 */
     ifa_sequence s = m.sequences[0].handle;
-    ifa_status status = ifa_cache_append(m.cache, s, &(ifa_cache_tokens){.k = half, .v = half, .type = IFA_F16, .count = 1}, NULL);
+    ifa_status status = ifa_cache_append(
+        m.cache, s, &(ifa_cache_tokens){.k = half, .v = half, .type = IFA_F16, .count = 1}, NULL);
     int mode = fegetround();
 #if defined(__SSE2__)
     unsigned after = _mm_getcsr();
@@ -738,8 +847,16 @@ static void test_environment(void **state) {
     int8_t k[32], want[32];
     float scale, want_scale;
     assert_int_equal(ifa_cache_read(m.cache, s, 0, 1, k, NULL, &scale, NULL, NULL), IFA_OK);
-    ifa_quantize_args a = {.src = half, .src_type = IFA_F16, .batch = 1, .heads = 1, .tokens = 1, .head_dim = 32, .dst = want, .dst_type = IFA_I8,
-                           .granularity = IFA_SCALE_TOKEN, .scale = &want_scale};
+    ifa_quantize_args a = {.src = half,
+                           .src_type = IFA_F16,
+                           .batch = 1,
+                           .heads = 1,
+                           .tokens = 1,
+                           .head_dim = 32,
+                           .dst = want,
+                           .dst_type = IFA_I8,
+                           .granularity = IFA_SCALE_TOKEN,
+                           .scale = &want_scale};
     assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
     assert_memory_equal(k, want, 32);
     assert_memory_equal(&scale, &want_scale, 4);
@@ -753,7 +870,8 @@ static void test_environment(void **state) {
 
 /* ---- threads ---- */
 
-/* Each thread has a sequence of its own, forked from one that all share, and appends, attends, truncates and forks on it. */
+/* Each thread has a sequence of its own, forked from one that all share, and appends, attends,
+ * truncates and forks on it. */
 typedef struct worker {
   ifa_cache *cache;
   ifa_sequence shared;
@@ -774,12 +892,19 @@ static ifa_status work(worker *w) {
   for (int round = 0; round < 20 && status == IFA_OK; round++) {
     status = ifa_cache_fork(w->cache, w->shared, &s, NULL);
     for (int t = 0; t < 40 && status == IFA_OK; t++) {
-      status = ifa_cache_append(w->cache, s, &(ifa_cache_tokens){.k = x, .v = x, .type = IFA_F32, .count = 1}, NULL);
+      status = ifa_cache_append(
+          w->cache, s, &(ifa_cache_tokens){.k = x, .v = x, .type = IFA_F32, .count = 1}, NULL);
       if (status == IFA_OK && t % 8 == 0)
-        status = ifa_cache_attend(w->cache, &p, &(ifa_cache_query){.sequence = w->shared, .nq = 1, .q = x, .q_type = IFA_F32, .o = o}, 1, space, NULL);
+        status = ifa_cache_attend(
+            w->cache, &p,
+            &(ifa_cache_query){.sequence = w->shared, .nq = 1, .q = x, .q_type = IFA_F32, .o = o},
+            1, space, NULL);
     }
     if (status == IFA_OK)
-      status = ifa_cache_attend(w->cache, &p, &(ifa_cache_query){.sequence = s, .nq = 1, .q = x, .q_type = IFA_F32, .o = w->o}, 1, space, NULL);
+      status = ifa_cache_attend(
+          w->cache, &p,
+          &(ifa_cache_query){.sequence = s, .nq = 1, .q = x, .q_type = IFA_F32, .o = w->o}, 1,
+          space, NULL);
     if (status == IFA_OK) status = ifa_cache_remove(w->cache, s, NULL);
   }
   ifa_cache_workspace_destroy(space);
@@ -822,8 +947,10 @@ static void test_threads(void **state) {
 static void test_histories(void **state) {
   (void)state;
   for (uint64_t history = 0; history < 12; history++) {
-    ifa_cache_config config = config_of(1 + (int64_t)below(30, history, 2), 1 + (int32_t)below(31, history, 40), below(32, history, 2) ? IFA_I4 : IFA_I8,
-                                        below(33, history, 2) ? IFA_I4 : IFA_I8, 32, 32 * (1 + (int32_t)below(34, history, 2)), 3 + (int64_t)below(35, history, 4), 6);
+    ifa_cache_config config = config_of(
+        1 + (int64_t)below(30, history, 2), 1 + (int32_t)below(31, history, 40),
+        below(32, history, 2) ? IFA_I4 : IFA_I8, below(33, history, 2) ? IFA_I4 : IFA_I8, 32,
+        32 * (1 + (int32_t)below(34, history, 2)), 3 + (int64_t)below(35, history, 4), 6);
     model m;
     model_create(&m, &config, NULL, 0);
     int refused = 0;
@@ -835,14 +962,16 @@ static void test_histories(void **state) {
         if (m.sequences[other].live && what % 2) model_fork(&m, other, s);
         else model_add(&m, s);
       } else if (what < 6) {
-        refused += model_append(&m, s, (int64_t)below(39, at, what == 0 ? 80 : 12), (ifa_type)below(40, at, 3), step & 1) != IFA_OK;
+        refused += model_append(&m, s, (int64_t)below(39, at, what == 0 ? 80 : 12),
+                                (ifa_type)below(40, at, 3), step & 1) != IFA_OK;
       } else if (what < 8) {
         model_truncate(&m, s, (int64_t)below(41, at, (uint32_t)m.sequences[s].length + 1));
       } else if (what == 8) {
         model_remove(&m, s);
       } else {
         ifa_problem p = causal_problem(&m, config.kv_heads * 2);
-        model_attend(&m, &p, (int[]){s}, (int64_t[]){1 + (int64_t)below(42, at, 3)}, 1, IFA_F32, at, 1);
+        model_attend(&m, &p, (int[]){s}, (int64_t[]){1 + (int64_t)below(42, at, 3)}, 1, IFA_F32, at,
+                     1);
       }
       if (step % 10 == 9) model_compare(&m);
     }

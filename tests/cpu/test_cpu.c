@@ -1,6 +1,8 @@
-/* test_cpu.c - ifa_cpu.h: every instruction set of this machine against the oracle on random cases, on 1 to 16 threads; what a result must not depend on;
- * every refusal. (The kernels step by step and the weight function on all of its inputs: cpu_kernels.c. The backends on the suites: the golden checks.)
- * IFA_TEST_WRAP_ALLOC: the program is linked with -Wl,--wrap=malloc,--wrap=calloc,--wrap=aligned_alloc, so that allocations can be counted. */
+/* test_cpu.c - ifa_cpu.h: every instruction set of this machine against the oracle on random cases,
+ * on 1 to 16 threads; what a result must not depend on; every refusal. (The kernels step by step
+ * and the weight function on all of its inputs: cpu_kernels.c. The backends on the suites: the
+ * golden checks.) IFA_TEST_WRAP_ALLOC: the program is linked with
+ * -Wl,--wrap=malloc,--wrap=calloc,--wrap=aligned_alloc, so that allocations can be counted. */
 #include <inttypes.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -29,7 +31,9 @@ enum { CASES = 160 };
 #endif
 enum { SEED = 57721, POISON = 0x7f };
 
-static uint32_t below(uint64_t stream, uint64_t index, uint32_t count) { return ifa_random_below(SEED, stream, index, count); }
+static uint32_t below(uint64_t stream, uint64_t index, uint32_t count) {
+  return ifa_random_below(SEED, stream, index, count);
+}
 
 static int available(const char *isa) { return ifa_cpu_isa_available(isa, NULL, NULL) == IFA_OK; }
 
@@ -53,7 +57,8 @@ static workspace workspace_for(const ifa_problem *p, int threads) {
 }
 
 static void workspace_free(workspace *w) {
-  for (int i = 0; i < IFA_CPU_ALIGNMENT; i++) assert_int_equal(w->memory[w->bytes + (size_t)i], 0xa5);
+  for (int i = 0; i < IFA_CPU_ALIGNMENT; i++)
+    assert_int_equal(w->memory[w->bytes + (size_t)i], 0xa5);
   free(w->memory);
 }
 
@@ -62,10 +67,12 @@ static void attend(const char *isa, const ifa_data *d, const ifa_run_buffers *to
   ifa_inputs in = ifa_data_inputs(d);
   ifa_outputs out = ifa_run_buffers_outputs(to);
   workspace w = workspace_for(&d->p, threads);
-  if (ifa_cpu_attend(isa, &d->p, &in, &out, w.memory, w.bytes, threads, &why) != IFA_OK) fail_msg("%s: %s", isa ? isa : "the default", why.text);
+  if (ifa_cpu_attend(isa, &d->p, &in, &out, w.memory, w.bytes, threads, &why) != IFA_OK)
+    fail_msg("%s: %s", isa ? isa : "the default", why.text);
   assert_string_equal(why.text, "");
   workspace_free(&w);
-  if (ifa_run_buffers_check(d, to, &why) != IFA_OK) fail_msg("%s: %s", isa ? isa : "the default", why.text);
+  if (ifa_run_buffers_check(d, to, &why) != IFA_OK)
+    fail_msg("%s: %s", isa ? isa : "the default", why.text);
 }
 
 static ifa_data data_of(const char *text) {
@@ -73,7 +80,8 @@ static ifa_data data_of(const char *text) {
   ifa_data d;
   ifa_message why = {""};
   memset(&d, 0, sizeof d);
-  if (ifa_case_parse(text, &c, &why) != IFA_OK || ifa_data_make(&c, &d, &why) != IFA_OK) fail_msg("%s: %s", text, why.text);
+  if (ifa_case_parse(text, &c, &why) != IFA_OK || ifa_data_make(&c, &d, &why) != IFA_OK)
+    fail_msg("%s: %s", text, why.text);
   return d;
 }
 
@@ -93,35 +101,59 @@ static ifa_run_buffers oracle(const ifa_data *d, ifa_stage_level level) {
   return b;
 }
 
-static void expect_same(const ifa_run_buffers *a, const ifa_run_buffers *b, const char *text, const char *isa, int threads) {
-  const struct { const char *name; const ifa_buffer *a, *b; } list[] = {
-      {"s", &a->s, &b->s}, {"unit", &a->unit, &b->unit}, {"p", &a->p, &b->p}, {"value_unit", &a->value_unit, &b->value_unit}, {"value_p", &a->value_p, &b->value_p},
-      {"l", &a->l, &b->l}, {"acc", &a->acc, &b->acc}, {"o", &a->o, &b->o}, {"lse", &a->lse, &b->lse}};
+static void expect_same(const ifa_run_buffers *a, const ifa_run_buffers *b, const char *text,
+                        const char *isa, int threads) {
+  const struct {
+    const char *name;
+    const ifa_buffer *a, *b;
+  } list[] = {{"s", &a->s, &b->s},
+              {"unit", &a->unit, &b->unit},
+              {"p", &a->p, &b->p},
+              {"value_unit", &a->value_unit, &b->value_unit},
+              {"value_p", &a->value_p, &b->value_p},
+              {"l", &a->l, &b->l},
+              {"acc", &a->acc, &b->acc},
+              {"o", &a->o, &b->o},
+              {"lse", &a->lse, &b->lse}};
   for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
     if (!list[i].a->data || !list[i].b->data) continue;
     assert_int_equal(list[i].a->bytes, list[i].b->bytes);
-    if (memcmp(list[i].a->data, list[i].b->data, list[i].a->bytes) != 0) fail_msg("%s on %s, %d threads: %s differs", text, isa, threads, list[i].name);
+    if (memcmp(list[i].a->data, list[i].b->data, list[i].a->bytes) != 0)
+      fail_msg("%s on %s, %d threads: %s differs", text, isa, threads, list[i].name);
   }
 }
 
 /* ---- random cases ---- */
 
-/* Any shape, mask, format, scale choice, tau, tile, split, layout and choice of rows; -128 among the operands (extremes). */
+/* Any shape, mask, format, scale choice, tau, tile, split, layout and choice of rows; -128 among
+ * the operands (extremes). */
 static void random_case(uint64_t i, char *text, size_t length) {
-  static const char *const v_scales[] = {"tensor", "channel", "token", "token_channel"}, *const types[] = {"int8", "int4"}, *const outs[] = {"f32", "f16", "bf16"};
-  static const char *const fills[] = {"normal", "extremes", "extremes", "falling", "rising", "sink", "zeros", "outlier"};
+  static const char *const v_scales[] = {"tensor", "channel", "token", "token_channel"},
+                           *const types[] = {"int8", "int4"},
+                           *const outs[] = {"f32", "f16", "bf16"};
+  static const char *const fills[] = {"normal", "extremes", "extremes", "falling",
+                                      "rising", "sink",     "zeros",    "outlier"};
   static const char *const taus[] = {"0", "1", "2", "2", "9", "inf"};
   static const int tiles[] = {32, 64, 64, 128, 256};
-  int tile = tiles[below(0, i, 5)], heads = 1 + (int)below(1, i, 3), group = 1 + (int)below(2, i, 4);
-  int dim = (int)(below(3, i, 4) ? 1 + below(4, i, 140) : 1 + below(4, i, 256)), nq = (int)(below(5, i, 3) ? 1 + below(6, i, 20) : 1 + below(6, i, 130));
-  int nk = (int)(below(7, i, 3) ? 1 + below(8, i, 400) : 1 + below(8, i, 1500)), split = below(9, i, 2) ? 0 : tile * (1 + (int)below(10, i, 5));
-  int window = below(11, i, 3) ? 0 : 1 + (int)below(12, i, 200), rows = below(13, i, 3) ? 0 : 1 + (int)below(14, i, (uint32_t)(nq * heads * group));
+  int tile = tiles[below(0, i, 5)], heads = 1 + (int)below(1, i, 3),
+      group = 1 + (int)below(2, i, 4);
+  int dim = (int)(below(3, i, 4) ? 1 + below(4, i, 140) : 1 + below(4, i, 256)),
+      nq = (int)(below(5, i, 3) ? 1 + below(6, i, 20) : 1 + below(6, i, 130));
+  int nk = (int)(below(7, i, 3) ? 1 + below(8, i, 400) : 1 + below(8, i, 1500)),
+      split = below(9, i, 2) ? 0 : tile * (1 + (int)below(10, i, 5));
+  int window = below(11, i, 3) ? 0 : 1 + (int)below(12, i, 200),
+      rows = below(13, i, 3) ? 0 : 1 + (int)below(14, i, (uint32_t)(nq * heads * group));
   static const char *const k_scales[] = {"token", "token", "tensor", "block"};
   snprintf(text, length,
-           "b=%d hq=%d hkv=%d nq=%d nk=%d d=%d q=%s k=%s v=%s qscale=%s kscale=%s qblock=%d kblock=%d vscale=%s causal=%d window=%d tau=%s tile=%d split=%d layout=%s out=%s lse=%d rows=%d fill=%s seed=%" PRIu64,
-           1 + (int)below(15, i, 2), heads * group, heads, nq, nk, dim, types[below(16, i, 4) == 0], types[below(17, i, 4) == 0], types[below(18, i, 4) == 0],
-           k_scales[below(19, i, 4)], k_scales[below(20, i, 4)], 1 + (int)below(21, i, 40), tile * (1 + (int)below(22, i, 3)), v_scales[below(23, i, 4)], (int)below(24, i, 2), window,
-           taus[below(25, i, 6)], tile, split, below(26, i, 2) ? "bhnd" : "bnhd", outs[below(27, i, 3)], (int)below(28, i, 2), rows, fills[below(29, i, 8)], i + 1);
+           "b=%d hq=%d hkv=%d nq=%d nk=%d d=%d q=%s k=%s v=%s qscale=%s kscale=%s qblock=%d "
+           "kblock=%d vscale=%s causal=%d window=%d tau=%s tile=%d split=%d layout=%s out=%s "
+           "lse=%d rows=%d fill=%s seed=%" PRIu64,
+           1 + (int)below(15, i, 2), heads * group, heads, nq, nk, dim, types[below(16, i, 4) == 0],
+           types[below(17, i, 4) == 0], types[below(18, i, 4) == 0], k_scales[below(19, i, 4)],
+           k_scales[below(20, i, 4)], 1 + (int)below(21, i, 40), tile * (1 + (int)below(22, i, 3)),
+           v_scales[below(23, i, 4)], (int)below(24, i, 2), window, taus[below(25, i, 6)], tile,
+           split, below(26, i, 2) ? "bhnd" : "bnhd", outs[below(27, i, 3)], (int)below(28, i, 2),
+           rows, fills[below(29, i, 8)], i + 1);
 }
 
 static void test_random_cases(void **state) {
@@ -149,11 +181,14 @@ static void test_random_cases(void **state) {
   assert_true(runs >= CASES);
 }
 
-/* 1 to 16 threads: blocks shared out (the first), splits of one block shared out (the others; the last has more splits than fit in flight). */
+/* 1 to 16 threads: blocks shared out (the first), splits of one block shared out (the others; the
+ * last has more splits than fit in flight). */
 static void test_threads(void **state) {
   (void)state;
-  static const char *const cases[] = {"b=2 hq=4 hkv=2 nq=150 nk=300 d=40 causal=1 split=128 vscale=token lse=1", "b=1 hq=4 hkv=1 nq=3 nk=2000 d=64 split=64 vscale=channel lse=1",
-                                      "b=1 hq=2 hkv=1 nq=2 nk=9000 d=24 tile=32 split=32 vscale=token_channel fill=falling lse=1"};
+  static const char *const cases[] = {
+      "b=2 hq=4 hkv=2 nq=150 nk=300 d=40 causal=1 split=128 vscale=token lse=1",
+      "b=1 hq=4 hkv=1 nq=3 nk=2000 d=64 split=64 vscale=channel lse=1",
+      "b=1 hq=2 hkv=1 nq=2 nk=9000 d=24 tile=32 split=32 vscale=token_channel fill=falling lse=1"};
   for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
     ifa_data d = data_of(cases[c]);
     ifa_run_buffers expected = oracle(&d, IFA_STAGES_NONE);
@@ -182,11 +217,15 @@ static void *call(void *context) {
   for (int i = 0; i < 10; i++) {
     ifa_run_buffers got;
     size_t bytes;
-    if (ifa_run_buffers_make(&c->d, IFA_STAGES_NONE, POISON, &got, NULL) != IFA_OK || ifa_cpu_workspace_bytes(&c->d.p, 2, &bytes, NULL) != IFA_OK) return NULL;
+    if (ifa_run_buffers_make(&c->d, IFA_STAGES_NONE, POISON, &got, NULL) != IFA_OK ||
+        ifa_cpu_workspace_bytes(&c->d.p, 2, &bytes, NULL) != IFA_OK)
+      return NULL;
     void *memory = aligned_alloc(IFA_CPU_ALIGNMENT, bytes);
     ifa_inputs in = ifa_data_inputs(&c->d);
     ifa_outputs out = ifa_run_buffers_outputs(&got);
-    c->same &= memory && ifa_cpu_attend(NULL, &c->d.p, &in, &out, memory, bytes, 2, NULL) == IFA_OK && memcmp(got.o.data, c->expected.o.data, got.o.bytes) == 0;
+    c->same &= memory &&
+               ifa_cpu_attend(NULL, &c->d.p, &in, &out, memory, bytes, 2, NULL) == IFA_OK &&
+               memcmp(got.o.data, c->expected.o.data, got.o.bytes) == 0;
     free(memory);
     ifa_run_buffers_free(&got);
   }
@@ -200,11 +239,13 @@ static void test_callers_at_once(void **state) {
   pthread_t threads[CALLERS];
   for (int i = 0; i < CALLERS; i++) {
     char text[128];
-    snprintf(text, sizeof text, "b=1 hq=2 hkv=2 nq=%d nk=%d d=%d vscale=%s", 20 + 40 * i, 100 + 30 * i, 16 + 20 * i, i & 1 ? "token" : "channel");
+    snprintf(text, sizeof text, "b=1 hq=2 hkv=2 nq=%d nk=%d d=%d vscale=%s", 20 + 40 * i,
+             100 + 30 * i, 16 + 20 * i, i & 1 ? "token" : "channel");
     callers[i].d = data_of(text);
     callers[i].expected = oracle(&callers[i].d, IFA_STAGES_NONE);
   }
-  for (int i = 0; i < CALLERS; i++) assert_int_equal(pthread_create(&threads[i], NULL, call, &callers[i]), 0);
+  for (int i = 0; i < CALLERS; i++)
+    assert_int_equal(pthread_create(&threads[i], NULL, call, &callers[i]), 0);
   for (int i = 0; i < CALLERS; i++) {
     pthread_join(threads[i], NULL);
     assert_true(callers[i].same);
@@ -223,9 +264,16 @@ void *__real_aligned_alloc(size_t alignment, size_t bytes);
 void *__wrap_malloc(size_t bytes);
 void *__wrap_calloc(size_t count, size_t bytes);
 void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
-void *__wrap_malloc(size_t bytes) { return __atomic_add_fetch(&allocations, 1, __ATOMIC_RELAXED), __real_malloc(bytes); }
-void *__wrap_calloc(size_t count, size_t bytes) { return __atomic_add_fetch(&allocations, 1, __ATOMIC_RELAXED), __real_calloc(count, bytes); }
-void *__wrap_aligned_alloc(size_t alignment, size_t bytes) { return __atomic_add_fetch(&allocations, 1, __ATOMIC_RELAXED), __real_aligned_alloc(alignment, bytes); }
+void *__wrap_malloc(size_t bytes) {
+  return __atomic_add_fetch(&allocations, 1, __ATOMIC_RELAXED), __real_malloc(bytes);
+}
+void *__wrap_calloc(size_t count, size_t bytes) {
+  return __atomic_add_fetch(&allocations, 1, __ATOMIC_RELAXED), __real_calloc(count, bytes);
+}
+void *__wrap_aligned_alloc(size_t alignment, size_t bytes) {
+  return __atomic_add_fetch(&allocations, 1, __ATOMIC_RELAXED),
+         __real_aligned_alloc(alignment, bytes);
+}
 
 static void test_no_allocation(void **state) {
   (void)state;
@@ -237,7 +285,9 @@ static void test_no_allocation(void **state) {
   int before = allocations;
   assert_true(before > 0);
   for (int n = 0; n < ifa_cpu_isa_count(); n++)
-    if (available(ifa_cpu_isa_name(n))) assert_int_equal(ifa_cpu_attend(ifa_cpu_isa_name(n), &d.p, &in, &out, w.memory, w.bytes, 3, NULL), IFA_OK);
+    if (available(ifa_cpu_isa_name(n)))
+      assert_int_equal(
+          ifa_cpu_attend(ifa_cpu_isa_name(n), &d.p, &in, &out, w.memory, w.bytes, 3, NULL), IFA_OK);
   assert_int_equal(allocations, before);
   workspace_free(&w);
   ifa_run_buffers_free(&got);
@@ -260,31 +310,42 @@ static void test_refusals(void **state) {
   bad.head_dim = 257;
   ifa_message why;
   const struct {
-    const char *isa; const ifa_problem *p; const ifa_inputs *in; const ifa_outputs *out; void *memory; size_t bytes; int threads; ifa_status status; const char *says;
-  } list[] = {
-      {NULL, &bad, &in, &out, w.memory, w.bytes, 2, IFA_BAD_PROBLEM, "head_dim"},
-      {NULL, &d.p, &in, &out, NULL, w.bytes, 2, IFA_BAD_ARGUMENT, "workspace is NULL"},
-      {NULL, &d.p, &in, &out, w.memory + 32, w.bytes, 2, IFA_BAD_ARGUMENT, "aligned"},
-      {NULL, &d.p, &in, &out, w.memory, w.bytes - 1, 2, IFA_BAD_ARGUMENT, "are needed"},
-      {NULL, &d.p, &in, &out, w.memory, w.bytes, 3, IFA_BAD_ARGUMENT, "are needed"},
-      {NULL, &d.p, &in, &out, w.memory, w.bytes, 0, IFA_BAD_ARGUMENT, "threads is 0"},
-      {NULL, &d.p, &in, &out, w.memory, w.bytes, -1, IFA_BAD_ARGUMENT, "threads is -1"},
-      {NULL, &d.p, &in, &out, w.memory, w.bytes, IFA_CPU_MAX_THREADS + 1, IFA_BAD_ARGUMENT, "threads is 4097"},
-      {NULL, &d.p, NULL, &out, w.memory, w.bytes, 2, IFA_BAD_ARGUMENT, "inputs is NULL"},
-      {NULL, &d.p, &in, NULL, w.memory, w.bytes, 2, IFA_BAD_ARGUMENT, "outputs is NULL"},
-      {NULL, &d.p, &in, &no_lse, w.memory, w.bytes, 2, IFA_BAD_ARGUMENT, "lse is NULL"},
-      {"avx9", &d.p, &in, &out, w.memory, w.bytes, 2, IFA_BAD_ARGUMENT, "avx9"},
-      {"", &d.p, &in, &out, w.memory, w.bytes, 2, IFA_BAD_ARGUMENT, "instruction set"},
-      {NULL, NULL, &in, &out, w.memory, w.bytes, 2, IFA_BAD_ARGUMENT, "NULL"}};
+    const char *isa;
+    const ifa_problem *p;
+    const ifa_inputs *in;
+    const ifa_outputs *out;
+    void *memory;
+    size_t bytes;
+    int threads;
+    ifa_status status;
+    const char *says;
+  } list[] = {{NULL, &bad, &in, &out, w.memory, w.bytes, 2, IFA_BAD_PROBLEM, "head_dim"},
+              {NULL, &d.p, &in, &out, NULL, w.bytes, 2, IFA_BAD_ARGUMENT, "workspace is NULL"},
+              {NULL, &d.p, &in, &out, w.memory + 32, w.bytes, 2, IFA_BAD_ARGUMENT, "aligned"},
+              {NULL, &d.p, &in, &out, w.memory, w.bytes - 1, 2, IFA_BAD_ARGUMENT, "are needed"},
+              {NULL, &d.p, &in, &out, w.memory, w.bytes, 3, IFA_BAD_ARGUMENT, "are needed"},
+              {NULL, &d.p, &in, &out, w.memory, w.bytes, 0, IFA_BAD_ARGUMENT, "threads is 0"},
+              {NULL, &d.p, &in, &out, w.memory, w.bytes, -1, IFA_BAD_ARGUMENT, "threads is -1"},
+              {NULL, &d.p, &in, &out, w.memory, w.bytes, IFA_CPU_MAX_THREADS + 1, IFA_BAD_ARGUMENT,
+               "threads is 4097"},
+              {NULL, &d.p, NULL, &out, w.memory, w.bytes, 2, IFA_BAD_ARGUMENT, "inputs is NULL"},
+              {NULL, &d.p, &in, NULL, w.memory, w.bytes, 2, IFA_BAD_ARGUMENT, "outputs is NULL"},
+              {NULL, &d.p, &in, &no_lse, w.memory, w.bytes, 2, IFA_BAD_ARGUMENT, "lse is NULL"},
+              {"avx9", &d.p, &in, &out, w.memory, w.bytes, 2, IFA_BAD_ARGUMENT, "avx9"},
+              {"", &d.p, &in, &out, w.memory, w.bytes, 2, IFA_BAD_ARGUMENT, "instruction set"},
+              {NULL, NULL, &in, &out, w.memory, w.bytes, 2, IFA_BAD_ARGUMENT, "NULL"}};
   for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
     why.text[0] = '\0';
-    assert_int_equal(ifa_cpu_attend(list[i].isa, list[i].p, list[i].in, list[i].out, list[i].memory, list[i].bytes, list[i].threads, &why), list[i].status);
+    assert_int_equal(ifa_cpu_attend(list[i].isa, list[i].p, list[i].in, list[i].out, list[i].memory,
+                                    list[i].bytes, list[i].threads, &why),
+                     list[i].status);
     if (!strstr(why.text, list[i].says)) fail_msg("'%s' does not say '%s'", why.text, list[i].says);
   }
   d.v_scale[7] = -1.0f;
   assert_int_equal(ifa_cpu_attend(NULL, &d.p, &in, &out, w.memory, w.bytes, 2, &why), IFA_BAD_DATA);
   assert_non_null(strstr(why.text, "v_scale[7]"));
-  for (size_t i = 0; i < got.o.bytes; i++) assert_int_equal(got.o.data[i], POISON); /* none of them wrote */
+  /* none of them wrote */
+  for (size_t i = 0; i < got.o.bytes; i++) assert_int_equal(got.o.data[i], POISON);
 
   assert_int_equal(ifa_cpu_workspace_bytes(&d.p, 0, &bytes, &why), IFA_BAD_ARGUMENT);
   assert_int_equal(ifa_cpu_workspace_bytes(&bad, 1, &bytes, &why), IFA_BAD_PROBLEM);
@@ -299,7 +360,8 @@ static void test_refusals(void **state) {
 
 static void test_isa(void **state) {
   (void)state;
-  static const char *const names[] = {"portable", "avx2", "avx512_vnni", "avx512_fp16", "amx", "neon_dotprod", "neon_i8mm"};
+  static const char *const names[] = {"portable", "avx2",         "avx512_vnni", "avx512_fp16",
+                                      "amx",      "neon_dotprod", "neon_i8mm"};
   const char *best = NULL, *chosen;
   ifa_message why;
   assert_int_equal(ifa_cpu_isa_count(), sizeof names / sizeof names[0]);
@@ -310,7 +372,8 @@ static void test_isa(void **state) {
     ifa_status status = ifa_cpu_isa_available(names[i], &chosen, &why);
     setenv("IFA_CPU_ISA", names[i], 1);
     assert_int_equal(ifa_cpu_isa_available(NULL, NULL, NULL), status);
-    assert_int_equal(ifa_backend_supports("cpu", NULL, NULL), status); /* the backend obeys, and does not fall back */
+    /* the backend obeys, and does not fall back */
+    assert_int_equal(ifa_backend_supports("cpu", NULL, NULL), status);
     if (status == IFA_OK) {
       assert_string_equal(chosen, names[i]);
       assert_int_equal(ifa_cpu_isa_available(NULL, &chosen, &why), IFA_OK);
@@ -326,7 +389,8 @@ static void test_isa(void **state) {
   assert_int_equal(ifa_cpu_isa_available(NULL, &chosen, &why), IFA_BAD_ARGUMENT);
   assert_null(chosen);
   assert_true(strstr(why.text, "IFA_CPU_ISA") && strstr(why.text, "sse9"));
-  assert_int_equal(ifa_cpu_isa_available("portable", &chosen, &why), IFA_OK); /* a name given counts, not the variable */
+  /* a name given counts, not the variable */
+  assert_int_equal(ifa_cpu_isa_available("portable", &chosen, &why), IFA_OK);
   setenv("IFA_CPU_ISA", "", 1);
   assert_int_equal(ifa_cpu_isa_available(NULL, &chosen, &why), IFA_OK);
   assert_string_equal(chosen, best);
@@ -337,11 +401,12 @@ static void test_isa(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_random_cases), cmocka_unit_test(test_threads), cmocka_unit_test(test_callers_at_once),
+      cmocka_unit_test(test_random_cases),    cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_callers_at_once),
 #ifdef IFA_TEST_WRAP_ALLOC
       cmocka_unit_test(test_no_allocation),
 #endif
-      cmocka_unit_test(test_refusals), cmocka_unit_test(test_isa)};
+      cmocka_unit_test(test_refusals),        cmocka_unit_test(test_isa)};
   unsetenv("IFA_CPU_ISA");
   return cmocka_run_group_tests_name("cpu", tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* fuzz_npy.c - libFuzzer target: any bytes as an .npy file. Whatever is accepted must be consistent and readable in full; a
- * sanitizer watches the rest. Build: clang -fsanitize=fuzzer,address,undefined; seeds: tests/corpus/npy. */
+/* fuzz_npy.c - libFuzzer target: any bytes as an .npy file. Whatever is accepted must be consistent
+ * and readable in full; a sanitizer watches the rest. Build: clang
+ * -fsanitize=fuzzer,address,undefined; seeds: tests/corpus/npy. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +26,8 @@ static void touch_tensor(const ifa_tensor_file *file, size_t most_bytes) {
   require(ifa_tensor_file_find(file, "", &tensor, NULL) == IFA_OK);
   size_t bytes = ifa_tensor_type_bytes(tensor->type);
   for (int i = 0; i < tensor->rank; i++) bytes *= (size_t)tensor->shape[i];
-  require(tensor->rank <= IFA_TENSOR_MAX_RANK && tensor->bytes == bytes && bytes < most_bytes && tensor->data);
+  require(tensor->rank <= IFA_TENSOR_MAX_RANK && tensor->bytes == bytes && bytes < most_bytes &&
+          tensor->data);
   touch(tensor->data, tensor->bytes);
   require(!ifa_tensor_file_metadata_at(file, 0));
 }

@@ -1,5 +1,6 @@
-/* fuzz_safetensors.c - libFuzzer target: any bytes as a safetensors file. Whatever is accepted must be consistent and readable in
- * full; a sanitizer watches the rest. Build: clang -fsanitize=fuzzer,address,undefined; seeds: tests/corpus/safetensors. */
+/* fuzz_safetensors.c - libFuzzer target: any bytes as a safetensors file. Whatever is accepted must
+ * be consistent and readable in full; a sanitizer watches the rest. Build: clang
+ * -fsanitize=fuzzer,address,undefined; seeds: tests/corpus/safetensors. */
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +38,8 @@ static size_t touch_tensor(const ifa_tensor_file *file, const char *name) {
   if (status != IFA_OK) return 0;
   size_t bytes = ifa_tensor_type_bytes(tensor->type);
   for (int i = 0; i < tensor->rank; i++) bytes *= (size_t)tensor->shape[i];
-  require(strcmp(tensor->name, name) == 0 && tensor->rank <= IFA_TENSOR_MAX_RANK && tensor->bytes == bytes && tensor->data);
+  require(strcmp(tensor->name, name) == 0 && tensor->rank <= IFA_TENSOR_MAX_RANK &&
+          tensor->bytes == bytes && tensor->data);
   touch(tensor->data, tensor->bytes);
   return bytes;
 }
@@ -49,7 +51,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length) {
   require((status == IFA_OK) == (file != NULL) && (status == IFA_OK) == (why.text[0] == '\0'));
   require(status == IFA_OK || status == IFA_BAD_FILE);
   size_t total = 0;
-  for (size_t i = 0; i < ifa_tensor_file_count(file); i++) total += touch_tensor(file, ifa_tensor_file_name(file, i));
+  for (size_t i = 0; i < ifa_tensor_file_count(file); i++)
+    total += touch_tensor(file, ifa_tensor_file_name(file, i));
   require(total <= length);
   const ifa_metadata *entry;
   for (size_t i = 0; (entry = ifa_tensor_file_metadata_at(file, i)); i++) {

@@ -1,8 +1,10 @@
-/* test_tensor_file.c - files/tensor_file.h: round trips, the exact bytes written, every way in which a file can lie, and what is
- * left in the folder when writing fails. Hostile bytes are built here. Files go to a fresh folder in $TMPDIR or /tmp.
+/* test_tensor_file.c - files/tensor_file.h: round trips, the exact bytes written, every way in
+ * which a file can lie, and what is left in the folder when writing fails. Hostile bytes are built
+ * here. Files go to a fresh folder in $TMPDIR or /tmp.
  *
- * IFA_SOURCE_DIR: the repository's root, "." if undefined. IFA_TEST_WRAP_ALLOC: the program is linked with
- * -Wl,--wrap=malloc,--wrap=calloc, so that the library's allocations can be made to fail one by one; jansson's always can. */
+ * IFA_SOURCE_DIR: the repository's root, "." if undefined. IFA_TEST_WRAP_ALLOC: the program is
+ * linked with -Wl,--wrap=malloc,--wrap=calloc, so that the library's allocations can be made to
+ * fail one by one; jansson's always can. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -35,7 +37,7 @@
 const char *__asan_default_options(void);
 const char *__asan_default_options(void) { return "allocator_may_return_null=1"; }
 
-/* ------------------------------------------------------------------------------------------------ helpers: files --- */
+/* ---- helpers: files ---- */
 
 static char folder[256];
 
@@ -51,7 +53,8 @@ static int count_files(void) {
   DIR *open_folder = opendir(folder);
   assert_non_null(open_folder);
   int count = 0;
-  for (struct dirent *e; (e = readdir(open_folder));) count += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+  for (struct dirent *e; (e = readdir(open_folder));)
+    count += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
   closedir(open_folder);
   return count;
 }
@@ -91,7 +94,7 @@ static size_t read_bytes(const char *path, uint8_t *bytes, size_t room) {
   return length;
 }
 
-/* -------------------------------------------------------------------------------------------- helpers: refusals --- */
+/* ---- helpers: refusals ---- */
 
 static void assert_mentions(const ifa_message *why, const char *fragment) {
   if (!strstr(why->text, fragment)) fail_msg("\"%s\" does not mention \"%s\"", why->text, fragment);
@@ -99,7 +102,8 @@ static void assert_mentions(const ifa_message *why, const char *fragment) {
 }
 
 /* Parses a copy of exactly `length` bytes, so that a sanitizer sees a read past them. */
-static ifa_status parse(ifa_tensor_format format, const void *bytes, size_t length, ifa_tensor_file **file, ifa_message *why) {
+static ifa_status parse(ifa_tensor_format format, const void *bytes, size_t length,
+                        ifa_tensor_file **file, ifa_message *why) {
   if (length > PTRDIFF_MAX) fail_msg("a test asks for %zu bytes", length);
   uint8_t *copy = malloc(length ? length : 1);
   assert_non_null(copy);
@@ -109,7 +113,8 @@ static ifa_status parse(ifa_tensor_format format, const void *bytes, size_t leng
   return status;
 }
 
-static void refuse(ifa_tensor_format format, const void *bytes, size_t length, ifa_status expected, const char *fragment) {
+static void refuse(ifa_tensor_format format, const void *bytes, size_t length, ifa_status expected,
+                   const char *fragment) {
   ifa_message why = {"unset"};
   ifa_tensor_file *file = (ifa_tensor_file *)&why;
   assert_int_equal(parse(format, bytes, length, &file, &why), expected);
@@ -119,7 +124,8 @@ static void refuse(ifa_tensor_format format, const void *bytes, size_t length, i
 }
 
 /* 8 bytes of length, the header, and data_bytes bytes of data; to be freed. */
-static uint8_t *build_safetensors(const void *header, size_t header_bytes, size_t data_bytes, size_t *length) {
+static uint8_t *build_safetensors(const void *header, size_t header_bytes, size_t data_bytes,
+                                  size_t *length) {
   *length = 8 + header_bytes + data_bytes;
   uint8_t *bytes = malloc(*length);
   assert_non_null(bytes);
@@ -149,7 +155,8 @@ static ifa_tensor_file *accept_header(const char *header, size_t data_bytes) {
 }
 
 /* Magic, version, length of the header, the header and data_bytes bytes of data; to be freed. */
-static uint8_t *build_npy(int major, int minor, const char *header, size_t data_bytes, size_t *length) {
+static uint8_t *build_npy(int major, int minor, const char *header, size_t data_bytes,
+                          size_t *length) {
   size_t header_bytes = strlen(header), start = major == 1 ? 10 : 12;
   *length = start + header_bytes + data_bytes;
   uint8_t *bytes = malloc(*length);
@@ -163,7 +170,8 @@ static uint8_t *build_npy(int major, int minor, const char *header, size_t data_
   return bytes;
 }
 
-static void refuse_npy(const char *header, size_t data_bytes, ifa_status status, const char *fragment) {
+static void refuse_npy(const char *header, size_t data_bytes, ifa_status status,
+                       const char *fragment) {
   size_t length;
   uint8_t *bytes = build_npy(1, 0, header, data_bytes, &length);
   refuse(IFA_NPY, bytes, length, status, fragment);
@@ -180,7 +188,7 @@ static void accept_npy(int major, const char *header, size_t data_bytes) {
   free(bytes);
 }
 
-/* -------------------------------------------------------------------------------------------- helpers: tensors --- */
+/* ---- helpers: tensors ---- */
 
 static uint8_t pattern[8192];
 
@@ -192,7 +200,8 @@ static void fill_pattern(void) {
   }
 }
 
-/* A tensor of the first `rank` dimensions of 2, 3, 1, 4, 1, 2, 3, 2; `empty` makes the last one 0. */
+/* A tensor of the first `rank` dimensions of 2, 3, 1, 4, 1, 2, 3, 2; `empty` makes the last one 0.
+ */
 static ifa_tensor make_tensor(const char *name, ifa_tensor_type type, int rank, int empty) {
   static const int64_t dims[IFA_TENSOR_MAX_RANK] = {2, 3, 1, 4, 1, 2, 3, 2};
   ifa_tensor tensor = {.name = name, .type = type, .rank = rank, .data = pattern};
@@ -224,7 +233,7 @@ static ifa_tensor_file *must_read(const char *path) {
   return file;
 }
 
-/* -------------------------------------------------------------------------------------------------- round trips --- */
+/* ---- round trips ---- */
 
 static void test_round_trip_safetensors(void **state) {
   (void)state;
@@ -239,13 +248,15 @@ static void test_round_trip_safetensors(void **state) {
         tensors[count] = make_tensor(names[count], (ifa_tensor_type)type, rank, empty);
         count++;
       }
-  const ifa_metadata metadata[] = {{"b", "2"},
-                                   {"a", "\"quoted\" \\ \n \x7f \xc2\x80"
-                                         " \xdf\xbf \xe0\xa0\x80 \xed\x9f\xbf \xef\xbf\xbf \xf0\x90\x80\x80 \xf4\x8f\xbf\xbf"},
-                                   {"", ""}};
+  const ifa_metadata metadata[] = {
+      {"b", "2"},
+      {"a", "\"quoted\" \\ \n \x7f \xc2\x80"
+            " \xdf\xbf \xe0\xa0\x80 \xed\x9f\xbf \xef\xbf\xbf \xf0\x90\x80\x80 \xf4\x8f\xbf\xbf"},
+      {"", ""}};
   ifa_message why;
   const char *path = in_folder("all.safetensors");
-  assert_int_equal(ifa_safetensors_write(path, tensors, count, metadata, COUNT(metadata), &why), IFA_OK);
+  assert_int_equal(ifa_safetensors_write(path, tensors, count, metadata, COUNT(metadata), &why),
+                   IFA_OK);
   assert_string_equal(why.text, "");
   ifa_tensor_file *file = must_read(path);
   assert_int_equal(ifa_tensor_file_count(file), count);
@@ -261,7 +272,8 @@ static void test_round_trip_safetensors(void **state) {
 
 static void test_round_trip_npy(void **state) {
   (void)state;
-  static const ifa_tensor_type types[] = {IFA_TENSOR_F32, IFA_TENSOR_F16, IFA_TENSOR_I8, IFA_TENSOR_U8};
+  static const ifa_tensor_type types[] = {IFA_TENSOR_F32, IFA_TENSOR_F16, IFA_TENSOR_I8,
+                                          IFA_TENSOR_U8};
   const char *path = in_folder("one.npy");
   for (size_t t = 0; t < COUNT(types); t++)
     for (int rank = 0; rank <= IFA_TENSOR_MAX_RANK; rank++)
@@ -283,12 +295,14 @@ static void test_large_round_trip(void **state) { /* longer than the writer's bu
   float *data = malloc(ELEMENTS * sizeof *data);
   assert_non_null(data);
   for (int i = 0; i < ELEMENTS; i++) data[i] = (float)i * 0.37f - 1000.0f;
-  ifa_tensor tensor = {.name = "x", .type = IFA_TENSOR_F32, .rank = 1, .shape = {ELEMENTS}, .data = data};
+  ifa_tensor tensor = {
+      .name = "x", .type = IFA_TENSOR_F32, .rank = 1, .shape = {ELEMENTS}, .data = data};
   tensor.bytes = ELEMENTS * sizeof *data;
   const char *names[] = {"x.npy", "x.safetensors"};
   for (size_t i = 0; i < 2; i++) {
-    ifa_status status = i == 0 ? ifa_npy_write(in_folder(names[i]), &tensor, NULL)
-                               : ifa_safetensors_write(in_folder(names[i]), &tensor, 1, NULL, 0, NULL);
+    ifa_status status = i == 0
+                            ? ifa_npy_write(in_folder(names[i]), &tensor, NULL)
+                            : ifa_safetensors_write(in_folder(names[i]), &tensor, 1, NULL, 0, NULL);
     assert_int_equal(status, IFA_OK);
     ifa_tensor_file *file = must_read(in_folder(names[i]));
     assert_same(file, &tensor, i == 0 ? "" : "x");
@@ -300,7 +314,8 @@ static void test_large_round_trip(void **state) { /* longer than the writer's bu
 /* The longest header that can be written, and values at the ends of the types. */
 static void test_npy_longest_header(void **state) {
   (void)state;
-  ifa_tensor tensor = {.type = IFA_TENSOR_I8, .rank = 8, .shape = {0, 0, 0, 0, 0, 0, 0, INT64_MAX / 8}};
+  ifa_tensor tensor = {
+      .type = IFA_TENSOR_I8, .rank = 8, .shape = {0, 0, 0, 0, 0, 0, 0, INT64_MAX / 8}};
   assert_int_equal(ifa_npy_write(in_folder("long.npy"), &tensor, NULL), IFA_OK);
   ifa_tensor_file *file = must_read(in_folder("long.npy"));
   const ifa_tensor *read;
@@ -309,16 +324,20 @@ static void test_npy_longest_header(void **state) {
   ifa_tensor_file_free(file);
 }
 
-/* ------------------------------------------------------------------------------------------------ the exact bytes --- */
+/* ---- the exact bytes ---- */
 
 static void test_bytes_of_npy(void **state) {
   (void)state;
   const float data[] = {1.0f, -2.5f};
-  const ifa_tensor tensor = {.type = IFA_TENSOR_F32, .rank = 2, .shape = {2, 1}, .data = data, .bytes = 8};
+  const ifa_tensor tensor = {
+      .type = IFA_TENSOR_F32, .rank = 2, .shape = {2, 1}, .data = data, .bytes = 8};
   uint8_t bytes[512];
   assert_int_equal(ifa_npy_write(in_folder("x.npy"), &tensor, NULL), IFA_OK);
   assert_int_equal(read_bytes(in_folder("x.npy"), bytes, sizeof bytes), 128 + 8);
-  assert_memory_equal(bytes, "\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }   ", 72);
+  assert_memory_equal(
+      bytes,
+      "\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }   ",
+      72);
   assert_memory_equal(bytes + 127, "\n\x00\x00\x80\x3f\x00\x00\x20\xc0", 9);
 }
 
@@ -331,9 +350,10 @@ static void test_bytes_of_safetensors(void **state) {
   const float b = -2.5f;
   const uint16_t h[] = {0x3c00, 0xfbff};
   const int8_t a = -128;
-  ifa_tensor t[] = {{.name = "a", .type = IFA_TENSOR_I8, .rank = 2, .shape = {1, 1}, .data = &a, .bytes = 1},
-                    {.name = "b", .type = IFA_TENSOR_F32, .rank = 0, .data = &b, .bytes = 4},
-                    {.name = "h", .type = IFA_TENSOR_F16, .rank = 1, .shape = {2}, .data = h, .bytes = 4}};
+  ifa_tensor t[] = {
+      {.name = "a", .type = IFA_TENSOR_I8, .rank = 2, .shape = {1, 1}, .data = &a, .bytes = 1},
+      {.name = "b", .type = IFA_TENSOR_F32, .rank = 0, .data = &b, .bytes = 4},
+      {.name = "h", .type = IFA_TENSOR_F16, .rank = 1, .shape = {2}, .data = h, .bytes = 4}};
   ifa_metadata m[] = {{"l", ""}, {"k", "v"}};
   size_t padded = (sizeof header - 1 + 7) / 8 * 8;
   uint8_t bytes[512], again[512];
@@ -347,28 +367,31 @@ static void test_bytes_of_safetensors(void **state) {
 
   ifa_tensor swapped[] = {t[2], t[1], t[0]}; /* the caller's order does not matter */
   ifa_metadata swapped_m[] = {m[1], m[0]};
-  assert_int_equal(ifa_safetensors_write(in_folder("x.safetensors"), swapped, 3, swapped_m, 2, NULL), IFA_OK);
+  assert_int_equal(
+      ifa_safetensors_write(in_folder("x.safetensors"), swapped, 3, swapped_m, 2, NULL), IFA_OK);
   assert_int_equal(read_bytes(in_folder("x.safetensors"), again, sizeof again), length);
   assert_memory_equal(bytes, again, length);
 }
 
 static void test_no_tensors(void **state) {
   (void)state;
-  assert_int_equal(ifa_safetensors_write(in_folder("x.safetensors"), NULL, 0, NULL, 0, NULL), IFA_OK);
+  assert_int_equal(ifa_safetensors_write(in_folder("x.safetensors"), NULL, 0, NULL, 0, NULL),
+                   IFA_OK);
   ifa_tensor_file *file = must_read(in_folder("x.safetensors"));
   assert_int_equal(ifa_tensor_file_count(file), 0);
   assert_null(ifa_tensor_file_name(file, 0));
   ifa_tensor_file_free(file);
 }
 
-/* -------------------------------------------------------------------------------------------- files of the formats --- */
+/* ---- files of the formats ---- */
 
 static void test_real_files(void **state) {
   (void)state;
   static const int layers[] = {0, 2, 5};
   for (size_t i = 0; i < COUNT(layers); i++) {
     char path[512], layer[16];
-    snprintf(path, sizeof path, "%s/data/real/minilm_layer%d.safetensors", IFA_SOURCE_DIR, layers[i]);
+    snprintf(path, sizeof path, "%s/data/real/minilm_layer%d.safetensors", IFA_SOURCE_DIR,
+             layers[i]);
     snprintf(layer, sizeof layer, "%d", layers[i]);
     ifa_tensor_file *file = must_read(path);
     assert_int_equal(ifa_tensor_file_count(file), 3);
@@ -394,7 +417,8 @@ static void test_npy_accepted_headers(void **state) {
   accept_npy(2, "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }        \n", 24);
   accept_npy(3, "{\"shape\":(2,3,),\"fortran_order\":False,\"descr\":\"|u1\"}\n", 6);
   accept_npy(1, "  { 'shape' : ( ) , 'descr' : '|i1' , 'fortran_order' : False }\n", 1);
-  accept_npy(1, "{'descr': '<f2', 'fortran_order': False, 'shape': (0, 576460752303423487), }\n", 0);
+  accept_npy(1, "{'descr': '<f2', 'fortran_order': False, 'shape': (0, 576460752303423487), }\n",
+             0);
 }
 
 static void test_npy_big_endian(void **state) {
@@ -403,8 +427,10 @@ static void test_npy_big_endian(void **state) {
     const char *header;
     const char *data;
     size_t bytes;
-  } cases[] = {{"{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }\n", "\x3f\x80\x00\x00\xc0\x20\x00\x00", 8},
-               {"{'descr': '>f2', 'fortran_order': False, 'shape': (2,), }\n", "\x3c\x00\xfb\xff", 4}};
+  } cases[] = {
+      {"{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }\n",
+       "\x3f\x80\x00\x00\xc0\x20\x00\x00", 8},
+      {"{'descr': '>f2', 'fortran_order': False, 'shape': (2,), }\n", "\x3c\x00\xfb\xff", 4}};
   const float f4[] = {1.0f, -2.5f};
   const uint16_t f2[] = {0x3c00, 0xfbff};
   for (size_t i = 0; i < COUNT(cases); i++) {
@@ -447,9 +473,11 @@ static void test_unsupported_type_matters_when_asked_for(void **state) {
   static const struct {
     const char *name;
     int bytes_of_8;
-  } types[] = {{"BOOL", 8}, {"F4", 4}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F8_E5M2", 8}, {"F8_E4M3", 8},
-               {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16}, {"U16", 16},
-               {"I32", 32}, {"U32", 32}, {"I64", 64}, {"U64", 64}, {"F64", 64}, {"C64", 64}};
+  } types[] = {{"BOOL", 8},        {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},
+               {"F8_E5M2", 8},     {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+               {"F8_E5M2FNUZ", 8}, {"I16", 16},    {"U16", 16},    {"I32", 32},
+               {"U32", 32},        {"I64", 64},    {"U64", 64},    {"F64", 64},
+               {"C64", 64}};
   for (size_t i = 0; i < COUNT(types); i++) {
     char header[256];
     const ifa_tensor *tensor;
@@ -467,14 +495,16 @@ static void test_unsupported_type_matters_when_asked_for(void **state) {
     assert_int_equal(*(const uint8_t *)tensor->data, (uint8_t)(types[i].bytes_of_8 * 37 + 11));
     ifa_tensor_file_free(file);
   }
-  refuse_header("{\"x\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,1]}}", 1, "'x': the product of shape");
+  refuse_header("{\"x\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,1]}}", 1,
+                "'x': the product of shape");
 }
 
 static void test_absent_tensor(void **state) {
   (void)state;
   const ifa_tensor *tensor;
   ifa_message why;
-  ifa_tensor_file *file = accept_header("{\"k\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1);
+  ifa_tensor_file *file =
+      accept_header("{\"k\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1);
   assert_int_equal(ifa_tensor_file_find(file, "q", &tensor, &why), IFA_BAD_ARGUMENT);
   assert_mentions(&why, "no tensor 'q' among its 1, the first being 'k'");
   assert_int_equal(ifa_tensor_file_find(file, NULL, &tensor, &why), IFA_BAD_ARGUMENT);
@@ -487,10 +517,12 @@ static void test_absent_tensor(void **state) {
 static void test_safetensors_accepted_headers(void **state) {
   (void)state;
   const ifa_tensor *tensor;
-  ifa_tensor_file *file = accept_header("{ \"b\":{\"shape\":[2],\"dtype\":\"U8\",\"data_offsets\":[1,3]},"
-                                        "\"e\":{\"dtype\":\"F32\",\"shape\":[0,7],\"data_offsets\":[1,1]},"
-                                        "\"\\u0061\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-                                        "\"__metadata__\":{}}    ", 3);
+  ifa_tensor_file *file =
+      accept_header("{ \"b\":{\"shape\":[2],\"dtype\":\"U8\",\"data_offsets\":[1,3]},"
+                    "\"e\":{\"dtype\":\"F32\",\"shape\":[0,7],\"data_offsets\":[1,1]},"
+                    "\"\\u0061\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+                    "\"__metadata__\":{}}    ",
+                    3);
   static const char *const order[] = {"a", "e", "b"};
   for (size_t i = 0; i < 3; i++) assert_string_equal(ifa_tensor_file_name(file, i), order[i]);
   assert_int_equal(ifa_tensor_file_find(file, "b", &tensor, NULL), IFA_OK);
@@ -498,19 +530,25 @@ static void test_safetensors_accepted_headers(void **state) {
   ifa_tensor_file_free(file);
 }
 
-/* -------------------------------------------------------------------------------------- safetensors that lie --- */
+/* ---- safetensors that lie ---- */
 
-#define U8(name, shape, offsets) "\"" name "\":{\"dtype\":\"U8\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
+#define U8(name, shape, offsets) \
+  "\"" name "\":{\"dtype\":\"U8\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
 
 static void test_lie_header_length(void **state) {
   (void)state;
   refuse(IFA_SAFETENSORS, "", 0, IFA_BAD_FILE, "empty");
   refuse(IFA_SAFETENSORS, "\x02\0\0\0\0\0\0", 7, IFA_BAD_FILE, "7 bytes do not hold the 8");
-  refuse(IFA_SAFETENSORS, "\x03\0\0\0\0\0\0\0{}", 10, IFA_BAD_FILE, "header length 3 passes the end of the file, 2 bytes on");
-  refuse(IFA_SAFETENSORS, "\x00\xe1\xf5\x05\0\0\0\0{}", 10, IFA_BAD_FILE, "header length 100000000 passes");
-  refuse(IFA_SAFETENSORS, "\x01\xe1\xf5\x05\0\0\0\0{}", 10, IFA_BAD_FILE, "header length 100000001 is above 100000000");
-  refuse(IFA_SAFETENSORS, "\xff\xff\xff\xff\xff\xff\xff\xff{}", 10, IFA_BAD_FILE, "18446744073709551615 is above");
-  refuse(IFA_SAFETENSORS, "\xf8\xff\xff\xff\xff\xff\xff\xff{}", 10, IFA_BAD_FILE, "18446744073709551608 is above");
+  refuse(IFA_SAFETENSORS, "\x03\0\0\0\0\0\0\0{}", 10, IFA_BAD_FILE,
+         "header length 3 passes the end of the file, 2 bytes on");
+  refuse(IFA_SAFETENSORS, "\x00\xe1\xf5\x05\0\0\0\0{}", 10, IFA_BAD_FILE,
+         "header length 100000000 passes");
+  refuse(IFA_SAFETENSORS, "\x01\xe1\xf5\x05\0\0\0\0{}", 10, IFA_BAD_FILE,
+         "header length 100000001 is above 100000000");
+  refuse(IFA_SAFETENSORS, "\xff\xff\xff\xff\xff\xff\xff\xff{}", 10, IFA_BAD_FILE,
+         "18446744073709551615 is above");
+  refuse(IFA_SAFETENSORS, "\xf8\xff\xff\xff\xff\xff\xff\xff{}", 10, IFA_BAD_FILE,
+         "18446744073709551608 is above");
   refuse(IFA_SAFETENSORS, "\0\0\0\0\0\0\0\0{}", 10, IFA_BAD_FILE, "'{'");
 }
 
@@ -558,7 +596,8 @@ static void test_lie_duplicates(void **state) {
   refuse_header("{" U8("a", "[1]", "[0,1]") "," U8("a", "[1]", "[1,2]") "}", 2, "duplicate");
   refuse_header("{" U8("a", "[1]", "[0,1]") "," U8("\\u0061", "[1]", "[1,2]") "}", 2, "duplicate");
   refuse_header("{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}}", 0, "duplicate");
-  refuse_header("{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1, "duplicate");
+  refuse_header("{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}",
+                1, "duplicate");
 }
 
 static void test_lie_metadata(void **state) {
@@ -575,10 +614,14 @@ static void test_lie_tensor_object(void **state) {
   refuse_header("{\"a\":{}}", 0, "'dtype' is missing");
   refuse_header("{\"a\":{\"dtype\":\"U8\",\"data_offsets\":[0,1]}}", 1, "'shape' is missing");
   refuse_header("{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}", 1, "'data_offsets' is missing");
-  refuse_header("{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1],\"more\":1}}", 1, "unknown key 'more'");
-  refuse_header("{\"a\":{\"dtype\":8,\"shape\":[],\"data_offsets\":[0,1]}}", 1, "dtype is not a string");
-  refuse_header("{\"a\":{\"dtype\":\"u8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1, "unknown dtype 'u8'");
-  refuse_header("{\"a\":{\"dtype\":\"\",\"shape\":[],\"data_offsets\":[0,1]}}", 1, "unknown dtype ''");
+  refuse_header("{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1],\"more\":1}}", 1,
+                "unknown key 'more'");
+  refuse_header("{\"a\":{\"dtype\":8,\"shape\":[],\"data_offsets\":[0,1]}}", 1,
+                "dtype is not a string");
+  refuse_header("{\"a\":{\"dtype\":\"u8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1,
+                "unknown dtype 'u8'");
+  refuse_header("{\"a\":{\"dtype\":\"\",\"shape\":[],\"data_offsets\":[0,1]}}", 1,
+                "unknown dtype ''");
 }
 
 static void test_lie_shape(void **state) {
@@ -597,11 +640,14 @@ static void test_lie_shape(void **state) {
 
 static void test_lie_shape_overflow(void **state) {
   (void)state;
-  refuse_header("{" U8("a", "[4294967296,4294967296]", "[0,0]") "}", 0, "'a': the product of shape overflows");
+  refuse_header("{" U8("a", "[4294967296,4294967296]", "[0,0]") "}", 0,
+                "'a': the product of shape overflows");
   refuse_header("{" U8("a", "[4294967296,4294967296,0]", "[0,0]") "}", 0, "overflows");
   refuse_header("{" U8("a", "[0,4294967296,4294967296]", "[0,0]") "}", 0, "overflows");
   refuse_header("{" U8("a", "[9223372036854775807,2]", "[0,1]") "}", 1, "overflows");
-  refuse_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", 0, "overflows");
+  refuse_header(
+      "{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", 0,
+      "overflows");
 }
 
 static void test_lie_offsets(void **state) {
@@ -619,22 +665,30 @@ static void test_lie_offsets(void **state) {
 
 static void test_lie_offsets_and_shape(void **state) {
   (void)state;
-  refuse_header("{" U8("a", "[2]", "[0,1]") "}", 1, "data_offsets hold 1 bytes, shape and dtype U8 need 2");
+  refuse_header("{" U8("a", "[2]", "[0,1]") "}", 1,
+                "data_offsets hold 1 bytes, shape and dtype U8 need 2");
   refuse_header("{" U8("a", "[1]", "[0,2]") "}", 2, "data_offsets hold 2 bytes");
   refuse_header("{" U8("a", "[0]", "[0,1]") "}", 1, "data_offsets hold 1 bytes");
-  refuse_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,2]}}", 2, "dtype F32 need 4");
-  refuse_header("{" U8("a", "[1]", "[0,9223372036854775807]") "}", 1, "data_offsets hold 9223372036854775807");
+  refuse_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,2]}}", 2,
+                "dtype F32 need 4");
+  refuse_header("{" U8("a", "[1]", "[0,9223372036854775807]") "}", 1,
+                "data_offsets hold 9223372036854775807");
 }
 
 static void test_lie_cover(void **state) {
   (void)state;
   refuse_header("{" U8("a", "[1]", "[1,2]") "}", 2, "'a' begins at 1 and leaves a hole");
-  refuse_header("{" U8("a", "[1]", "[0,1]") "," U8("b", "[1]", "[2,3]") "}", 3, "'b' begins at 2 and leaves a hole");
-  refuse_header("{" U8("a", "[2]", "[0,2]") "," U8("b", "[2]", "[1,3]") "}", 3, "'b' begins at 1 and leaves an overlap");
-  refuse_header("{" U8("a", "[2]", "[0,2]") "," U8("b", "[2]", "[0,2]") "}", 2, "'b' begins at 0 and leaves an overlap");
-  refuse_header("{" U8("a", "[3]", "[0,3]") "," U8("b", "[0]", "[1,1]") "}", 3, "'b' begins at 1 and leaves an overlap");
+  refuse_header("{" U8("a", "[1]", "[0,1]") "," U8("b", "[1]", "[2,3]") "}", 3,
+                "'b' begins at 2 and leaves a hole");
+  refuse_header("{" U8("a", "[2]", "[0,2]") "," U8("b", "[2]", "[1,3]") "}", 3,
+                "'b' begins at 1 and leaves an overlap");
+  refuse_header("{" U8("a", "[2]", "[0,2]") "," U8("b", "[2]", "[0,2]") "}", 2,
+                "'b' begins at 0 and leaves an overlap");
+  refuse_header("{" U8("a", "[3]", "[0,3]") "," U8("b", "[0]", "[1,1]") "}", 3,
+                "'b' begins at 1 and leaves an overlap");
   refuse_header("{" U8("a", "[3]", "[0,3]") "}", 2, "'a' ends at 3, past the 2 bytes of data");
-  refuse_header("{" U8("a", "[1000000000000000]", "[0,1000000000000000]") "}", 2, "past the 2 bytes of data");
+  refuse_header("{" U8("a", "[1000000000000000]", "[0,1000000000000000]") "}", 2,
+                "past the 2 bytes of data");
   refuse_header("{" U8("a", "[3]", "[0,3]") "}", 4, "no tensor covers the last 1 bytes");
   refuse_header("{}", 1, "no tensor covers the last 1 bytes");
 }
@@ -650,9 +704,10 @@ static void test_lie_in_a_long_name(void **state) {
   refuse_header(header, 1, "data_offsets hold 7 bytes, shape and dtype U8 need 1");
 }
 
-/* --------------------------------------------------------------------------------------------- .npy that lies --- */
+/* ---- .npy that lies ---- */
 
-#define NPY(descr, order, shape) "{'descr': " descr ", 'fortran_order': " order ", 'shape': " shape ", }\n"
+#define NPY(descr, order, shape) \
+  "{'descr': " descr ", 'fortran_order': " order ", 'shape': " shape ", }\n"
 
 static void test_lie_npy_start(void **state) {
   (void)state;
@@ -661,7 +716,8 @@ static void test_lie_npy_start(void **state) {
   refuse(IFA_NPY, "", 0, IFA_BAD_FILE, "empty");
   refuse(IFA_NPY, "\x93NUMPX\x01\x00\x00\x00", 10, IFA_BAD_FILE, "does not begin with");
   for (size_t i = 0; i < COUNT(versions); i++) {
-    uint8_t *bytes = build_npy(versions[i][0], versions[i][1], NPY("'|u1'", "False", "()"), 1, &length);
+    uint8_t *bytes =
+        build_npy(versions[i][0], versions[i][1], NPY("'|u1'", "False", "()"), 1, &length);
     char fragment[32];
     snprintf(fragment, sizeof fragment, "version %d.%d is unknown", versions[i][0], versions[i][1]);
     refuse(IFA_NPY, bytes, length, IFA_BAD_FILE, fragment);
@@ -671,8 +727,10 @@ static void test_lie_npy_start(void **state) {
 
 static void test_lie_npy_header_length(void **state) {
   (void)state;
-  refuse(IFA_NPY, "\x93NUMPY\x01\x00\x03\x00{}", 12, IFA_BAD_FILE, "header length 3 passes the end of the file, 2 bytes on");
-  refuse(IFA_NPY, "\x93NUMPY\x02\x00\xff\xff\xff\xff{}", 14, IFA_BAD_FILE, "header length 4294967295 passes");
+  refuse(IFA_NPY, "\x93NUMPY\x01\x00\x03\x00{}", 12, IFA_BAD_FILE,
+         "header length 3 passes the end of the file, 2 bytes on");
+  refuse(IFA_NPY, "\x93NUMPY\x02\x00\xff\xff\xff\xff{}", 14, IFA_BAD_FILE,
+         "header length 4294967295 passes");
   refuse(IFA_NPY, "\x93NUMPY\x01\x00\x00\x00", 10, IFA_BAD_FILE, "header ends where '{' should be");
 }
 
@@ -685,10 +743,12 @@ static void test_lie_npy_order(void **state) {
 
 static void test_lie_npy_descr(void **state) {
   (void)state;
-  static const char *const unsupported[] = {"<f8", "<i4", "<i8", "|b1", "<c8", "<V2", "=f4", "f4", "|f4", "<i1", "<f4 ", ""};
+  static const char *const unsupported[] = {"<f8", "<i4", "<i8", "|b1", "<c8",  "<V2",
+                                            "=f4", "f4",  "|f4", "<i1", "<f4 ", ""};
   for (size_t i = 0; i < COUNT(unsupported); i++) {
     char header[128], fragment[32];
-    snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (1,), }\n", unsupported[i]);
+    snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (1,), }\n",
+             unsupported[i]);
     snprintf(fragment, sizeof fragment, "descr '%s'; supported", unsupported[i]);
     refuse_npy(header, 4, IFA_UNSUPPORTED, fragment);
   }
@@ -697,7 +757,8 @@ static void test_lie_npy_descr(void **state) {
   refuse_npy(NPY("'<f4\"", "False", "(1,)"), 4, IFA_BAD_FILE, "npy header");
   refuse_npy(NPY("'<f4\\x00'", "False", "(1,)"), 4, IFA_BAD_FILE, "a printable ASCII character");
   refuse_npy(NPY("'\xc3\xa9'", "False", "(1,)"), 4, IFA_BAD_FILE, "a printable ASCII character");
-  refuse_npy(NPY("'0123456789012345678901234567890123456789'", "False", "(1,)"), 4, IFA_BAD_FILE, "descr is longer than 31");
+  refuse_npy(NPY("'0123456789012345678901234567890123456789'", "False", "(1,)"), 4, IFA_BAD_FILE,
+             "descr is longer than 31");
   refuse_npy("{'descr': '<f4", 4, IFA_BAD_FILE, "ends where a closing quote should be");
 }
 
@@ -705,27 +766,47 @@ static void test_lie_npy_shape(void **state) {
   (void)state;
   static const struct {
     const char *shape, *fragment;
-  } cases[] = {{"(-1,)", "negative dimension"}, {"(2, -3)", "negative dimension"}, {"(1)", "',' after the only dimension"},
-               {"(1.0,)", "',' after the only dimension"}, {"(2, 1e0)", "',' or ')' in shape"}, {"(2 3)", "found 0x33"},
-               {"(2L,)", "found 0x4c"}, {"(,)", "a dimension"}, {"(1,,)", "a dimension"}, {"(+1,)", "a dimension"},
-               {"(01,)", "leading zero"}, {"[1]", "the '(' of shape"}, {"1", "the '(' of shape"}, {"(((1,),),)", "a dimension"},
-               {"(1, 1, 1, 1, 1, 1, 1, 1, 1)", "rank is above 8"}, {"('1',)", "a dimension"}, {"(True,)", "a dimension"},
-               {"(9223372036854775808,)", "above 2^63 - 1"}, {"(99999999999999999999999,)", "above 2^63 - 1"}};
+  } cases[] = {{"(-1,)", "negative dimension"},
+               {"(2, -3)", "negative dimension"},
+               {"(1)", "',' after the only dimension"},
+               {"(1.0,)", "',' after the only dimension"},
+               {"(2, 1e0)", "',' or ')' in shape"},
+               {"(2 3)", "found 0x33"},
+               {"(2L,)", "found 0x4c"},
+               {"(,)", "a dimension"},
+               {"(1,,)", "a dimension"},
+               {"(+1,)", "a dimension"},
+               {"(01,)", "leading zero"},
+               {"[1]", "the '(' of shape"},
+               {"1", "the '(' of shape"},
+               {"(((1,),),)", "a dimension"},
+               {"(1, 1, 1, 1, 1, 1, 1, 1, 1)", "rank is above 8"},
+               {"('1',)", "a dimension"},
+               {"(True,)", "a dimension"},
+               {"(9223372036854775808,)", "above 2^63 - 1"},
+               {"(99999999999999999999999,)", "above 2^63 - 1"}};
   for (size_t i = 0; i < COUNT(cases); i++) {
     char header[128];
-    snprintf(header, sizeof header, "{'descr': '<f4', 'fortran_order': False, 'shape': %s, }\n", cases[i].shape);
+    snprintf(header, sizeof header, "{'descr': '<f4', 'fortran_order': False, 'shape': %s, }\n",
+             cases[i].shape);
     refuse_npy(header, 4, IFA_BAD_FILE, cases[i].fragment);
   }
-  refuse_npy(NPY("'|u1'", "False", "(4294967296, 4294967296)"), 0, IFA_BAD_FILE, "product of shape overflows");
-  refuse_npy(NPY("'|u1'", "False", "(0, 4294967296, 4294967296)"), 0, IFA_BAD_FILE, "product of shape overflows");
+  refuse_npy(NPY("'|u1'", "False", "(4294967296, 4294967296)"), 0, IFA_BAD_FILE,
+             "product of shape overflows");
+  refuse_npy(NPY("'|u1'", "False", "(0, 4294967296, 4294967296)"), 0, IFA_BAD_FILE,
+             "product of shape overflows");
 }
 
 static void test_lie_npy_data(void **state) {
   (void)state;
-  refuse_npy(NPY("'<f4'", "False", "(2,)"), 7, IFA_BAD_FILE, "need 8 bytes of data, the file has 7");
-  refuse_npy(NPY("'<f4'", "False", "(2,)"), 9, IFA_BAD_FILE, "need 8 bytes of data, the file has 9");
-  refuse_npy(NPY("'<f4'", "False", "(0,)"), 1, IFA_BAD_FILE, "need 0 bytes of data, the file has 1");
-  refuse_npy(NPY("'|u1'", "False", "(1000000000000000,)"), 1, IFA_BAD_FILE, "need 1000000000000000 bytes");
+  refuse_npy(NPY("'<f4'", "False", "(2,)"), 7, IFA_BAD_FILE,
+             "need 8 bytes of data, the file has 7");
+  refuse_npy(NPY("'<f4'", "False", "(2,)"), 9, IFA_BAD_FILE,
+             "need 8 bytes of data, the file has 9");
+  refuse_npy(NPY("'<f4'", "False", "(0,)"), 1, IFA_BAD_FILE,
+             "need 0 bytes of data, the file has 1");
+  refuse_npy(NPY("'|u1'", "False", "(1000000000000000,)"), 1, IFA_BAD_FILE,
+             "need 1000000000000000 bytes");
 }
 
 static void test_lie_npy_dict(void **state) {
@@ -736,12 +817,14 @@ static void test_lie_npy_dict(void **state) {
       {"{}\n", "key 'descr' is missing"},
       {"{'descr': '|u1', 'shape': ()}\n", "key 'fortran_order' is missing"},
       {"{'descr': '|u1', 'fortran_order': False}\n", "key 'shape' is missing"},
-      {"{'descr': '|u1', 'descr': '|u1', 'fortran_order': False, 'shape': ()}\n", "key 'descr' is there twice"},
+      {"{'descr': '|u1', 'descr': '|u1', 'fortran_order': False, 'shape': ()}\n",
+       "key 'descr' is there twice"},
       {"{'descr': '|u1', 'fortran_order': False, 'shape': (), 'more': 1}\n", "unknown key 'more'"},
       {"{'descr': '|u1', 'fortran_order': False, 'shape': (), , }\n", "a key"},
       {"{'descr': '|u1' 'fortran_order': False, 'shape': ()}\n", "',' or '}'"},
       {"{'descr' '|u1', 'fortran_order': False, 'shape': ()}\n", "':'"},
-      {"{'descr': '|u1', 'fortran_order': False, 'shape': ()}", "ends where spaces and a newline should be"},
+      {"{'descr': '|u1', 'fortran_order': False, 'shape': ()}",
+       "ends where spaces and a newline should be"},
       {"{'descr': '|u1', 'fortran_order': False, 'shape': ()}\n\n", "the end of the header"},
       {"{'descr': '|u1', 'fortran_order': False, 'shape': ()}\n ", "the end of the header"},
       {"{'descr': '|u1', 'fortran_order': False, 'shape': ()}x\n", "spaces and a newline"},
@@ -749,10 +832,11 @@ static void test_lie_npy_dict(void **state) {
       {"dict(descr='|u1')\n", "'{'"},
       {"{,}\n", "a key"},
   };
-  for (size_t i = 0; i < COUNT(cases); i++) refuse_npy(cases[i].header, 1, IFA_BAD_FILE, cases[i].fragment);
+  for (size_t i = 0; i < COUNT(cases); i++)
+    refuse_npy(cases[i].header, 1, IFA_BAD_FILE, cases[i].fragment);
 }
 
-/* ------------------------------------------------------------------------------------------------- every length --- */
+/* ---- every length ---- */
 
 static void refuse_each_length(ifa_tensor_format format, const uint8_t *bytes, size_t length) {
   ifa_tensor_file *file;
@@ -774,7 +858,8 @@ static void refuse_each_length(ifa_tensor_format format, const uint8_t *bytes, s
 static void test_every_truncation(void **state) {
   (void)state;
   uint8_t bytes[1024];
-  const ifa_tensor tensors[] = {make_tensor("q", IFA_TENSOR_F32, 2, 0), make_tensor("k", IFA_TENSOR_I8, 1, 0)};
+  const ifa_tensor tensors[] = {make_tensor("q", IFA_TENSOR_F32, 2, 0),
+                                make_tensor("k", IFA_TENSOR_I8, 1, 0)};
   const ifa_metadata metadata[] = {{"key", "value"}};
   assert_int_equal(ifa_safetensors_write(in_folder("x"), tensors, 2, metadata, 1, NULL), IFA_OK);
   refuse_each_length(IFA_SAFETENSORS, bytes, read_bytes(in_folder("x"), bytes, sizeof bytes));
@@ -782,14 +867,16 @@ static void test_every_truncation(void **state) {
   refuse_each_length(IFA_NPY, bytes, read_bytes(in_folder("x"), bytes, sizeof bytes));
 }
 
-/* Each byte of a small file changed to each value: accepted or refused, with a message then. A sanitizer watches. */
+/* Each byte of a small file changed to each value: accepted or refused, with a message then. A
+ * sanitizer watches. */
 static void test_every_byte_changed(void **state) {
   (void)state;
   uint8_t bytes[1024];
   const ifa_tensor tensor = make_tensor("q", IFA_TENSOR_F16, 1, 0);
   for (ifa_tensor_format format = IFA_SAFETENSORS; format <= IFA_NPY; format++) {
-    ifa_status status = format == IFA_NPY ? ifa_npy_write(in_folder("x"), &tensor, NULL)
-                                          : ifa_safetensors_write(in_folder("x"), &tensor, 1, NULL, 0, NULL);
+    ifa_status status = format == IFA_NPY
+                            ? ifa_npy_write(in_folder("x"), &tensor, NULL)
+                            : ifa_safetensors_write(in_folder("x"), &tensor, 1, NULL, 0, NULL);
     assert_int_equal(status, IFA_OK);
     size_t length = read_bytes(in_folder("x"), bytes, sizeof bytes);
     for (size_t i = 0; i < length * 256; i++) {
@@ -798,14 +885,15 @@ static void test_every_byte_changed(void **state) {
       ifa_message why;
       bytes[i / 256] = (uint8_t)i;
       status = parse(format, bytes, length, &file, &why);
-      assert_true(status == IFA_OK || ((status == IFA_BAD_FILE || status == IFA_UNSUPPORTED) && why.text[0] && !file));
+      assert_true(status == IFA_OK ||
+                  ((status == IFA_BAD_FILE || status == IFA_UNSUPPORTED) && why.text[0] && !file));
       ifa_tensor_file_free(file);
       bytes[i / 256] = kept;
     }
   }
 }
 
-/* -------------------------------------------------------------------------------------- paths that are no files --- */
+/* ---- paths that are no files ---- */
 
 static void refuse_path(const char *path, ifa_status status, const char *fragment) {
   ifa_message why;
@@ -825,7 +913,8 @@ static void test_unreadable_paths(void **state) {
   write_bytes(in_folder("empty.npy"), "", 0);
   refuse_path(in_folder("empty.npy"), IFA_BAD_FILE, "empty.npy': the file is empty");
   write_bytes(in_folder("empty.safetensors"), "", 0);
-  refuse_path(in_folder("empty.safetensors"), IFA_BAD_FILE, "empty.safetensors': the file is empty");
+  refuse_path(in_folder("empty.safetensors"), IFA_BAD_FILE,
+              "empty.safetensors': the file is empty");
   refuse_path("", IFA_IO, "No such file");
   refuse_path(NULL, IFA_BAD_ARGUMENT, "path is NULL");
   assert_int_equal(ifa_tensor_file_read("x", NULL, NULL), IFA_BAD_ARGUMENT);
@@ -834,12 +923,16 @@ static void test_unreadable_paths(void **state) {
 /* sysfs files claim a page and hold a line; procfs files claim nothing and hold lines. */
 static void test_file_that_changes_its_size(void **state) {
   (void)state;
-  static const char *const paths[] = {"/sys/kernel/mm/transparent_hugepage/enabled", "/proc/self/status"};
-  static const char *const changes[] = {"shrank while being read: 4096 bytes, then", "grew while being read: 0 bytes, then"};
+  static const char *const paths[] = {"/sys/kernel/mm/transparent_hugepage/enabled",
+                                      "/proc/self/status"};
+  static const char *const changes[] = {"shrank while being read: 4096 bytes, then",
+                                        "grew while being read: 0 bytes, then"};
   int tried = 0;
   for (size_t i = 0; i < COUNT(paths); i++) {
     struct stat about;
-    if (stat(paths[i], &about) != 0 || !S_ISREG(about.st_mode) || about.st_size != (i == 0 ? 4096 : 0)) continue;
+    if (stat(paths[i], &about) != 0 || !S_ISREG(about.st_mode) ||
+        about.st_size != (i == 0 ? 4096 : 0))
+      continue;
     refuse_path(paths[i], IFA_BAD_FILE, changes[i]);
     tried++;
   }
@@ -855,15 +948,21 @@ static void test_file_larger_than_memory(void **state) {
   free(probe);
   if (probe) skip(); /* this system promises memory that it does not have */
   write_bytes(in_folder("huge.npy"), "", 0);
-  if (truncate(in_folder("huge.npy"), (off_t)bytes) != 0) skip(); /* the file system's files end earlier */
+  /* the file system's files end earlier */
+  if (truncate(in_folder("huge.npy"), (off_t)bytes) != 0) skip();
   refuse_path(in_folder("huge.npy"), IFA_OUT_OF_MEMORY, "huge.npy'");
 }
 
-/* ------------------------------------------------------------------------------------------------- failed writes --- */
+/* ---- failed writes ---- */
 
 static void refuse_writes(const char *path, ifa_status expected, const char *fragment) {
-  const ifa_tensor tensor = {.name = "x", .type = IFA_TENSOR_U8, .rank = 1, .shape = {sizeof pattern}, .data = pattern,
-                             .bytes = sizeof pattern}; /* more than stdio keeps back until the end */
+  const ifa_tensor tensor = {.name = "x",
+                             .type = IFA_TENSOR_U8,
+                             .rank = 1,
+                             .shape = {sizeof pattern},
+                             .data = pattern,
+                             /* more than stdio keeps back until the end */
+                             .bytes = sizeof pattern};
   ifa_message why;
   assert_int_equal(ifa_npy_write(path, &tensor, &why), expected);
   assert_mentions(&why, fragment);
@@ -931,7 +1030,8 @@ static void refuse_tensor(ifa_tensor tensor, const char *fragment) {
   ifa_message why;
   assert_int_equal(ifa_npy_write(in_folder("x"), &tensor, &why), IFA_BAD_ARGUMENT);
   assert_mentions(&why, fragment);
-  assert_int_equal(ifa_safetensors_write(in_folder("x"), &tensor, 1, NULL, 0, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_safetensors_write(in_folder("x"), &tensor, 1, NULL, 0, &why),
+                   IFA_BAD_ARGUMENT);
   assert_mentions(&why, fragment);
 }
 
@@ -959,10 +1059,12 @@ static void test_tensors_that_cannot_be_written(void **state) {
   assert_int_equal(count_files(), 0);
 }
 
-static void refuse_names(const ifa_tensor *tensors, size_t count, const ifa_metadata *metadata, size_t metadata_count,
-                         const char *fragment) {
+static void refuse_names(const ifa_tensor *tensors, size_t count, const ifa_metadata *metadata,
+                         size_t metadata_count, const char *fragment) {
   ifa_message why;
-  assert_int_equal(ifa_safetensors_write(in_folder("x"), tensors, count, metadata, metadata_count, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(
+      ifa_safetensors_write(in_folder("x"), tensors, count, metadata, metadata_count, &why),
+      IFA_BAD_ARGUMENT);
   assert_mentions(&why, fragment);
   assert_int_equal(count_files(), 0);
 }
@@ -974,8 +1076,18 @@ static void test_names_that_cannot_be_written(void **state) {
   refuse_names(tensors, 2, NULL, 0, "'one' is there twice");
   tensors[1].name = "__metadata__";
   refuse_names(tensors, 2, NULL, 0, "__metadata__");
-  static const char *const not_utf8[] = {"\xff", "a\x80", "\xc3", "\xc0\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xed\xa0\x80",
-                                        "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xe2\x82", "\xe2\x82z"};
+  static const char *const not_utf8[] = {"\xff",
+                                         "a\x80",
+                                         "\xc3",
+                                         "\xc0\x80",
+                                         "\xc1\xbf",
+                                         "\xe0\x9f\xbf",
+                                         "\xed\xa0\x80",
+                                         "\xf0\x8f\xbf\xbf",
+                                         "\xf4\x90\x80\x80",
+                                         "\xf5\x80\x80\x80",
+                                         "\xe2\x82",
+                                         "\xe2\x82z"};
   for (size_t i = 0; i < COUNT(not_utf8); i++) {
     tensors[1].name = not_utf8[i];
     refuse_names(tensors, 2, NULL, 0, "the name of tensor 1 is not UTF-8: '");
@@ -987,11 +1099,13 @@ static void test_names_that_cannot_be_written(void **state) {
   refuse_names(&one, 1, (ifa_metadata[]){{"k", "1"}, {"k", "2"}}, 2, "'k' is there twice");
   refuse_names(&one, 1, (ifa_metadata[]){{"k", NULL}}, 1, "the value of metadata 0 is NULL");
   refuse_names(&one, 1, (ifa_metadata[]){{NULL, "v"}}, 1, "the key of metadata 0 is NULL");
-  refuse_names(&one, 1, (ifa_metadata[]){{"k", "\xc3"}}, 1, "the value of metadata 0 is not UTF-8: '?'");
-  refuse_names(&one, 1, (ifa_metadata[]){{"\xc3", "v"}}, 1, "the key of metadata 0 is not UTF-8: '?'");
+  refuse_names(&one, 1, (ifa_metadata[]){{"k", "\xc3"}}, 1,
+               "the value of metadata 0 is not UTF-8: '?'");
+  refuse_names(&one, 1, (ifa_metadata[]){{"\xc3", "v"}}, 1,
+               "the key of metadata 0 is not UTF-8: '?'");
 }
 
-/* ----------------------------------------------------------------------------------------------- lack of memory --- */
+/* ---- lack of memory ---- */
 
 static long allocations_left = -1; /* allocations that succeed; -1: all */
 static int fails_once;             /* after one failure all succeed again */
@@ -1011,7 +1125,9 @@ void *__real_calloc(size_t count, size_t bytes);
 void *__wrap_malloc(size_t bytes);
 void *__wrap_calloc(size_t count, size_t bytes);
 void *__wrap_malloc(size_t bytes) { return may_allocate() ? __real_malloc(bytes) : NULL; }
-void *__wrap_calloc(size_t count, size_t bytes) { return may_allocate() ? __real_calloc(count, bytes) : NULL; }
+void *__wrap_calloc(size_t count, size_t bytes) {
+  return may_allocate() ? __real_calloc(count, bytes) : NULL;
+}
 #define PLAIN_MALLOC __real_malloc
 #else
 #define PLAIN_MALLOC malloc
@@ -1020,7 +1136,8 @@ void *__wrap_calloc(size_t count, size_t bytes) { return may_allocate() ? __real
 static void *json_allocate(size_t bytes) { return may_allocate() ? PLAIN_MALLOC(bytes) : NULL; }
 
 static const ifa_tensor *memory_tensors;
-static const ifa_metadata memory_metadata[] = {{"k", "a rather long value that does not fit a small buffer"}, {"l", "m"}};
+static const ifa_metadata memory_metadata[] = {
+    {"k", "a rather long value that does not fit a small buffer"}, {"l", "m"}};
 
 static ifa_status do_read(const char *path, ifa_message *why) {
   ifa_tensor_file *file;
@@ -1029,15 +1146,21 @@ static ifa_status do_read(const char *path, ifa_message *why) {
   ifa_tensor_file_free(file);
   return status;
 }
-static ifa_status read_safetensors(ifa_message *why) { return do_read(in_folder("x.safetensors"), why); }
+static ifa_status read_safetensors(ifa_message *why) {
+  return do_read(in_folder("x.safetensors"), why);
+}
 static ifa_status read_npy(ifa_message *why) { return do_read(in_folder("x.npy"), why); }
-static ifa_status write_npy(ifa_message *why) { return ifa_npy_write(in_folder("y.npy"), &memory_tensors[0], why); }
+static ifa_status write_npy(ifa_message *why) {
+  return ifa_npy_write(in_folder("y.npy"), &memory_tensors[0], why);
+}
 static ifa_status write_safetensors(ifa_message *why) {
-  return ifa_safetensors_write(in_folder("y.safetensors"), memory_tensors, 2, memory_metadata, 2, why);
+  return ifa_safetensors_write(in_folder("y.safetensors"), memory_tensors, 2, memory_metadata, 2,
+                               why);
 }
 
-/* Makes the first, second, ... allocation fail until the action needs no more. jansson's reader can take a lack of memory for a
- * malformed file, and overlook a single one: see parse_json in safetensors.c. */
+/* Makes the first, second, ... allocation fail until the action needs no more. jansson's reader can
+ * take a lack of memory for a malformed file, and overlook a single one: see parse_json in
+ * safetensors.c. */
 static void starve(ifa_status (*action)(ifa_message *), bool reads_json) {
   ifa_status status;
   long n = 0;
@@ -1063,10 +1186,13 @@ static void starve(ifa_status (*action)(ifa_message *), bool reads_json) {
 
 static void test_lack_of_memory(void **state) {
   (void)state;
-  const ifa_tensor tensors[] = {make_tensor("q", IFA_TENSOR_F32, 2, 0), make_tensor("a longer name", IFA_TENSOR_I8, 8, 0)};
+  const ifa_tensor tensors[] = {make_tensor("q", IFA_TENSOR_F32, 2, 0),
+                                make_tensor("a longer name", IFA_TENSOR_I8, 8, 0)};
   memory_tensors = tensors;
   assert_int_equal(ifa_npy_write(in_folder("x.npy"), &tensors[0], NULL), IFA_OK);
-  assert_int_equal(ifa_safetensors_write(in_folder("x.safetensors"), tensors, 2, memory_metadata, 2, NULL), IFA_OK);
+  assert_int_equal(
+      ifa_safetensors_write(in_folder("x.safetensors"), tensors, 2, memory_metadata, 2, NULL),
+      IFA_OK);
   json_set_alloc_funcs(json_allocate, free);
   for (fails_once = 0; fails_once < 2; fails_once++) {
     starve(read_npy, false);
@@ -1077,7 +1203,7 @@ static void test_lack_of_memory(void **state) {
   json_set_alloc_funcs(malloc, free);
 }
 
-/* -------------------------------------------------------------------------------------------------- small things --- */
+/* ---- small things ---- */
 
 static void test_names_and_sizes(void **state) {
   (void)state;
@@ -1092,7 +1218,8 @@ static void test_names_and_sizes(void **state) {
   assert_null(ifa_tensor_file_metadata_at(NULL, 0));
   ifa_tensor_file *file;
   assert_int_equal(ifa_tensor_file_parse(NULL, 1, IFA_NPY, &file, NULL), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_tensor_file_parse("x", 1, (ifa_tensor_format)5, &file, NULL), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_tensor_file_parse("x", 1, (ifa_tensor_format)5, &file, NULL),
+                   IFA_BAD_ARGUMENT);
   assert_int_equal(ifa_tensor_file_parse("x", 1, IFA_NPY, NULL, NULL), IFA_BAD_ARGUMENT);
 }
 
@@ -1107,9 +1234,11 @@ static void test_quote(void **state) {
     size_t got = strlen(quoted.text);
     assert_true(got < sizeof quoted.text);
     assert_int_equal(got, length <= 96 ? length + 2 : 24 + 3 + 72 + 2);
-    assert_true(quoted.text[0] == '\'' && quoted.text[got - 1] == '\'' && (length == 0 || quoted.text[got - 2] == 'z'));
+    assert_true(quoted.text[0] == '\'' && quoted.text[got - 1] == '\'' &&
+                (length == 0 || quoted.text[got - 2] == 'z'));
   }
-  assert_string_equal(ifa_quote("a\n\x7f\x1b\xc3\xa9").text, "'a?????" "'");
+  assert_string_equal(ifa_quote("a\n\x7f\x1b\xc3\xa9").text, "'a?????"
+                                                             "'");
 }
 
 #define TEST(name) cmocka_unit_test_setup(name, empty_folder)

@@ -1,5 +1,6 @@
-/* test_attention.c - ifa_run: cases worked out by hand, one backend against the other bit by bit, what a result must not depend on
- * (threads, rows chosen, place in the batch, floating-point environment), the integer sums replayed in 64 bits, and every refusal. */
+/* test_attention.c - ifa_run: cases worked out by hand, one backend against the other bit by bit,
+ * what a result must not depend on (threads, rows chosen, place in the batch, floating-point
+ * environment), the integer sums replayed in 64 bits, and every refusal. */
 #include <fenv.h>
 #include <math.h>
 #include <setjmp.h>
@@ -29,7 +30,9 @@ enum { UNWRITTEN = 0xcd, SEED = 271828 };
 
 static int have_openmp(void) { return ifa_backend_supports("openmp", NULL, NULL) == IFA_OK; }
 
-static uint32_t below(uint64_t stream, uint64_t index, uint32_t count) { return ifa_random_below(SEED, stream, index, count); }
+static uint32_t below(uint64_t stream, uint64_t index, uint32_t count) {
+  return ifa_random_below(SEED, stream, index, count);
+}
 
 /* ---- data ---- */
 
@@ -47,7 +50,8 @@ static void *filled(size_t bytes, int byte) {
   return memory;
 }
 
-static size_t operand_bytes(ifa_type type, ifa_strides s, int64_t heads, int64_t batch, int64_t tokens, int32_t dim) {
+static size_t operand_bytes(ifa_type type, ifa_strides s, int64_t heads, int64_t batch,
+                            int64_t tokens, int32_t dim) {
   return (size_t)ifa_extent_bytes(type, s, batch, heads, tokens, dim);
 }
 
@@ -66,7 +70,13 @@ static data data_new(ifa_problem problem) {
     *all[i] = filled(scales * sizeof(float), 0);
     for (size_t s = 0; s < scales; s++) (*all[i])[s] = 1.0f;
   }
-  d.in = (ifa_inputs){.q = d.q, .k = d.k, .v = d.v, .q_scale = d.q_scale, .k_scale = d.k_scale, .v_scale = d.v_scale, .v_channel_scale = d.v_channel_scale};
+  d.in = (ifa_inputs){.q = d.q,
+                      .k = d.k,
+                      .v = d.v,
+                      .q_scale = d.q_scale,
+                      .k_scale = d.k_scale,
+                      .v_scale = d.v_scale,
+                      .v_channel_scale = d.v_channel_scale};
   return d;
 }
 
@@ -80,7 +90,8 @@ static void data_free(data *d) {
   free(d->v_channel_scale);
 }
 
-static void fill_operand(ifa_type type, void *to, size_t bytes, uint64_t stream, uint64_t index, int extremes) {
+static void fill_operand(ifa_type type, void *to, size_t bytes, uint64_t stream, uint64_t index,
+                         int extremes) {
   (void)type; /* any byte is two INT4 or one INT8 */
   for (size_t i = 0; i < bytes; i++) {
     uint64_t bits = ifa_random_bits(SEED + index, stream, i);
@@ -89,27 +100,44 @@ static void fill_operand(ifa_type type, void *to, size_t bytes, uint64_t stream,
   }
 }
 
-static void fill_scales(float *scales, int64_t count, float base, uint64_t stream, uint64_t index, uint32_t octaves) {
+static void fill_scales(float *scales, int64_t count, float base, uint64_t stream, uint64_t index,
+                        uint32_t octaves) {
   for (int64_t i = 0; i < count; i++) {
-    float x = ldexpf(base * (1.0f + ifa_random_uniform(SEED + index, stream, (uint64_t)i)), (int)ifa_random_below(SEED + index, stream + 100, (uint64_t)i, octaves + 1));
+    float x = ldexpf(base * (1.0f + ifa_random_uniform(SEED + index, stream, (uint64_t)i)),
+                     (int)ifa_random_below(SEED + index, stream + 100, (uint64_t)i, octaves + 1));
     scales[i] = ifa_random_below(SEED + index, stream + 200, (uint64_t)i, 23) == 0 ? 0.0f : x;
   }
 }
 
-/* Random contents: operands of any value, scores from less than an octave to thousands, scales over some octaves, some of them 0. */
+/* Random contents: operands of any value, scores from less than an octave to thousands, scales over
+ * some octaves, some of them 0. */
 static void data_fill(data *d, uint64_t index) {
   ifa_problem p = ifa_problem_resolved(&d->p);
   int extremes = below(40, index, 4) == 0;
-  fill_operand(p.q_type, d->q, operand_bytes(p.q_type, p.q_stride, p.q_heads, p.batch, p.nq, p.head_dim), 1, index, extremes);
-  fill_operand(p.k_type, d->k, operand_bytes(p.k_type, p.k_stride, p.kv_heads, p.batch, p.nk, p.head_dim), 2, index, extremes);
-  fill_operand(p.v_type, d->v, operand_bytes(p.v_type, p.v_stride, p.kv_heads, p.batch, p.nk, p.head_dim), 3, index, extremes);
+  fill_operand(p.q_type, d->q,
+               operand_bytes(p.q_type, p.q_stride, p.q_heads, p.batch, p.nq, p.head_dim), 1, index,
+               extremes);
+  fill_operand(p.k_type, d->k,
+               operand_bytes(p.k_type, p.k_stride, p.kv_heads, p.batch, p.nk, p.head_dim), 2, index,
+               extremes);
+  fill_operand(p.v_type, d->v,
+               operand_bytes(p.v_type, p.v_stride, p.kv_heads, p.batch, p.nk, p.head_dim), 3, index,
+               extremes);
   int levels = (p.q_type == IFA_I4 ? 3 : 7) + (p.k_type == IFA_I4 ? 3 : 7);
-  float reach = ldexpf(1.0f / (p.sm_scale > 0 ? p.sm_scale : 1.0f), (int)below(41, index, 13) - levels - 2); /* q_scale * k_scale */
+  /* q_scale * k_scale */
+  float reach =
+      ldexpf(1.0f / (p.sm_scale > 0 ? p.sm_scale : 1.0f), (int)below(41, index, 13) - levels - 2);
   uint32_t wide = below(42, index, 4) == 0 ? 60 : 3;
-  fill_scales(d->q_scale, ifa_scale_count(p.q_scale, p.batch, p.q_heads, p.nq, p.head_dim, p.q_block), reach * 0.25f, 4, index, 1);
-  fill_scales(d->k_scale, ifa_scale_count(p.k_scale, p.batch, p.kv_heads, p.nk, p.head_dim, p.k_block), 0.25f, 5, index, 3);
-  fill_scales(d->v_scale, ifa_scale_count(p.v_scale, p.batch, p.kv_heads, p.nk, p.head_dim, 0), wide == 60 ? 0x1p-70f : 0.01f, 6, index, wide);
-  fill_scales(d->v_channel_scale, p.batch * p.kv_heads * p.head_dim, wide == 60 ? 0x1p-70f : 0.5f, 7, index, wide);
+  fill_scales(d->q_scale,
+              ifa_scale_count(p.q_scale, p.batch, p.q_heads, p.nq, p.head_dim, p.q_block),
+              reach * 0.25f, 4, index, 1);
+  fill_scales(d->k_scale,
+              ifa_scale_count(p.k_scale, p.batch, p.kv_heads, p.nk, p.head_dim, p.k_block), 0.25f,
+              5, index, 3);
+  fill_scales(d->v_scale, ifa_scale_count(p.v_scale, p.batch, p.kv_heads, p.nk, p.head_dim, 0),
+              wide == 60 ? 0x1p-70f : 0.01f, 6, index, wide);
+  fill_scales(d->v_channel_scale, p.batch * p.kv_heads * p.head_dim, wide == 60 ? 0x1p-70f : 0.5f,
+              7, index, wide);
 }
 
 /* What a run gives. */
@@ -121,17 +149,21 @@ typedef struct result {
 } result;
 
 static void **stage_at(ifa_stages *stages, int i) {
-  void **all[] = {(void **)&stages->s, (void **)&stages->unit, (void **)&stages->p, (void **)&stages->value_unit, (void **)&stages->value_p,
-                  (void **)&stages->l, (void **)&stages->acc};
+  void **all[] = {(void **)&stages->s,          (void **)&stages->unit,    (void **)&stages->p,
+                  (void **)&stages->value_unit, (void **)&stages->value_p, (void **)&stages->l,
+                  (void **)&stages->acc};
   return all[i];
 }
 
 static result result_new(const ifa_problem *problem, int64_t rows) {
   ifa_problem p = ifa_problem_resolved(problem);
-  size_t r = (size_t)rows, nk = (size_t)p.nk, tiles = (size_t)ifa_ceil_div(p.nk, p.kv_tile), splits = (size_t)ifa_ceil_div(p.nk, p.kv_split);
-  result out = {.o_bytes = (size_t)ifa_extent_bytes(p.out_type, p.o_stride, p.batch, p.q_heads, p.nq, p.head_dim),
+  size_t r = (size_t)rows, nk = (size_t)p.nk, tiles = (size_t)ifa_ceil_div(p.nk, p.kv_tile),
+         splits = (size_t)ifa_ceil_div(p.nk, p.kv_split);
+  result out = {.o_bytes = (size_t)ifa_extent_bytes(p.out_type, p.o_stride, p.batch, p.q_heads,
+                                                    p.nq, p.head_dim),
                 .lse_count = p.lse ? (size_t)(p.batch * p.q_heads * p.nq) : 0,
-                .stage_bytes = {4 * r * nk, 4 * r * tiles, r * nk, 4 * r * tiles, r * nk, 4 * r * splits, 4 * r * splits * (size_t)p.head_dim}};
+                .stage_bytes = {4 * r * nk, 4 * r * tiles, r * nk, 4 * r * tiles, r * nk,
+                                4 * r * splits, 4 * r * splits * (size_t)p.head_dim}};
   out.o = filled(out.o_bytes, UNWRITTEN);
   if (p.lse) out.lse = filled(out.lse_count * sizeof(float), UNWRITTEN);
   for (int i = 0; i < 7; i++) *stage_at(&out.stages, i) = filled(out.stage_bytes[i], UNWRITTEN);
@@ -144,7 +176,9 @@ static void result_free(result *r) {
   for (int i = 0; i < 7; i++) free(*stage_at(&r->stages, i));
 }
 
-static int64_t rows_of(const data *d) { return d->in.rows ? d->in.row_count : d->p.batch * d->p.q_heads * d->p.nq; }
+static int64_t rows_of(const data *d) {
+  return d->in.rows ? d->in.row_count : d->p.batch * d->p.q_heads * d->p.nq;
+}
 
 static void expect_ok(ifa_status status, const ifa_message *why) {
   if (status != IFA_OK) fail_msg("%s: %s", ifa_status_name(status), why->text);
@@ -165,10 +199,12 @@ static void expect_same(const result *a, const result *b, int with_stages, const
   ifa_problem_print(&d->p, text, sizeof text, NULL);
   for (int i = 0; with_stages && i < 7; i++) {
     ifa_stages x = a->stages, y = b->stages;
-    if (memcmp(*stage_at(&x, i), *stage_at(&y, i), a->stage_bytes[i]) != 0) fail_msg("stage %s differs: %s", names[i], text);
+    if (memcmp(*stage_at(&x, i), *stage_at(&y, i), a->stage_bytes[i]) != 0)
+      fail_msg("stage %s differs: %s", names[i], text);
   }
   if (memcmp(a->o, b->o, a->o_bytes) != 0) fail_msg("o differs: %s", text);
-  if (a->lse_count && memcmp(a->lse, b->lse, a->lse_count * sizeof(float)) != 0) fail_msg("lse differs: %s", text);
+  if (a->lse_count && memcmp(a->lse, b->lse, a->lse_count * sizeof(float)) != 0)
+    fail_msg("lse differs: %s", text);
 }
 
 /* ---- by hand ---- */
@@ -184,7 +220,8 @@ static ifa_problem small(int64_t nq, int64_t nk, int32_t head_dim) {
 static int for_backends(void (*check)(const char *backend)) {
   int count = 0;
   for (int i = 0; i < ifa_backend_count(); i++)
-    if (ifa_backend_supports(ifa_backend_name(i), NULL, NULL) == IFA_OK) check(ifa_backend_name(i)), count++;
+    if (ifa_backend_supports(ifa_backend_name(i), NULL, NULL) == IFA_OK)
+      check(ifa_backend_name(i)), count++;
   return count;
 }
 
@@ -199,18 +236,22 @@ static void check_one_key(const char *backend) {
     memcpy(d.v, v, 5);
     memset(d.q, 3, 5);
     memset(d.k, -5, 5);
-    for (int i = 0; i < 5; i++) d.v_scale[i] = scale == IFA_SCALE_CHANNEL ? 0.1f * (float)(i + 1) : 0.3f, d.v_channel_scale[i] = 0.7f;
+    for (int i = 0; i < 5; i++)
+      d.v_scale[i] = scale == IFA_SCALE_CHANNEL ? 0.1f * (float)(i + 1) : 0.3f,
+      d.v_channel_scale[i] = 0.7f;
     result r = run(backend, &d, 0);
     for (int i = 0; i < 5; i++) {
       float expected = (float)v[i] * d.v_scale[scale == IFA_SCALE_CHANNEL ? i : 0];
-      if (scale == IFA_SCALE_TOKEN || scale == IFA_SCALE_TOKEN_CHANNEL) { /* 0.3 becomes an 8-bit weight: off by up to 1/255 or so */
+      if (scale == IFA_SCALE_TOKEN || scale == IFA_SCALE_TOKEN_CHANNEL) {
+        /* 0.3 becomes an 8-bit weight: off by up to 1/255 or so */
         expected *= scale == IFA_SCALE_TOKEN_CHANNEL ? 0.7f : 1.0f;
         assert_true(fabsf(((float *)r.o)[i] - expected) <= 0.008f * fabsf(expected));
       } else {
         assert_memory_equal((float *)r.o + i, &expected, 4);
       }
     }
-    assert_true(fabsf(r.lse[0] - 5 * 3 * -5 * 0.125f) < 0.006f); /* the weight, 128 or more, is off by 0.66 at most */
+    /* the weight, 128 or more, is off by 0.66 at most */
+    assert_true(fabsf(r.lse[0] - 5 * 3 * -5 * 0.125f) < 0.006f);
     result_free(&r);
     data_free(&d);
   }
@@ -220,7 +261,8 @@ static void check_one_key(const char *backend) {
 static void check_equal_scores(const char *backend) {
   ifa_problem p = small(2, 7, 3);
   data d = data_new(p);
-  const int8_t v[21] = {1, -128, 127, 2, -128, 127, 3, -128, -127, 4, -128, 127, 5, -128, -127, 6, -128, 127, 8, -128, -126};
+  const int8_t v[21] = {1,   -128, 127,  2,    -128, 127,  3,   -128, -127, 4,   -128,
+                        127, 5,    -128, -127, 6,    -128, 127, 8,    -128, -126};
   memcpy(d.v, v, 21);
   memset(d.q, 9, 6);
   memset(d.k, 11, 21);
@@ -234,7 +276,8 @@ static void check_equal_scores(const char *backend) {
   data_free(&d);
 }
 
-/* sm_scale 0, or a scale of 0: every score is 0. Where u is not negative the unit is 1 and n = 29696, whose weight stands for 1/2; where it is, the unit is 0 and the weight 255. */
+/* sm_scale 0, or a scale of 0: every score is 0. Where u is not negative the unit is 1 and n =
+ * 29696, whose weight stands for 1/2; where it is, the unit is 0 and the weight 255. */
 static void check_zero_scores_of(const char *backend, int8_t k) {
   ifa_problem p = small(1, 40, 4);
   p.kv_tile = 32, p.sm_scale = 0.0f, p.out_type = IFA_F16;
@@ -248,7 +291,8 @@ static void check_zero_scores_of(const char *backend, int8_t k) {
   assert_true(k < 0 ? weight == 255 : weight == 127 || weight == 128);
   for (int j = 0; j < 40; j++) assert_int_equal(r.stages.p[j], weight);
   for (int j = 0; j < 40; j++) assert_int_equal(r.stages.s[j], 400 * k);
-  assert_true(r.stages.unit[0] == unit && r.stages.unit[1] == unit && r.stages.value_unit[0] == IFA_NO_UNIT);
+  assert_true(r.stages.unit[0] == unit && r.stages.unit[1] == unit &&
+              r.stages.value_unit[0] == IFA_NO_UNIT);
   assert_int_equal(r.stages.l[0], 40 * weight);
   assert_int_equal(r.stages.acc[0], 780 * weight);
   assert_int_equal(r.stages.acc[3], 120 * weight);
@@ -313,7 +357,8 @@ static void check_masked_rows(const char *backend) {
   for (int i = 0; i < 6; i++) assert_true(o[i] == 0.0f && !signbit(o[i]));
   for (int i = 0; i < 3; i++) {
     assert_true(isinf(r.lse[i]) && r.lse[i] < 0);
-    assert_true(r.stages.unit[i] == IFA_NO_UNIT && r.stages.l[i] == 0 && r.stages.p[2 * i] == 0 && r.stages.p[2 * i + 1] == 0);
+    assert_true(r.stages.unit[i] == IFA_NO_UNIT && r.stages.l[i] == 0 && r.stages.p[2 * i] == 0 &&
+                r.stages.p[2 * i + 1] == 0);
   }
   assert_true(o[6] == 10.0f && o[7] == -20.0f && o[8] == 20.0f && o[9] == 10.5f);
   assert_true(r.stages.p[6] >= 127 && r.stages.p[7] == 0 && r.stages.p[9] >= 127);
@@ -329,14 +374,16 @@ static void check_windows(const char *backend) {
     data d = data_new(p);
     memcpy(d.v, ((int8_t[]){4, 8, 16, 32}), 4);
     result r = run(backend, &d, 0);
-    const float both[4] = {6.0f, 28.0f / 3.0f, 56.0f / 3.0f, 24.0f}, left[4] = {4.0f, 6.0f, 12.0f, 24.0f};
+    const float both[4] = {6.0f, 28.0f / 3.0f, 56.0f / 3.0f, 24.0f},
+                left[4] = {4.0f, 6.0f, 12.0f, 24.0f};
     assert_memory_equal(r.o, causal ? left : both, 16);
     result_free(&r);
     data_free(&d);
   }
 }
 
-/* Query heads 0, 1 read key/value head 0, heads 2, 3 read 1; K and V shared by a head stride of 0 gives all heads the same. */
+/* Query heads 0, 1 read key/value head 0, heads 2, 3 read 1; K and V shared by a head stride of 0
+ * gives all heads the same. */
 static void check_head_groups(const char *backend) {
   ifa_problem p = small(1, 1, 2);
   p.q_heads = 4, p.kv_heads = 2;
@@ -352,18 +399,43 @@ static void check_head_groups(const char *backend) {
   data_free(&d);
 }
 
-static void test_one_key(void **state) { (void)state; assert_true(for_backends(check_one_key) >= 3 + have_openmp()); }
-static void test_equal_scores(void **state) { (void)state; assert_true(for_backends(check_equal_scores) >= 3 + have_openmp()); }
-static void test_zero_scores(void **state) { (void)state; assert_true(for_backends(check_zero_scores) >= 3 + have_openmp()); }
-static void test_far_key(void **state) { (void)state; assert_true(for_backends(check_far_key) >= 3 + have_openmp()); }
-static void test_no_keys(void **state) { (void)state; assert_true(for_backends(check_no_keys) >= 3 + have_openmp()); }
-static void test_masked_rows(void **state) { (void)state; assert_true(for_backends(check_masked_rows) >= 3 + have_openmp()); }
-static void test_windows(void **state) { (void)state; assert_true(for_backends(check_windows) >= 3 + have_openmp()); }
-static void test_head_groups(void **state) { (void)state; assert_true(for_backends(check_head_groups) >= 3 + have_openmp()); }
+static void test_one_key(void **state) {
+  (void)state;
+  assert_true(for_backends(check_one_key) >= 3 + have_openmp());
+}
+static void test_equal_scores(void **state) {
+  (void)state;
+  assert_true(for_backends(check_equal_scores) >= 3 + have_openmp());
+}
+static void test_zero_scores(void **state) {
+  (void)state;
+  assert_true(for_backends(check_zero_scores) >= 3 + have_openmp());
+}
+static void test_far_key(void **state) {
+  (void)state;
+  assert_true(for_backends(check_far_key) >= 3 + have_openmp());
+}
+static void test_no_keys(void **state) {
+  (void)state;
+  assert_true(for_backends(check_no_keys) >= 3 + have_openmp());
+}
+static void test_masked_rows(void **state) {
+  (void)state;
+  assert_true(for_backends(check_masked_rows) >= 3 + have_openmp());
+}
+static void test_windows(void **state) {
+  (void)state;
+  assert_true(for_backends(check_windows) >= 3 + have_openmp());
+}
+static void test_head_groups(void **state) {
+  (void)state;
+  assert_true(for_backends(check_head_groups) >= 3 + have_openmp());
+}
 
 /* ---- random problems ---- */
 
-static ifa_strides random_strides(uint64_t stream, uint64_t i, ifa_type type, int64_t heads, int64_t tokens, int64_t dim, int written) {
+static ifa_strides random_strides(uint64_t stream, uint64_t i, ifa_type type, int64_t heads,
+                                  int64_t tokens, int64_t dim, int written) {
   uint32_t choice = below(stream, i, written ? 3 : 4);
   int64_t row = (dim + 3) / 2 * 2 + 2 * below(stream + 1, i, 5);
   if (choice == 1) return ifa_strides_bnhd(type, heads, tokens, dim);
@@ -374,7 +446,8 @@ static ifa_strides random_strides(uint64_t stream, uint64_t i, ifa_type type, in
 
 static ifa_problem random_problem(uint64_t i) {
   static const int32_t taus[] = {0, 1, 2, 8, 64, IFA_TAU_INF};
-  static const ifa_granularity v_scales[] = {IFA_SCALE_TENSOR, IFA_SCALE_CHANNEL, IFA_SCALE_TOKEN, IFA_SCALE_TOKEN_CHANNEL};
+  static const ifa_granularity v_scales[] = {IFA_SCALE_TENSOR, IFA_SCALE_CHANNEL, IFA_SCALE_TOKEN,
+                                             IFA_SCALE_TOKEN_CHANNEL};
   ifa_problem p = ifa_problem_default();
   p.batch = 1 + below(0, i, 2);
   p.kv_heads = 1 + below(1, i, 3);
@@ -382,8 +455,10 @@ static ifa_problem random_problem(uint64_t i) {
   p.nq = below(3, i, 8) ? 1 + below(4, i, 12) : below(4, i, 80);
   p.nk = below(5, i, 4) ? 1 + below(6, i, 300) : below(6, i, 1200);
   p.head_dim = (int32_t)(1 + below(7, i, below(8, i, 5) ? 40 : 256));
-  p.q_type = below(9, i, 3) ? IFA_I8 : IFA_I4, p.k_type = below(10, i, 3) ? IFA_I8 : IFA_I4, p.v_type = below(11, i, 3) ? IFA_I8 : IFA_I4;
-  p.q_scale = (ifa_granularity)below(12, i, 3), p.k_scale = (ifa_granularity)below(13, i, 3), p.v_scale = v_scales[below(14, i, 4)];
+  p.q_type = below(9, i, 3) ? IFA_I8 : IFA_I4, p.k_type = below(10, i, 3) ? IFA_I8 : IFA_I4,
+  p.v_type = below(11, i, 3) ? IFA_I8 : IFA_I4;
+  p.q_scale = (ifa_granularity)below(12, i, 3), p.k_scale = (ifa_granularity)below(13, i, 3),
+  p.v_scale = v_scales[below(14, i, 4)];
   p.kv_tile = 32 << below(15, i, 4);
   p.q_block = (int32_t)(1 + below(16, i, 20));
   p.k_block = p.kv_tile * (int32_t)(1 + below(17, i, 3));
@@ -403,7 +478,8 @@ static ifa_problem random_problem(uint64_t i) {
 
 /* About a third of the rows; NULL if there are none. */
 static int64_t *random_rows(const ifa_problem *p, uint64_t i, int64_t *count) {
-  int64_t total = p->batch * p->q_heads * p->nq, *rows = filled((size_t)(total + 1) * sizeof *rows, 0);
+  int64_t total = p->batch * p->q_heads * p->nq,
+          *rows = filled((size_t)(total + 1) * sizeof *rows, 0);
   *count = 0;
   for (int64_t r = 0; r < total; r++)
     if (ifa_random_below(SEED + i, 50, (uint64_t)r, 3) == 0) rows[(*count)++] = r;
@@ -413,7 +489,8 @@ static int64_t *random_rows(const ifa_problem *p, uint64_t i, int64_t *count) {
 /* The bytes of the output that belong to row `number` begin here. */
 static size_t row_begin(const ifa_problem *p, int64_t number) {
   int64_t matrix = number / p->nq;
-  return (size_t)ifa_offset(p->o_stride, matrix / p->q_heads, matrix % p->q_heads, number % p->nq) * ifa_type_bytes(p->out_type);
+  return (size_t)ifa_offset(p->o_stride, matrix / p->q_heads, matrix % p->q_heads, number % p->nq) *
+         ifa_type_bytes(p->out_type);
 }
 
 /* The chosen rows are those of the whole run, and nothing else is written. */
@@ -422,13 +499,15 @@ static void check_subset(const data *d, const result *whole, const result *part)
   uint8_t *expected = filled(whole->o_bytes, UNWRITTEN);
   float *lse = filled(whole->lse_count * sizeof(float), UNWRITTEN);
   for (int64_t i = 0; i < d->in.row_count; i++) {
-    size_t begin = row_begin(&p, d->in.rows[i]), bytes = (size_t)p.head_dim * ifa_type_bytes(p.out_type);
+    size_t begin = row_begin(&p, d->in.rows[i]),
+           bytes = (size_t)p.head_dim * ifa_type_bytes(p.out_type);
     memcpy(expected + begin, (const uint8_t *)whole->o + begin, bytes);
     if (p.lse) lse[d->in.rows[i]] = whole->lse[d->in.rows[i]];
     for (int s = 0; s < 7; s++) {
       ifa_stages x = whole->stages, y = part->stages;
       size_t each = whole->stage_bytes[s] / (size_t)(p.batch * p.q_heads * p.nq);
-      assert_memory_equal((uint8_t *)*stage_at(&y, s) + (size_t)i * each, (uint8_t *)*stage_at(&x, s) + (size_t)d->in.rows[i] * each, each);
+      assert_memory_equal((uint8_t *)*stage_at(&y, s) + (size_t)i * each,
+                          (uint8_t *)*stage_at(&x, s) + (size_t)d->in.rows[i] * each, each);
     }
   }
   assert_memory_equal(part->o, expected, whole->o_bytes);
@@ -451,7 +530,8 @@ static void test_random_problems(void **state) {
     result part = run("scalar", &d, 1), other_part = run(other, &d, 1);
     check_subset(&d, &scalar, &part);
     check_subset(&d, &scalar, &other_part);
-    result_free(&scalar), result_free(&openmp), result_free(&plain), result_free(&part), result_free(&other_part);
+    result_free(&scalar), result_free(&openmp), result_free(&plain), result_free(&part),
+        result_free(&other_part);
     free(rows);
     data_free(&d);
   }
@@ -482,7 +562,10 @@ static void test_threads_and_schedules(void **state) {
   (void)state;
 #ifdef _OPENMP
   static const int threads[] = {1, 2, 3, 5, 16};
-  static const struct { omp_sched_t kind; int chunk; } schedules[] = {{omp_sched_static, 1}, {omp_sched_dynamic, 3}, {omp_sched_guided, 1}};
+  static const struct {
+    omp_sched_t kind;
+    int chunk;
+  } schedules[] = {{omp_sched_static, 1}, {omp_sched_dynamic, 3}, {omp_sched_guided, 1}};
   int before = omp_get_max_threads();
   for (uint64_t i = 1000; i < 1006; i++) {
     ifa_problem p = random_problem(i);
@@ -508,7 +591,8 @@ static void test_threads_and_schedules(void **state) {
 #endif
 }
 
-/* The matrix (q, k, v) of one head with its scales, as head `h` of batch `b` of a larger problem. */
+/* The matrix (q, k, v) of one head with its scales, as head `h` of batch `b` of a larger problem.
+ */
 static void place(data *to, int64_t b, int64_t h, const data *one) {
   const ifa_problem *p = &to->p;
   int64_t q_bytes = p->nq * p->head_dim, kv_bytes = p->nk * p->head_dim, head = b * p->q_heads + h;
@@ -532,21 +616,27 @@ static void check_place(const char *backend) {
     p.batch = 1 + (int64_t)i % 3, p.q_heads = p.kv_heads = 1 + (int64_t)i;
     data many = data_new(p);
     data_fill(&many, 3000 + i);
-    for (int64_t head = 0; head < p.batch * p.q_heads; head += 2) place(&many, head / p.q_heads, head % p.q_heads, &one);
+    for (int64_t head = 0; head < p.batch * p.q_heads; head += 2)
+      place(&many, head / p.q_heads, head % p.q_heads, &one);
     result r = run(backend, &many, 0);
     for (int64_t head = 0; head < p.batch * p.q_heads; head += 2) {
       assert_memory_equal((uint8_t *)r.o + (size_t)head * alone.o_bytes, alone.o, alone.o_bytes);
       assert_memory_equal(r.lse + head * 37, alone.lse, 37 * sizeof(float));
     }
-    if (p.batch * p.q_heads > 1) assert_memory_not_equal((uint8_t *)r.o + alone.o_bytes, alone.o, alone.o_bytes);
+    if (p.batch * p.q_heads > 1)
+      assert_memory_not_equal((uint8_t *)r.o + alone.o_bytes, alone.o, alone.o_bytes);
     result_free(&alone), result_free(&r);
     data_free(&one), data_free(&many);
   }
 }
 
-static void test_place_in_the_batch(void **state) { (void)state; assert_true(for_backends(check_place) >= 3 + have_openmp()); }
+static void test_place_in_the_batch(void **state) {
+  (void)state;
+  assert_true(for_backends(check_place) >= 3 + have_openmp());
+}
 
-/* A problem whose sums and output pass through subnormals: scales of 2^-70 by token and by channel. */
+/* A problem whose sums and output pass through subnormals: scales of 2^-70 by token and by channel.
+ */
 static data subnormal_data(void) {
   ifa_problem p = small(9, 200, 16);
   p.v_scale = IFA_SCALE_TOKEN_CHANNEL;
@@ -600,7 +690,10 @@ static void check_environment(const char *backend) {
   }
 }
 
-static void test_environment(void **state) { (void)state; assert_true(for_backends(check_environment) >= 3 + have_openmp()); }
+static void test_environment(void **state) {
+  (void)state;
+  assert_true(for_backends(check_environment) >= 3 + have_openmp());
+}
 
 /* A library elsewhere has set flush-to-zero in the threads that OpenMP will use. */
 static void test_environment_of_threads(void **state) {
@@ -610,7 +703,8 @@ static void test_environment_of_threads(void **state) {
   result expected = run("scalar", &d, 0);
   int kept = 0, threads = 0;
   omp_set_num_threads(4);
-  _mm_setcsr(_mm_getcsr() | 0x8040u); /* some runtimes give each region the environment of the thread that enters it, */
+  /* some runtimes give each region the environment of the thread that enters it, */
+  _mm_setcsr(_mm_getcsr() | 0x8040u);
 #pragma omp parallel
   _mm_setcsr(_mm_getcsr() | 0x8040u); /* others leave each thread its own */
   result r = result_new(&d.p, rows_of(&d));
@@ -644,41 +738,50 @@ static int64_t moved(int64_t x, int64_t up) {
   return x / divisor - (x % divisor < 0);
 }
 
-/* From the stages' scores no further: units, p and P are taken as they are; l and acc must be their sums, and no sum may pass 31 bits. */
+/* From the stages' scores no further: units, p and P are taken as they are; l and acc must be their
+ * sums, and no sum may pass 31 bits. */
 static void replay_row(const data *d, const result *r, int64_t row, const int8_t *v) {
   ifa_problem p = ifa_problem_resolved(&d->p);
   int per_token = p.v_scale == IFA_SCALE_TOKEN || p.v_scale == IFA_SCALE_TOKEN_CHANNEL;
-  int64_t tiles = ifa_ceil_div(p.nk, p.kv_tile), splits = ifa_ceil_div(p.nk, p.kv_split), l = 0, acc[256] = {0};
+  int64_t tiles = ifa_ceil_div(p.nk, p.kv_tile), splits = ifa_ceil_div(p.nk, p.kv_split), l = 0,
+          acc[256] = {0};
   int32_t unit = IFA_NO_UNIT, value_unit = IFA_NO_UNIT;
   for (int64_t t = 0; t < tiles; t++) {
     int64_t start = t * p.kv_tile, end = ifa_min64(start + p.kv_tile, p.nk);
-    int32_t u = r->stages.unit[row * tiles + t], w = per_token ? r->stages.value_unit[row * tiles + t] : u;
+    int32_t u = r->stages.unit[row * tiles + t],
+            w = per_token ? r->stages.value_unit[row * tiles + t] : u;
     if (start % p.kv_split == 0) l = 0, memset(acc, 0, sizeof acc), unit = value_unit = IFA_NO_UNIT;
     if (unit != IFA_NO_UNIT) l = moved(l, (int64_t)u - unit);
-    for (int c = 0; value_unit != IFA_NO_UNIT && c < p.head_dim; c++) acc[c] = moved(acc[c], (int64_t)w - value_unit);
+    for (int c = 0; value_unit != IFA_NO_UNIT && c < p.head_dim; c++)
+      acc[c] = moved(acc[c], (int64_t)w - value_unit);
     unit = u, value_unit = w;
     for (int64_t j = start; j < end; j++) {
       l += r->stages.p[row * p.nk + j];
-      for (int c = 0; c < p.head_dim; c++) acc[c] += r->stages.value_p[row * p.nk + j] * (int64_t)v[j * p.head_dim + c];
-      if (!per_token) assert_int_equal(r->stages.p[row * p.nk + j], r->stages.value_p[row * p.nk + j]);
+      for (int c = 0; c < p.head_dim; c++)
+        acc[c] += r->stages.value_p[row * p.nk + j] * (int64_t)v[j * p.head_dim + c];
+      if (!per_token)
+        assert_int_equal(r->stages.p[row * p.nk + j], r->stages.value_p[row * p.nk + j]);
     }
     assert_true(l <= INT32_MAX);
     for (int c = 0; c < p.head_dim; c++) assert_true(acc[c] <= INT32_MAX && acc[c] >= -INT32_MAX);
     if (end % p.kv_split != 0 && end != p.nk) continue;
     int64_t split = start / p.kv_split;
     assert_int_equal(r->stages.l[row * splits + split], l);
-    for (int c = 0; c < p.head_dim; c++) assert_int_equal(r->stages.acc[(row * splits + split) * p.head_dim + c], acc[c]);
+    for (int c = 0; c < p.head_dim; c++)
+      assert_int_equal(r->stages.acc[(row * splits + split) * p.head_dim + c], acc[c]);
   }
 }
 
-/* 70001 keys with weight 255 and value -128, the largest products there are: -128 * 255 * 32768 in a split. */
+/* 70001 keys with weight 255 and value -128, the largest products there are: -128 * 255 * 32768 in
+ * a split. */
 static void check_largest_sums(const char *backend) {
   float scale = 0x1p-12f / 1.44269504f;
   ifa_problem p = small(1, 70001, 4);
   p.sm_scale = 1.0f, p.k_scale = p.v_scale = IFA_SCALE_TENSOR, p.kv_tile = 256;
   data d = data_new(p);
   memcpy(d.q, ((int8_t[]){127, 127, 1, 0}), 4);
-  for (int64_t j = 0; j < p.nk; j++) memcpy((int8_t *)d.k + 4 * j, ((int8_t[]){32, 0, 31, 0}), 4); /* 4095 quarter steps: just below the unit */
+  /* 4095 quarter steps: just below the unit */
+  for (int64_t j = 0; j < p.nk; j++) memcpy((int8_t *)d.k + 4 * j, ((int8_t[]){32, 0, 31, 0}), 4);
   memset(d.v, -128, 4 * 70001);
   d.q_scale[0] = scale;
   for (int tau = 0; tau < 3; tau++) {
@@ -705,7 +808,8 @@ static void check_extreme_sums(const char *backend) {
     p.tau = taus[i % 4], p.kv_tile = 64, p.v_scale = i < 4 ? IFA_SCALE_CHANNEL : IFA_SCALE_TOKEN;
     data d = data_new(p);
     for (int64_t j = 0; j < p.nk; j++) {
-      uint64_t bits = ifa_random_bits(SEED, 70 + (uint64_t)i, (uint64_t)j), tile = ifa_random_bits(SEED, 90 + (uint64_t)i, (uint64_t)(j / 64));
+      uint64_t bits = ifa_random_bits(SEED, 70 + (uint64_t)i, (uint64_t)j),
+               tile = ifa_random_bits(SEED, 90 + (uint64_t)i, (uint64_t)(j / 64));
       for (int c = 0; c < 3; c++) {
         ((int8_t *)d.k)[3 * j + c] = (int8_t)(bits >> c & 1 ? -128 : 127);
         ((int8_t *)d.v)[3 * j + c] = (int8_t)(bits >> (8 + c) % 20 & 3 ? -128 : 127);
@@ -732,9 +836,12 @@ static void check_fall_of_nothing(const char *backend) {
     memset((int8_t *)d.v + 4 * j, j < 64 ? 0 : 100, 4);
   }
   result r = run(backend, &d, 1);
-  assert_true(r.stages.value_unit[0] - r.stages.value_unit[1] == 90 && r.stages.value_unit[1] - r.stages.value_unit[2] == 90);
+  assert_true(r.stages.value_unit[0] - r.stages.value_unit[1] == 90 &&
+              r.stages.value_unit[1] - r.stages.value_unit[2] == 90);
   replay_row(&d, &r, 0, d.v);
-  for (int c = 0; c < 4; c++) assert_true(((float *)r.o)[c] > 0x1p-85f && ((float *)r.o)[c] < 0x1p-84f); /* 100/3 * 2^-90 */
+  /* 100/3 * 2^-90 */
+  for (int c = 0; c < 4; c++)
+    assert_true(((float *)r.o)[c] > 0x1p-85f && ((float *)r.o)[c] < 0x1p-84f);
   result_free(&r);
   data_free(&d);
 }
@@ -746,8 +853,8 @@ static int32_t headroom(int64_t m, int64_t growth) {
   return k;
 }
 
-/* The fall of the unit after a first tile of 32 keys, in a split with room for `rest` keys more, of which 40 come, 25 octaves below: as far
- * as the headroom allows. */
+/* The fall of the unit after a first tile of 32 keys, in a split with room for `rest` keys more, of
+ * which 40 come, 25 octaves below: as far as the headroom allows. */
 static void check_fall(const char *backend, ifa_granularity v_scale, int64_t rest, int64_t *m) {
   ifa_problem p = small(1, 32 + (rest < 40 ? rest : 40), 1);
   p.kv_tile = 32, p.kv_split = 32 + rest, p.tau = 1, p.v_scale = v_scale, p.sm_scale = 1.0f;
@@ -764,14 +871,16 @@ static void check_fall(const char *backend, ifa_granularity v_scale, int64_t res
   int32_t *unit = r.stages.unit, *value_unit = r.stages.value_unit;
   int64_t l = 32 * (int64_t)r.stages.p[0];
   *m = 125 * 32 * (int64_t)r.stages.value_p[0];
-  assert_int_equal(unit[0] - unit[1], per_token ? headroom(l, 255 * rest) : headroom(*m, 32640 * rest));
+  assert_int_equal(unit[0] - unit[1],
+                   per_token ? headroom(l, 255 * rest) : headroom(*m, 32640 * rest));
   if (per_token) assert_int_equal(value_unit[0] - value_unit[1], headroom(*m, 32640 * rest));
   replay_row(&d, &r, 0, d.v);
   result_free(&r);
   data_free(&d);
 }
 
-/* Both sides of the headroom's edge: with `rest` keys to come the sums may take k octaves, with a tile more they may not. */
+/* Both sides of the headroom's edge: with `rest` keys to come the sums may take k octaves, with a
+ * tile more they may not. */
 static void check_headroom_edge(const char *backend) {
   for (int kind = 0; kind < 2; kind++)
     for (int k = 10, edges = 0; k < 15 || !edges; k++) {
@@ -789,20 +898,23 @@ static void check_headroom_edge(const char *backend) {
     }
 }
 
-/* Row i of a causal prefill, and the same token decoded when it was the last: the same bits, whatever follows. Value scales span what a
- * binary16 cannot hold, scores rise and fall so that the headroom binds. */
+/* Row i of a causal prefill, and the same token decoded when it was the last: the same bits,
+ * whatever follows. Value scales span what a binary16 cannot hold, scores rise and fall so that the
+ * headroom binds. */
 static void check_prefill_and_decode(const char *backend) {
   static const int64_t rows[] = {0, 31, 32, 33, 70, 127, 128, 149};
   for (int kind = 0; kind < 4; kind++) {
     ifa_problem p = small(150, 150, 5);
-    p.kv_tile = 32, p.kv_split = kind & 1 ? 64 : 0, p.tau = kind & 1 ? 2 : 0, p.causal = 1, p.window = kind == 3 ? 40 : 0;
+    p.kv_tile = 32, p.kv_split = kind & 1 ? 64 : 0, p.tau = kind & 1 ? 2 : 0, p.causal = 1,
+    p.window = kind == 3 ? 40 : 0;
     p.v_scale = kind < 2 ? IFA_SCALE_TOKEN : IFA_SCALE_TOKEN_CHANNEL, p.lse = 1;
     data d = data_new(p);
     data_fill(&d, 900 + (uint64_t)kind);
     for (int64_t j = 0; j < p.nk; j++) {
       uint64_t bits = ifa_random_bits(SEED, 500 + (uint64_t)kind, (uint64_t)j);
       d.q_scale[j] = 0x1p-8f, d.k_scale[j] = ldexpf(0.25f, -(int)(bits % 8));
-      d.v_scale[j] = ldexpf(1.0f + (float)(bits >> 8 & 1023) / 1024.0f, (int)(bits >> 20) % 40 - 20);
+      d.v_scale[j] =
+          ldexpf(1.0f + (float)(bits >> 8 & 1023) / 1024.0f, (int)(bits >> 20) % 40 - 20);
     }
     result all = run(backend, &d, 1);
     for (size_t n = 0; n < sizeof rows / sizeof rows[0]; n++) {
@@ -811,7 +923,8 @@ static void check_prefill_and_decode(const char *backend) {
       one.in.q = (int8_t *)d.q + rows[n] * p.head_dim;
       one.in.q_scale = d.q_scale + rows[n];
       result last = run(backend, &one, 1);
-      assert_memory_equal(last.o, (float *)all.o + rows[n] * p.head_dim, (size_t)p.head_dim * sizeof(float));
+      assert_memory_equal(last.o, (float *)all.o + rows[n] * p.head_dim,
+                          (size_t)p.head_dim * sizeof(float));
       assert_memory_equal(last.lse, all.lse + rows[n], sizeof(float));
       result_free(&last);
     }
@@ -820,11 +933,26 @@ static void check_prefill_and_decode(const char *backend) {
   }
 }
 
-static void test_prefill_and_decode(void **state) { (void)state; assert_true(for_backends(check_prefill_and_decode) >= 3 + have_openmp()); }
-static void test_headroom_edge(void **state) { (void)state; assert_true(for_backends(check_headroom_edge) >= 3 + have_openmp()); }
-static void test_largest_sums(void **state) { (void)state; assert_true(for_backends(check_largest_sums) >= 3 + have_openmp()); }
-static void test_extreme_sums(void **state) { (void)state; assert_true(for_backends(check_extreme_sums) >= 3 + have_openmp()); }
-static void test_fall_of_nothing(void **state) { (void)state; assert_true(for_backends(check_fall_of_nothing) >= 3 + have_openmp()); }
+static void test_prefill_and_decode(void **state) {
+  (void)state;
+  assert_true(for_backends(check_prefill_and_decode) >= 3 + have_openmp());
+}
+static void test_headroom_edge(void **state) {
+  (void)state;
+  assert_true(for_backends(check_headroom_edge) >= 3 + have_openmp());
+}
+static void test_largest_sums(void **state) {
+  (void)state;
+  assert_true(for_backends(check_largest_sums) >= 3 + have_openmp());
+}
+static void test_extreme_sums(void **state) {
+  (void)state;
+  assert_true(for_backends(check_extreme_sums) >= 3 + have_openmp());
+}
+static void test_fall_of_nothing(void **state) {
+  (void)state;
+  assert_true(for_backends(check_fall_of_nothing) >= 3 + have_openmp());
+}
 
 /* ---- refusals ---- */
 
@@ -836,13 +964,19 @@ typedef struct call {
 } call;
 
 static const int8_t call_operand[64] = {1, 2, 3};
-static const float call_scale[64] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+static const float call_scale[64] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                     1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
 /* Two heads, two rows, three keys, head_dim 8: a valid call. */
 static void call_new(call *c) {
   *c = (call){.p = small(2, 3, 8)};
   c->p.q_heads = c->p.kv_heads = 2, c->p.v_scale = IFA_SCALE_TOKEN_CHANNEL;
-  c->in = (ifa_inputs){.q = call_operand, .k = call_operand, .v = call_operand, .q_scale = call_scale, .k_scale = call_scale, .v_scale = call_scale,
+  c->in = (ifa_inputs){.q = call_operand,
+                       .k = call_operand,
+                       .v = call_operand,
+                       .q_scale = call_scale,
+                       .k_scale = call_scale,
+                       .v_scale = call_scale,
                        .v_channel_scale = call_scale};
   memset(c->o, UNWRITTEN, sizeof c->o);
   memset(c->lse, UNWRITTEN, sizeof c->lse);
@@ -855,8 +989,11 @@ static void expect_refusal(call *c, ifa_status status, const char *first, const 
     ifa_message why = {""};
     if (ifa_backend_supports(backend, NULL, NULL) != IFA_OK) continue;
     ifa_status got = ifa_run(backend, &c->p, &c->in, &c->out, &why);
-    if (got != status) fail_msg("%s: %s (%s) where '%s' '%s' was expected", backend, ifa_status_name(got), why.text, first, second);
-    if (!strstr(why.text, first) || !strstr(why.text, second)) fail_msg("'%s' does not say '%s' and '%s'", why.text, first, second);
+    if (got != status)
+      fail_msg("%s: %s (%s) where '%s' '%s' was expected", backend, ifa_status_name(got), why.text,
+               first, second);
+    if (!strstr(why.text, first) || !strstr(why.text, second))
+      fail_msg("'%s' does not say '%s' and '%s'", why.text, first, second);
     assert_int_equal(ifa_run(backend, &c->p, &c->in, &c->out, NULL), status);
     for (size_t b = 0; b < sizeof c->o; b++) assert_int_equal(((uint8_t *)c->o)[b], UNWRITTEN);
     for (size_t b = 0; b < sizeof c->lse; b++) assert_int_equal(((uint8_t *)c->lse)[b], UNWRITTEN);
@@ -869,10 +1006,16 @@ static void test_null_pointers(void **state) {
   ifa_message why = {""};
   call_new(&c);
   expect_ok(ifa_run("scalar", &c.p, &c.in, &c.out, &why), &why); /* the call as it stands is good */
-  static const struct { size_t offset; const char *name; } inputs[] = {
-      {offsetof(ifa_inputs, q), "q is NULL"}, {offsetof(ifa_inputs, k), "k is NULL"}, {offsetof(ifa_inputs, v), "v is NULL"},
-      {offsetof(ifa_inputs, q_scale), "q_scale is NULL"}, {offsetof(ifa_inputs, k_scale), "k_scale is NULL"}, {offsetof(ifa_inputs, v_scale), "v_scale is NULL"},
-      {offsetof(ifa_inputs, v_channel_scale), "v_channel_scale is NULL"}};
+  static const struct {
+    size_t offset;
+    const char *name;
+  } inputs[] = {{offsetof(ifa_inputs, q), "q is NULL"},
+                {offsetof(ifa_inputs, k), "k is NULL"},
+                {offsetof(ifa_inputs, v), "v is NULL"},
+                {offsetof(ifa_inputs, q_scale), "q_scale is NULL"},
+                {offsetof(ifa_inputs, k_scale), "k_scale is NULL"},
+                {offsetof(ifa_inputs, v_scale), "v_scale is NULL"},
+                {offsetof(ifa_inputs, v_channel_scale), "v_channel_scale is NULL"}};
   for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
     call_new(&c);
     memset((char *)&c.in + inputs[i].offset, 0, sizeof(void *));
@@ -921,9 +1064,16 @@ static void test_bad_problem(void **state) {
 
 static void test_bad_rows(void **state) {
   (void)state;
-  static const struct { int64_t rows[3], count; const char *first, *second; } bad[] = {
-      {{0, 2, 1}, 3, "rows[2]", "1"}, {{0, 0, 1}, 2, "rows[1]", "0"}, {{0, 1, 4}, 3, "rows[2]", "4"}, {{-1, 1, 2}, 3, "rows[0]", "-1"},
-      {{0, INT64_MAX, 0}, 2, "rows[1]", "9223372036854775807"}, {{0, 1, 2}, -1, "row_count", "-1"}, {{0, 1, 2}, INT64_MIN, "row_count", "-9223372036854775808"}};
+  static const struct {
+    int64_t rows[3], count;
+    const char *first, *second;
+  } bad[] = {{{0, 2, 1}, 3, "rows[2]", "1"},
+             {{0, 0, 1}, 2, "rows[1]", "0"},
+             {{0, 1, 4}, 3, "rows[2]", "4"},
+             {{-1, 1, 2}, 3, "rows[0]", "-1"},
+             {{0, INT64_MAX, 0}, 2, "rows[1]", "9223372036854775807"},
+             {{0, 1, 2}, -1, "row_count", "-1"},
+             {{0, 1, 2}, INT64_MIN, "row_count", "-9223372036854775808"}};
   call c;
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     call_new(&c);
@@ -941,11 +1091,24 @@ static void test_bad_rows(void **state) {
 
 static void test_bad_scales(void **state) {
   (void)state;
-  static const struct { float value; const char *text; } bad[] = {{-1.0f, "-1"}, {NAN, "nan"}, {INFINITY, "inf"}, {-INFINITY, "-inf"}, {0x1.fffffep-101f, "e-31"},
-                                                                 {0x1p-140f, "e-43"}, {0x1.000002p100f, "e+30"}};
-  static const struct { size_t offset; const char *name; int count; } arrays[] = {
-      {offsetof(ifa_inputs, q_scale), "q_scale", 4}, {offsetof(ifa_inputs, k_scale), "k_scale", 6}, {offsetof(ifa_inputs, v_scale), "v_scale", 6},
-      {offsetof(ifa_inputs, v_channel_scale), "v_channel_scale", 16}};
+  static const struct {
+    float value;
+    const char *text;
+  } bad[] = {{-1.0f, "-1"},
+             {NAN, "nan"},
+             {INFINITY, "inf"},
+             {-INFINITY, "-inf"},
+             {0x1.fffffep-101f, "e-31"},
+             {0x1p-140f, "e-43"},
+             {0x1.000002p100f, "e+30"}};
+  static const struct {
+    size_t offset;
+    const char *name;
+    int count;
+  } arrays[] = {{offsetof(ifa_inputs, q_scale), "q_scale", 4},
+                {offsetof(ifa_inputs, k_scale), "k_scale", 6},
+                {offsetof(ifa_inputs, v_scale), "v_scale", 6},
+                {offsetof(ifa_inputs, v_channel_scale), "v_channel_scale", 16}};
   for (size_t a = 0; a < 4; a++)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
       for (int at = 0; at <= arrays[a].count; at += arrays[a].count - 1) {
@@ -981,7 +1144,8 @@ static void test_bad_scale_with_denormals_are_zero(void **state) {
   unsigned after = _mm_getcsr();
   _mm_setcsr(before);
   assert_int_equal(status, IFA_BAD_DATA);
-  assert_int_equal(after & 0xffc0u, (before | 0x8040u) & 0xffc0u); /* restored after a failure too */
+  /* restored after a failure too */
+  assert_int_equal(after & 0xffc0u, (before | 0x8040u) & 0xffc0u);
 #else
   skip();
 #endif
@@ -1025,7 +1189,8 @@ static void test_score_range(void **state) {
 
 /* ---- time on a device ---- */
 
-/* Of the backends that this machine has: measured where there is a device (gpu/tests/test_attention.cu looks closer), else refused. */
+/* Of the backends that this machine has: measured where there is a device
+ * (gpu/tests/test_attention.cu looks closer), else refused. */
 static void test_time_on_device(void **state) {
   (void)state;
   int8_t q[4] = {1, 2, 3, 4}, k[8] = {1}, v[8] = {2};
@@ -1038,7 +1203,8 @@ static void test_time_on_device(void **state) {
   ifa_message why;
   for (int i = 0; i < ifa_backend_count(); i++) {
     const char *name = ifa_backend_name(i);
-    ifa_status supported = ifa_backend_supports(name, &p, NULL), status = ifa_time_on_device(name, &p, &in, &out, seconds, 2, &why);
+    ifa_status supported = ifa_backend_supports(name, &p, NULL),
+               status = ifa_time_on_device(name, &p, &in, &out, seconds, 2, &why);
     if (supported != IFA_OK) assert_int_equal(status, supported);
     else if (strncmp(name, "cuda", 4) == 0) assert_int_equal(status, IFA_OK);
     else {
@@ -1048,7 +1214,8 @@ static void test_time_on_device(void **state) {
   }
   assert_int_equal(ifa_time_on_device("scalar", &p, &in, &out, NULL, 2, &why), IFA_BAD_ARGUMENT);
   assert_int_equal(ifa_time_on_device("scalar", &p, &in, &out, seconds, 0, &why), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_time_on_device("nonesuch", &p, &in, &out, seconds, 2, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_time_on_device("nonesuch", &p, &in, &out, seconds, 2, &why),
+                   IFA_BAD_ARGUMENT);
 }
 
 /* ---- names ---- */
@@ -1065,7 +1232,8 @@ static void test_names(void **state) {
     for (int j = 0; j < i; j++) assert_string_not_equal(ifa_backend_name(i), ifa_backend_name(j));
   }
   assert_int_equal(openmp, 1);
-  assert_true(ifa_backend_name(-1) == NULL && ifa_backend_name(count) == NULL && ifa_backend_description(-1) == NULL && ifa_backend_description(count) == NULL);
+  assert_true(ifa_backend_name(-1) == NULL && ifa_backend_name(count) == NULL &&
+              ifa_backend_description(-1) == NULL && ifa_backend_description(count) == NULL);
   ifa_message why = {""};
   assert_int_equal(ifa_backend_supports("nonesuch", NULL, &why), IFA_BAD_ARGUMENT);
   assert_non_null(strstr(why.text, "nonesuch"));
@@ -1074,7 +1242,8 @@ static void test_names(void **state) {
   snprintf(why.text, sizeof why.text, "left over");
   expect_ok(ifa_backend_supports("scalar", &p, &why), &why);
   for (int i = IFA_OK; i <= IFA_IO; i++)
-    for (int j = IFA_OK; j < i; j++) assert_string_not_equal(ifa_status_name((ifa_status)i), ifa_status_name((ifa_status)j));
+    for (int j = IFA_OK; j < i; j++)
+      assert_string_not_equal(ifa_status_name((ifa_status)i), ifa_status_name((ifa_status)j));
   assert_string_equal(ifa_status_name(IFA_OK), "ok");
   assert_string_equal(ifa_status_name(IFA_BAD_PROBLEM), "bad problem");
   assert_non_null(ifa_status_name((ifa_status)99));
@@ -1099,7 +1268,8 @@ int main(void) {
       cmocka_unit_test(test_largest_sums),
       cmocka_unit_test(test_extreme_sums),
       cmocka_unit_test(test_fall_of_nothing),
-      cmocka_unit_test(test_prefill_and_decode), cmocka_unit_test(test_headroom_edge),
+      cmocka_unit_test(test_prefill_and_decode),
+      cmocka_unit_test(test_headroom_edge),
       cmocka_unit_test(test_null_pointers),
       cmocka_unit_test(test_bad_problem),
       cmocka_unit_test(test_bad_rows),

@@ -1,5 +1,5 @@
-/* test_baselines.c - the float baselines: f64 against cases worked out by hand, the others against f64 row by row, the FP8
- * formats against their definition, and every refusal. */
+/* test_baselines.c - the float baselines: f64 against cases worked out by hand, the others against
+ * f64 row by row, the FP8 formats against their definition, and every refusal. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +13,7 @@
 #include "ref/baselines/baselines.h"
 #include "ref/baselines/fp8.h"
 
-/* ----------------------------------------------------------------------------------------------------- data --- */
+/* ---- data ---- */
 
 /* xorshift64*: uniform in (0, 1). */
 static double uniform(uint64_t *state) {
@@ -57,11 +57,18 @@ static void case_free(case_data *c) {
 }
 
 static ifa_float_problem tiny(int64_t nq, int64_t nk, int32_t head_dim) {
-  return (ifa_float_problem){.batch = 1, .q_heads = 1, .kv_heads = 1, .nq = nq, .nk = nk, .head_dim = head_dim, .sm_scale = 1.0f,
+  return (ifa_float_problem){.batch = 1,
+                             .q_heads = 1,
+                             .kv_heads = 1,
+                             .nq = nq,
+                             .nk = nk,
+                             .head_dim = head_dim,
+                             .sm_scale = 1.0f,
                              .kv_tile = 64};
 }
 
-static void run(const char *name, const ifa_float_problem *p, const ifa_float_inputs *in, double *o, double *lse) {
+static void run(const char *name, const ifa_float_problem *p, const ifa_float_inputs *in, double *o,
+                double *lse) {
   ifa_message why;
   ifa_status status = ifa_baseline_run(name, p, in, &(ifa_float_outputs){.o = o, .lse = lse}, &why);
   if (status != IFA_OK) fail_msg("%s: %s", name, why.text);
@@ -69,12 +76,13 @@ static void run(const char *name, const ifa_float_problem *p, const ifa_float_in
 }
 
 static void assert_near(double got, double expected, double tolerance) {
-  if (!(fabs(got - expected) <= tolerance)) fail_msg("got %.17g, expected %.17g within %g", got, expected, tolerance);
+  if (!(fabs(got - expected) <= tolerance))
+    fail_msg("got %.17g, expected %.17g within %g", got, expected, tolerance);
 }
 
 static int available(const char *name) { return ifa_baseline_supports(name, NULL, NULL) == IFA_OK; }
 
-/* ------------------------------------------------------------------------------------------- f64 by hand --- */
+/* ---- f64 by hand ---- */
 
 /* One key: its value, whatever the score; lse is the score. */
 static void test_one_key(void **state) {
@@ -91,7 +99,8 @@ static void test_one_key(void **state) {
 /* Two equal keys: the mean of the values. A third key ln 2 higher weighs as much as both. */
 static void test_equal_keys(void **state) {
   (void)state;
-  float ln2 = 0.69314718f, q[1] = {1.0f}, k[3] = {1.0f, 1.0f, 1.0f + ln2}, v[3] = {2.0f, 4.0f, 9.0f};
+  float ln2 = 0.69314718f, q[1] = {1.0f}, k[3] = {1.0f, 1.0f, 1.0f + ln2},
+        v[3] = {2.0f, 4.0f, 9.0f};
   double o[1], lse;
   ifa_float_problem p = tiny(1, 2, 1);
   run("f64", &p, &(ifa_float_inputs){.q = q, .k = k, .v = v}, o, &lse);
@@ -103,17 +112,19 @@ static void test_equal_keys(void **state) {
   assert_near(lse, 1.0 + log(4.0), 1e-6);
 }
 
-/* How far a baseline may be from the mean of some of the values 2^0 .. 2^(nk-1) with equal weights: the weights are exact and
- * so are the values in fp16 and FP8 (448 / 2^n * 2^j = 7 * 2^k); INT8 per head rounds them to multiples of 2^(nk-1) / 127; the
- * rest is the rounding of the output. */
+/* How far a baseline may be from the mean of some of the values 2^0 .. 2^(nk-1) with equal weights:
+ * the weights are exact and so are the values in fp16 and FP8 (448 / 2^n * 2^j = 7 * 2^k); INT8 per
+ * head rounds them to multiples of 2^(nk-1) / 127; the rest is the rounding of the output. */
 static double mean_tolerance(const char *name, int64_t nk, double mean) {
   if (strcmp(name, "f64") == 0) return 1e-14;
   if (strcmp(name, "int-flash-full") == 0) return ldexp(0.5, (int)nk - 1) / 127 + mean * 0x1p-10;
   if (strcmp(name, "fp8-e5m2") == 0) return mean / 8;
-  return mean * (strcmp(name, "flash-fp16") == 0 || strcmp(name, "int-flash-half") == 0 ? 0x1p-11 : 0x1p-20);
+  return mean * (strcmp(name, "flash-fp16") == 0 || strcmp(name, "int-flash-half") == 0 ? 0x1p-11
+                                                                                        : 0x1p-20);
 }
 
-/* Equal scores, so that each row is the mean of v over the keys it sees; v_j = 2^j names the keys, as a set bit each. */
+/* Equal scores, so that each row is the mean of v over the keys it sees; v_j = 2^j names the keys,
+ * as a set bit each. */
 static void check_masks(const ifa_float_problem *p, const uint32_t *expected_keys) {
   float q[8], k[8], v[8];
   double o[8], lse[8];
@@ -169,7 +180,8 @@ static void test_no_keys_no_queries(void **state) {
   }
 }
 
-/* One key each, so that the output names the key/value head: heads 0, 1 read 0; heads 2, 3 read 1; then the second batch. */
+/* One key each, so that the output names the key/value head: heads 0, 1 read 0; heads 2, 3 read 1;
+ * then the second batch. */
 static void test_grouped_heads(void **state) {
   (void)state;
   ifa_float_problem p = tiny(1, 1, 1);
@@ -183,12 +195,13 @@ static void test_grouped_heads(void **state) {
   }
 }
 
-/* ----------------------------------------------------------------------------------------- small weights --- */
+/* ---- small weights ---- */
 
-/* One key of weight 1 and value 1, in the first tile so that no small key is ever the maximum; SMALL keys of weight 2^-12 and
- * value -1: o = (1 - SMALL / 4096) / (1 + SMALL / 4096) = 0.6. INT8 rounds the small weights to 0, and the paper's l, which sums
- * the rounded weights, loses them too: o = 1 (the published code's l keeps them: 0.8). The FP8 recipes keep them by the
- * factors 256 and 448, without which they would give 0.8. */
+/* One key of weight 1 and value 1, in the first tile so that no small key is ever the maximum;
+ * SMALL keys of weight 2^-12 and value -1: o = (1 - SMALL / 4096) / (1 + SMALL / 4096) = 0.6. INT8
+ * rounds the small weights to 0, and the paper's l, which sums the rounded weights, loses them too:
+ * o = 1 (the published code's l keeps them: 0.8). The FP8 recipes keep them by the factors 256 and
+ * 448, without which they would give 0.8. */
 static void test_small_weights(void **state) {
   (void)state;
   enum { SMALL = 1024 };
@@ -196,7 +209,8 @@ static void test_small_weights(void **state) {
   float q[1] = {1.0f};
   ifa_float_problem p = tiny(1, SMALL + 1, 1);
   double o[1];
-  for (int j = 0; j <= SMALL; j++) k[j] = j == 7 ? 0.0f : -8.3177662f, v[j] = j == 7 ? 1.0f : -1.0f; /* -12 ln 2 */
+  /* -12 ln 2 */
+  for (int j = 0; j <= SMALL; j++) k[j] = j == 7 ? 0.0f : -8.3177662f, v[j] = j == 7 ? 1.0f : -1.0f;
   const char *names[] = {"f64", "int-flash-half", "fp8-e4m3", "int8-e4m3", "int-flash-full"};
   double expected[] = {0.6, 0.6, 0.6, 0.6, 1.0};
   for (int b = 0; b < 5; b++) {
@@ -205,11 +219,12 @@ static void test_small_weights(void **state) {
   }
 }
 
-/* ----------------------------------------------------------------------------------- the others against f64 --- */
+/* ---- the others against f64 ---- */
 
-/* Largest admitted |o - f64| / |f64| of any one row (Euclidean norms) and |lse - f64|: twice the largest found over the
- * problems below (1.5 times for e5m2). A row that is missing, zero, doubled, NaN or its neighbour's is off by 1 and more; the
- * mask tests above catch a single key too many or too few. */
+/* Largest admitted |o - f64| / |f64| of any one row (Euclidean norms) and |lse - f64|: twice the
+ * largest found over the problems below (1.5 times for e5m2). A row that is missing, zero, doubled,
+ * NaN or its neighbour's is off by 1 and more; the mask tests above catch a single key too many or
+ * too few. */
 typedef struct bound {
   const char *name;
   double row, lse;
@@ -228,12 +243,9 @@ static const bound bounds[] = {
 
 static const ifa_float_problem random_problems[] = {
     /* batch, q_heads, kv_heads, nq, nk, head_dim, sm_scale, causal, window, kv_tile */
-    {2, 2, 2, 96, 200, 64, 0.125f, 0, 0, 64},
-    {1, 4, 2, 130, 130, 64, 0.125f, 1, 0, 32},
-    {1, 3, 1, 70, 300, 80, 0.11f, 1, 77, 128},
-    {1, 2, 2, 300, 257, 128, 0.0884f, 0, 40, 256},
-    {1, 1, 1, 60, 41, 33, 0.174f, 1, 0, 7},
-    {1, 1, 1, 8, 1100, 256, 0.0625f, 0, 0, 64},
+    {2, 2, 2, 96, 200, 64, 0.125f, 0, 0, 64},  {1, 4, 2, 130, 130, 64, 0.125f, 1, 0, 32},
+    {1, 3, 1, 70, 300, 80, 0.11f, 1, 77, 128}, {1, 2, 2, 300, 257, 128, 0.0884f, 0, 40, 256},
+    {1, 1, 1, 60, 41, 33, 0.174f, 1, 0, 7},    {1, 1, 1, 8, 1100, 256, 0.0625f, 0, 0, 64},
 };
 enum { RANDOM_PROBLEMS = sizeof random_problems / sizeof random_problems[0] };
 
@@ -243,20 +255,25 @@ static double row_error(const double *o, const double *reference, int32_t head_d
     error += (o[c] - reference[c]) * (o[c] - reference[c]);
     size += reference[c] * reference[c];
   }
-  return error == 0 ? 0 : sqrt(error / size); /* NaN stays NaN; a row that should be 0 and is not gives infinity */
+  /* NaN stays NaN; a row that should be 0 and is not gives infinity */
+  return error == 0 ? 0 : sqrt(error / size);
 }
 
-static void check_against_f64(const case_data *c, const bound *limit, const double *reference, const double *reference_lse) {
+static void check_against_f64(const case_data *c, const bound *limit, const double *reference,
+                              const double *reference_lse) {
   int64_t rows = c->p.batch * c->p.q_heads * c->p.nq;
-  double *o = malloc((size_t)(rows * c->p.head_dim) * sizeof *o), *lse = malloc((size_t)rows * sizeof *lse);
+  double *o = malloc((size_t)(rows * c->p.head_dim) * sizeof *o),
+         *lse = malloc((size_t)rows * sizeof *lse);
   assert_true(o && lse);
   for (int64_t i = 0; i < rows * c->p.head_dim; i++) o[i] = NAN;
   run(limit->name, &c->p, &c->in, o, lse);
   for (int64_t r = 0; r < rows; r++) {
     double error = row_error(o + r * c->p.head_dim, reference + r * c->p.head_dim, c->p.head_dim);
-    if (!(error <= limit->row)) fail_msg("%s: row %lld is off by %g, bound %g", limit->name, (long long)r, error, limit->row);
+    if (!(error <= limit->row))
+      fail_msg("%s: row %lld is off by %g, bound %g", limit->name, (long long)r, error, limit->row);
     double lse_error = lse[r] == reference_lse[r] ? 0 : fabs(lse[r] - reference_lse[r]);
-    if (!(lse_error <= limit->lse)) fail_msg("%s: lse of row %lld is off by %g", limit->name, (long long)r, lse_error);
+    if (!(lse_error <= limit->lse))
+      fail_msg("%s: lse of row %lld is off by %g", limit->name, (long long)r, lse_error);
   }
   free(o);
   free(lse);
@@ -267,7 +284,8 @@ static void test_random(void **state) {
   for (int n = 0; n < RANDOM_PROBLEMS; n++) {
     case_data c = case_new(random_problems[n], 100 + (uint64_t)n);
     int64_t rows = c.p.batch * c.p.q_heads * c.p.nq;
-    double *o = malloc((size_t)(rows * c.p.head_dim) * sizeof *o), *lse = malloc((size_t)rows * sizeof *lse);
+    double *o = malloc((size_t)(rows * c.p.head_dim) * sizeof *o),
+           *lse = malloc((size_t)rows * sizeof *lse);
     assert_true(o && lse);
     run("f64", &c.p, &c.in, o, lse);
     for (size_t b = 0; b < sizeof bounds / sizeof bounds[0]; b++) {
@@ -283,18 +301,21 @@ static void test_random(void **state) {
 static void test_bounds_cover_all(void **state) {
   (void)state;
   assert_int_equal(ifa_baseline_count(), sizeof bounds / sizeof bounds[0]);
-  for (int b = 0; b < ifa_baseline_count(); b++) assert_string_equal(ifa_baseline_name(b), bounds[b].name);
+  for (int b = 0; b < ifa_baseline_count(); b++)
+    assert_string_equal(ifa_baseline_name(b), bounds[b].name);
 }
 
-/* K plus a large constant per channel: INT8 per token alone loses the scores, with the mean removed nothing happens, and
- * lse is that of the shifted K. */
+/* K plus a large constant per channel: INT8 per token alone loses the scores, with the mean removed
+ * nothing happens, and lse is that of the shifted K. */
 static void test_mean_of_k(void **state) {
   (void)state;
   ifa_float_problem p = random_problems[0];
   case_data c = case_new(p, 7);
-  for (int64_t i = 0; i < p.batch * p.kv_heads * p.nk * p.head_dim; i++) c.k[i] += (float)(i % p.head_dim % 5) * 30.0f;
+  for (int64_t i = 0; i < p.batch * p.kv_heads * p.nk * p.head_dim; i++)
+    c.k[i] += (float)(i % p.head_dim % 5) * 30.0f;
   int64_t rows = p.batch * p.q_heads * p.nq;
-  double *o = malloc((size_t)(rows * p.head_dim) * sizeof *o), *lse = malloc((size_t)rows * sizeof *lse);
+  double *o = malloc((size_t)(rows * p.head_dim) * sizeof *o),
+         *lse = malloc((size_t)rows * sizeof *lse);
   assert_true(o && lse);
   run("f64", &p, &c.in, o, lse);
   for (int64_t r = 0; r < rows; r++) assert_true(lse[r] > -1e4 && lse[r] < 1e4);
@@ -304,7 +325,8 @@ static void test_mean_of_k(void **state) {
   case_free(&c);
 }
 
-/* Chosen rows are the rows of a full run: bit for bit, or closely where the matrix library decides. */
+/* Chosen rows are the rows of a full run: bit for bit, or closely where the matrix library decides.
+ */
 static void test_row_subset(void **state) {
   (void)state;
   case_data c = case_new(random_problems[1], 11);
@@ -335,20 +357,24 @@ static void test_row_subset(void **state) {
   case_free(&c);
 }
 
-/* ------------------------------------------------------------------------------------------------------ fp8 --- */
+/* ---- fp8 ---- */
 
-/* Value of a code by the definition: (-1)^s 2^(e - bias) (1 + f / 2^n), or 2^(1 - bias) f / 2^n if e = 0. */
+/* Value of a code by the definition: (-1)^s 2^(e - bias) (1 + f / 2^n), or 2^(1 - bias) f / 2^n if
+ * e = 0. */
 static double fp8_value(int code, int fraction_bits, int bias) {
   int e = (code & 127) >> fraction_bits, f = code & ((1 << fraction_bits) - 1);
-  double fraction = ldexp(f, -fraction_bits), value = e ? ldexp(1.0 + fraction, e - bias) : ldexp(fraction, 1 - bias);
+  double fraction = ldexp(f, -fraction_bits),
+         value = e ? ldexp(1.0 + fraction, e - bias) : ldexp(fraction, 1 - bias);
   return code & 128 ? -value : value;
 }
 
 typedef uint8_t narrow_function(double);
 typedef float widen_function(uint8_t);
 
-/* Codes up to `last` are finite: each has its value and comes back, and between neighbours the nearer wins, the even at half. */
-static void check_fp8(narrow_function *narrow, widen_function *widen, int fraction_bits, int bias, int last) {
+/* Codes up to `last` are finite: each has its value and comes back, and between neighbours the
+ * nearer wins, the even at half. */
+static void check_fp8(narrow_function *narrow, widen_function *widen, int fraction_bits, int bias,
+                      int last) {
   for (int code = 0; code <= last; code++) {
     for (int sign = 0; sign <= 128; sign += 128) {
       double value = fp8_value(code | sign, fraction_bits, bias);
@@ -356,7 +382,8 @@ static void check_fp8(narrow_function *narrow, widen_function *widen, int fracti
       assert_int_equal(narrow(value), code | sign);
     }
     if (code == last) continue;
-    double half = (fp8_value(code, fraction_bits, bias) + fp8_value(code + 1, fraction_bits, bias)) / 2;
+    double half =
+        (fp8_value(code, fraction_bits, bias) + fp8_value(code + 1, fraction_bits, bias)) / 2;
     assert_int_equal(narrow(half), code & 1 ? code + 1 : code);
     assert_int_equal(narrow(-half), 128 | (code & 1 ? code + 1 : code));
     assert_int_equal(narrow(nextafter(half, 0)), code);
@@ -383,22 +410,25 @@ static void test_fp8(void **state) {
   assert_int_equal(ifa_f64_to_e5m2(1e300), 0x7c);
   assert_true(isinf(ifa_e5m2_to_f32(0x7c)) && ifa_e5m2_to_f32(0xfc) < 0);
   for (int code = 0x7d; code <= 0x7f; code++) {
-    assert_true(isnan(ifa_e5m2_to_f32((uint8_t)code)) && isnan(ifa_e5m2_to_f32((uint8_t)(code | 128))));
+    assert_true(isnan(ifa_e5m2_to_f32((uint8_t)code)) &&
+                isnan(ifa_e5m2_to_f32((uint8_t)(code | 128))));
   }
   assert_true(isnan(ifa_e4m3_to_f32(0x7f)) && isnan(ifa_e4m3_to_f32(0xff)));
   assert_int_equal(ifa_f64_to_e4m3(NAN) & 0x7f, 0x7f);
   assert_true(isnan(ifa_e5m2_to_f32(ifa_f64_to_e5m2(NAN))));
 }
 
-/* ------------------------------------------------------------------------------------------------- refusals --- */
+/* ---- refusals ---- */
 
-static void refuse(const char *name, const ifa_float_problem *p, const ifa_float_inputs *in, ifa_status expected,
-                   const char *text) {
+static void refuse(const char *name, const ifa_float_problem *p, const ifa_float_inputs *in,
+                   ifa_status expected, const char *text) {
   double o[64], lse[8];
   ifa_message why;
-  assert_int_equal(ifa_baseline_run(name, p, in, &(ifa_float_outputs){.o = o, .lse = lse}, &why), expected);
+  assert_int_equal(ifa_baseline_run(name, p, in, &(ifa_float_outputs){.o = o, .lse = lse}, &why),
+                   expected);
   if (!strstr(why.text, text)) fail_msg("'%s' lacks '%s'", why.text, text);
-  assert_int_equal(ifa_baseline_run(name, p, in, &(ifa_float_outputs){.o = o, .lse = lse}, NULL), expected);
+  assert_int_equal(ifa_baseline_run(name, p, in, &(ifa_float_outputs){.o = o, .lse = lse}, NULL),
+                   expected);
 }
 
 static void test_bad_data(void **state) {
@@ -440,7 +470,8 @@ static void test_bad_problem(void **state) {
   REFUSE(p.window = -1, "window is -1");
   REFUSE(p.kv_tile = 0, "kv_tile is 0");
   REFUSE(p.kv_tile = 257, "kv_tile is 257");
-  REFUSE((p.batch = 65535, p.q_heads = 65535, p.nq = IFA_MAX_TOKENS, p.head_dim = 256), "overflows");
+  REFUSE((p.batch = 65535, p.q_heads = 65535, p.nq = IFA_MAX_TOKENS, p.head_dim = 256),
+         "overflows");
 #undef REFUSE
 }
 
@@ -482,7 +513,8 @@ static void test_names(void **state) {
   ifa_float_problem p = tiny(2, 2, 2);
   assert_int_equal(ifa_baseline_supports("f32-blas", NULL, &why), IFA_NOT_AVAILABLE);
   assert_non_null(strstr(why.text, "built without OpenBLAS"));
-  refuse("f32-blas", &p, &(ifa_float_inputs){.q = x, .k = x, .v = x}, IFA_NOT_AVAILABLE, "built without OpenBLAS");
+  refuse("f32-blas", &p, &(ifa_float_inputs){.q = x, .k = x, .v = x}, IFA_NOT_AVAILABLE,
+         "built without OpenBLAS");
 #endif
 }
 

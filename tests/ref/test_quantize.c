@@ -1,5 +1,5 @@
-/* test_quantize.c - the quantizers against values worked out by hand, and against a plain second writing of docs/numerics.md,
- * section 12, for every granularity, type and stride. */
+/* test_quantize.c - the quantizers against values worked out by hand, and against a plain second
+ * writing of docs/numerics.md, section 12, for every granularity, type and stride. */
 #include <fenv.h>
 #include <math.h>
 #include <setjmp.h>
@@ -53,7 +53,8 @@ static void put(ifa_type type, void *data, int64_t index, float x) {
   if (type == IFA_F16) {
     int exponent;
     double fraction = frexp(fabs((double)x), &exponent); /* in [0.5, 1) */
-    int scaled = exponent < -13 ? (int)ldexp(fraction, exponent + 24) : (int)(fraction * 2048) - 1024 + ((exponent + 14) << 10);
+    int scaled = exponent < -13 ? (int)ldexp(fraction, exponent + 24)
+                                : (int)(fraction * 2048) - 1024 + ((exponent + 14) << 10);
     half = (uint16_t)((bits >> 16 & 0x8000) | (uint32_t)(x == 0 ? 0 : scaled));
   }
   ((uint16_t *)data)[index] = half;
@@ -66,8 +67,8 @@ static int operand(ifa_type type, const void *data, int64_t index) {
 }
 
 typedef struct expected {
-  float *x;             /* [tokens][head_dim] */
-  int *q;               /* [tokens][head_dim] */
+  float *x; /* [tokens][head_dim] */
+  int *q;   /* [tokens][head_dim] */
   float *scale, *channel_scale, *mean;
 } expected;
 
@@ -91,11 +92,13 @@ static float multiply(float a, float b) {
   return product;
 }
 
-static float largest_where(const ifa_quantize_args *a, const float *x, int64_t token, int64_t channel) {
+static float largest_where(const ifa_quantize_args *a, const float *x, int64_t token,
+                           int64_t channel) {
   float largest = 0;
   for (int64_t t = 0; t < a->tokens; t++)
     for (int64_t d = 0; d < a->head_dim; d++)
-      if ((token < 0 || t == token) && (channel < 0 || d == channel)) largest = fmaxf(largest, fabsf(x[t * a->head_dim + d]));
+      if ((token < 0 || t == token) && (channel < 0 || d == channel))
+        largest = fmaxf(largest, fabsf(x[t * a->head_dim + d]));
   return largest;
 }
 
@@ -106,7 +109,8 @@ static void subtract_means(const ifa_quantize_args *a, expected *e) {
   while (largest > 0 && ldexp(1, exponent - 1) > (double)largest) exponent--;
   for (int64_t d = 0; d < a->head_dim; d++) {
     __int128 sum = 0;
-    for (int64_t t = 0; t < a->tokens; t++) sum += round_even(ldexp((double)e->x[t * a->head_dim + d], 24 - exponent));
+    for (int64_t t = 0; t < a->tokens; t++)
+      sum += round_even(ldexp((double)e->x[t * a->head_dim + d], 24 - exponent));
     volatile double quotient = (double)sum / (double)(a->tokens ? a->tokens : 1);
     e->mean[d] = largest < 0x1p-93f ? 0.0f : (float)ldexp(quotient, exponent - 24);
     for (int64_t t = 0; t < a->tokens; t++) {
@@ -121,17 +125,21 @@ static void quantize_again(const ifa_quantize_args *a, int64_t batch, int64_t he
   const float q_max = a->dst_type == IFA_I4 ? 7.0f : 127.0f;
   for (int64_t t = 0; t < a->tokens; t++)
     for (int64_t d = 0; d < a->head_dim; d++)
-      e->x[t * a->head_dim + d] =
-          (float)widen(a->src_type, a->src, batch * a->src_stride.batch + head * a->src_stride.head + t * a->src_stride.token + d);
+      e->x[t * a->head_dim + d] = (float)widen(
+          a->src_type, a->src,
+          batch * a->src_stride.batch + head * a->src_stride.head + t * a->src_stride.token + d);
   if (a->subtract_mean) subtract_means(a, e);
   for (int64_t d = 0; a->granularity == IFA_SCALE_TOKEN_CHANNEL && d < a->head_dim; d++) {
     float largest = largest_where(a, e->x, -1, d);
     e->channel_scale[d] = largest < 0x1p-93f ? 0.0f : largest;
     for (int64_t t = 0; t < a->tokens; t++)
-      e->x[t * a->head_dim + d] = largest < 0x1p-93f ? 0.0f : multiply(e->x[t * a->head_dim + d], divide(1.0f, largest));
+      e->x[t * a->head_dim + d] =
+          largest < 0x1p-93f ? 0.0f : multiply(e->x[t * a->head_dim + d], divide(1.0f, largest));
   }
-  int64_t groups = a->granularity == IFA_SCALE_TENSOR ? 1 : a->granularity == IFA_SCALE_CHANNEL ? a->head_dim
-                 : a->granularity == IFA_SCALE_BLOCK  ? (a->tokens + a->block - 1) / a->block : a->tokens;
+  int64_t groups = a->granularity == IFA_SCALE_TENSOR    ? 1
+                   : a->granularity == IFA_SCALE_CHANNEL ? a->head_dim
+                   : a->granularity == IFA_SCALE_BLOCK   ? (a->tokens + a->block - 1) / a->block
+                                                         : a->tokens;
   for (int64_t g = 0; g < groups; g++) {
     float largest = 0;
     for (int64_t t = 0; t < a->tokens; t++)
@@ -141,8 +149,13 @@ static void quantize_again(const ifa_quantize_args *a, int64_t batch, int64_t he
     for (int64_t t = 0; t < a->tokens; t++)
       for (int64_t d = 0; d < a->head_dim; d++) {
         if (group_of(a, t, d) != g) continue;
-        int64_t q = largest < 0x1p-93f ? 0 : round_even((double)multiply(e->x[t * a->head_dim + d], divide(q_max, largest)));
-        e->q[t * a->head_dim + d] = (int)(q > (int64_t)q_max ? (int64_t)q_max : q < -(int64_t)q_max ? -(int64_t)q_max : q);
+        int64_t q =
+            largest < 0x1p-93f
+                ? 0
+                : round_even((double)multiply(e->x[t * a->head_dim + d], divide(q_max, largest)));
+        e->q[t * a->head_dim + d] = (int)(q > (int64_t)q_max    ? (int64_t)q_max
+                                          : q < -(int64_t)q_max ? -(int64_t)q_max
+                                                                : q);
       }
   }
 }
@@ -154,10 +167,13 @@ typedef struct tensor {
   size_t src_bytes, dst_bytes;
 } tensor;
 
-static int64_t row_of(ifa_type type, int64_t head_dim) { return type == IFA_I4 ? (head_dim + 1) / 2 * 2 : head_dim; }
+static int64_t row_of(ifa_type type, int64_t head_dim) {
+  return type == IFA_I4 ? (head_dim + 1) / 2 * 2 : head_dim;
+}
 
 static int64_t extent(ifa_strides s, const ifa_quantize_args *a, ifa_type type) {
-  return s.batch * (a->batch - 1) + s.head * (a->heads - 1) + s.token * (a->tokens - 1) + row_of(type, a->head_dim);
+  return s.batch * (a->batch - 1) + s.head * (a->heads - 1) + s.token * (a->tokens - 1) +
+         row_of(type, a->head_dim);
 }
 
 enum { GAP = 0xa5 };
@@ -199,16 +215,20 @@ static void set(tensor *t, int64_t batch, int64_t head, int64_t token, int64_t d
   put(t->a.src_type, (void *)t->a.src, batch * s.batch + head * s.head + token * s.token + d, x);
 }
 
-/* Normal numbers over a few octaves of scale; now and then a zero, a zero token, a zero channel, and ties. */
+/* Normal numbers over a few octaves of scale; now and then a zero, a zero token, a zero channel,
+ * and ties. */
 static void fill(tensor *t, uint64_t seed) {
   uint64_t i = 0;
   for (int64_t b = 0; b < t->a.batch; b++)
     for (int64_t h = 0; h < t->a.heads; h++)
       for (int64_t n = 0; n < t->a.tokens; n++)
         for (int64_t d = 0; d < t->a.head_dim; d++, i++) {
-          float x = ldexpf(ifa_random_normal(seed, 0, i), (int)ifa_random_below(seed, 1, (uint64_t)(b * 7 + n), 9) - 4);
-          int zero = ifa_random_below(seed, 2, (uint64_t)n, 9) == 0 || ifa_random_below(seed, 3, (uint64_t)d, 9) == 0;
-          if (ifa_random_below(seed, 4, i, 5) == 0) x = (float)((int)ifa_random_below(seed, 5, i, 15) - 7) * 0.5f;
+          float x = ldexpf(ifa_random_normal(seed, 0, i),
+                           (int)ifa_random_below(seed, 1, (uint64_t)(b * 7 + n), 9) - 4);
+          int zero = ifa_random_below(seed, 2, (uint64_t)n, 9) == 0 ||
+                     ifa_random_below(seed, 3, (uint64_t)d, 9) == 0;
+          if (ifa_random_below(seed, 4, i, 5) == 0)
+            x = (float)((int)ifa_random_below(seed, 5, i, 15) - 7) * 0.5f;
           set(t, b, h, n, d, zero ? 0.0f : x);
         }
 }
@@ -222,18 +242,23 @@ static void run(const tensor *t) {
 /* Everything written is what the second writing gives; nothing else is touched. */
 static void check_matrix(const tensor *t, int64_t b, int64_t h, uint8_t *untouched) {
   const ifa_quantize_args *a = &t->a;
-  int64_t dim = a->head_dim, number = b * a->heads + h, scales = ifa_scale_count(a->granularity, 1, 1, a->tokens, dim, a->block);
-  expected e = {calloc((size_t)(a->tokens * dim), 4), calloc((size_t)(a->tokens * dim), 4), calloc((size_t)(a->tokens + dim), 4), calloc((size_t)dim, 4),
+  int64_t dim = a->head_dim, number = b * a->heads + h,
+          scales = ifa_scale_count(a->granularity, 1, 1, a->tokens, dim, a->block);
+  expected e = {calloc((size_t)(a->tokens * dim), 4), calloc((size_t)(a->tokens * dim), 4),
+                calloc((size_t)(a->tokens + dim), 4), calloc((size_t)dim, 4),
                 calloc((size_t)dim, 4)};
   quantize_again(a, b, h, &e);
   for (int64_t n = 0; n < a->tokens; n++) {
     int64_t row = b * a->dst_stride.batch + h * a->dst_stride.head + n * a->dst_stride.token;
-    for (int64_t d = 0; d < dim; d++) assert_int_equal(operand(a->dst_type, a->dst, row + d), e.q[n * dim + d]);
+    for (int64_t d = 0; d < dim; d++)
+      assert_int_equal(operand(a->dst_type, a->dst, row + d), e.q[n * dim + d]);
     if (a->dst_type == IFA_I4 && dim % 2) assert_int_equal(operand(IFA_I4, a->dst, row + dim), 0);
-    for (int64_t d = 0; d < row_of(a->dst_type, dim); d++) untouched[a->dst_type == IFA_I4 ? (row + d) / 2 : row + d] = 0;
+    for (int64_t d = 0; d < row_of(a->dst_type, dim); d++)
+      untouched[a->dst_type == IFA_I4 ? (row + d) / 2 : row + d] = 0;
   }
   assert_memory_equal(a->scale + number * scales, e.scale, (size_t)scales * 4);
-  if (a->granularity == IFA_SCALE_TOKEN_CHANNEL) assert_memory_equal(a->channel_scale + number * dim, e.channel_scale, (size_t)dim * 4);
+  if (a->granularity == IFA_SCALE_TOKEN_CHANNEL)
+    assert_memory_equal(a->channel_scale + number * dim, e.channel_scale, (size_t)dim * 4);
   if (a->subtract_mean) assert_memory_equal(a->mean + number * dim, e.mean, (size_t)dim * 4);
   free(e.x);
   free(e.q);
@@ -263,9 +288,15 @@ static void test_all_choices(void **state) {
         for (int mean = 0; mean < 2; mean++)
           for (int layout = 0; layout < 4; layout++)
             for (int size = 0; size < 4; size++, seed++) {
-              ifa_quantize_args a = {.src_type = (ifa_type)src, .dst_type = (ifa_type)dst, .granularity = (ifa_granularity)granularity, .subtract_mean = mean,
-                                     .batch = 1 + size % 2, .heads = 1 + size / 2 * 2, .tokens = (int64_t[]){13, 1, 30, 8}[size],
-                                     .head_dim = (int64_t[]){9, 16, 1, 33}[size], .block = (int32_t[]){4, 3, 10, 8}[size]};
+              ifa_quantize_args a = {.src_type = (ifa_type)src,
+                                     .dst_type = (ifa_type)dst,
+                                     .granularity = (ifa_granularity)granularity,
+                                     .subtract_mean = mean,
+                                     .batch = 1 + size % 2,
+                                     .heads = 1 + size / 2 * 2,
+                                     .tokens = (int64_t[]){13, 1, 30, 8}[size],
+                                     .head_dim = (int64_t[]){9, 16, 1, 33}[size],
+                                     .block = (int32_t[]){4, 3, 10, 8}[size]};
               tensor t = tensor_new(a, layout % 2, layout / 2 * 3);
               fill(&t, seed);
               run(&t);
@@ -277,7 +308,14 @@ static void test_all_choices(void **state) {
 /* Strides of 0 are dense, mean may be NULL, and the message may be NULL. */
 static void test_defaults(void **state) {
   (void)state;
-  ifa_quantize_args a = {.src_type = IFA_F32, .dst_type = IFA_I4, .granularity = IFA_SCALE_TOKEN, .batch = 2, .heads = 2, .tokens = 5, .head_dim = 7, .subtract_mean = 1};
+  ifa_quantize_args a = {.src_type = IFA_F32,
+                         .dst_type = IFA_I4,
+                         .granularity = IFA_SCALE_TOKEN,
+                         .batch = 2,
+                         .heads = 2,
+                         .tokens = 5,
+                         .head_dim = 7,
+                         .subtract_mean = 1};
   tensor t = tensor_new(a, 0, 0);
   float *mean = t.a.mean;
   ifa_strides src = t.a.src_stride, dst = t.a.dst_stride;
@@ -291,7 +329,8 @@ static void test_defaults(void **state) {
   t.a.subtract_mean = 1;
   quantize_again(&t.a, 1, 1, &e);
   for (int n = 0; n < 5; n++)
-    for (int d = 0; d < 7; d++) assert_int_equal(operand(IFA_I4, t.a.dst, 3 * 40 + n * 8 + d), e.q[n * 7 + d]);
+    for (int d = 0; d < 7; d++)
+      assert_int_equal(operand(IFA_I4, t.a.dst, 3 * 40 + n * 8 + d), e.q[n * 7 + d]);
   assert_memory_equal(t.a.scale + 15, e.scale, 20);
   free(e.x), free(e.q), free(e.scale), free(e.channel_scale), free(e.mean);
   tensor_free(&t);
@@ -299,9 +338,19 @@ static void test_defaults(void **state) {
 
 /* ---- by hand ---- */
 
-static ifa_quantize_args plain(const float *src, int64_t tokens, int64_t head_dim, ifa_granularity granularity, void *dst, float *scale) {
-  return (ifa_quantize_args){.src = src, .src_type = IFA_F32, .batch = 1, .heads = 1, .tokens = tokens, .head_dim = head_dim, .dst = dst,
-                             .dst_type = IFA_I8, .granularity = granularity, .block = 2, .scale = scale};
+static ifa_quantize_args plain(const float *src, int64_t tokens, int64_t head_dim,
+                               ifa_granularity granularity, void *dst, float *scale) {
+  return (ifa_quantize_args){.src = src,
+                             .src_type = IFA_F32,
+                             .batch = 1,
+                             .heads = 1,
+                             .tokens = tokens,
+                             .head_dim = head_dim,
+                             .dst = dst,
+                             .dst_type = IFA_I8,
+                             .granularity = granularity,
+                             .block = 2,
+                             .scale = scale};
 }
 
 static void test_by_hand(void **state) {
@@ -336,7 +385,8 @@ static void test_by_hand(void **state) {
   a = plain(y, 2, 2, IFA_SCALE_TOKEN_CHANNEL, q, scale);
   a.channel_scale = channel_scale;
   assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
-  assert_true(channel_scale[0] == 2.0f && channel_scale[1] == 4.0f && scale[0] == 1.0f / 127.0f && scale[1] == 1.0f / 127.0f);
+  assert_true(channel_scale[0] == 2.0f && channel_scale[1] == 4.0f && scale[0] == 1.0f / 127.0f &&
+              scale[1] == 1.0f / 127.0f);
   assert_memory_equal(q, ((int8_t[]){127, -127, 64, 127}), 4); /* 63.5 is a tie: 64 */
   a.dst_type = IFA_I4;
   assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
@@ -354,12 +404,14 @@ static void test_by_hand(void **state) {
 
 static void test_tiny_groups(void **state) {
   (void)state;
-  const float x[8] = {0.0f, -0.0f, 0x1p-93f, -0x1.fffffep-94f, 0x1.fffffep-94f, 0x1p-149f, 0x1p99f, -0x1p98f};
+  const float x[8] = {0.0f,      -0.0f,   0x1p-93f, -0x1.fffffep-94f, 0x1.fffffep-94f,
+                      0x1p-149f, 0x1p99f, -0x1p98f};
   int8_t q[8];
   float scale[4];
   ifa_quantize_args a = plain(x, 4, 2, IFA_SCALE_TOKEN, q, scale);
   assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
-  assert_true(scale[0] == 0.0f && scale[1] == 0x1p-93f / 127.0f && scale[2] == 0.0f && scale[3] == 0x1p99f / 127.0f);
+  assert_true(scale[0] == 0.0f && scale[1] == 0x1p-93f / 127.0f && scale[2] == 0.0f &&
+              scale[3] == 0x1p99f / 127.0f);
   assert_memory_equal(q, ((int8_t[]){0, 0, 127, -127, 0, 0, 127, -64}), 8);
   assert_true(scale[1] >= 0x1p-100f); /* what ifa_run accepts */
   a.subtract_mean = 1;
@@ -389,40 +441,63 @@ static void test_scales_are_usable(void **state) {
           assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
           for (int i = 0; i < 8; i++) {
             assert_true(scale[i] == 0.0f || (scale[i] >= 0x1p-100f && scale[i] <= 0x1p100f));
-            assert_true(channel_scale[i] == 0.0f || (channel_scale[i] >= 0x1p-100f && channel_scale[i] <= 0x1p100f));
+            assert_true(channel_scale[i] == 0.0f ||
+                        (channel_scale[i] >= 0x1p-100f && channel_scale[i] <= 0x1p100f));
           }
         }
 }
 
 /* ---- refusals ---- */
 
-static void expect(const ifa_quantize_args *a, ifa_status status, const char *first, const char *second) {
+static void expect(const ifa_quantize_args *a, ifa_status status, const char *first,
+                   const char *second) {
   ifa_message why = {""};
   ifa_status got = ifa_quantize(a, &why);
-  if (got != status) fail_msg("%s (%s) where '%s' '%s' was expected", ifa_status_name(got), why.text, first, second);
-  if (!strstr(why.text, first) || !strstr(why.text, second)) fail_msg("'%s' does not say '%s' and '%s'", why.text, first, second);
+  if (got != status)
+    fail_msg("%s (%s) where '%s' '%s' was expected", ifa_status_name(got), why.text, first, second);
+  if (!strstr(why.text, first) || !strstr(why.text, second))
+    fail_msg("'%s' does not say '%s' and '%s'", why.text, first, second);
   assert_int_equal(ifa_quantize(a, NULL), status);
 }
 
 static void test_bad_data(void **state) {
   (void)state;
   static const float bad[] = {NAN, INFINITY, -INFINITY, 0x1.000002p99f, -0x1p100f};
-  static const int granularities[] = {IFA_SCALE_TENSOR, IFA_SCALE_BLOCK, IFA_SCALE_TOKEN, IFA_SCALE_CHANNEL, IFA_SCALE_TOKEN_CHANNEL};
+  static const int granularities[] = {IFA_SCALE_TENSOR, IFA_SCALE_BLOCK, IFA_SCALE_TOKEN,
+                                      IFA_SCALE_CHANNEL, IFA_SCALE_TOKEN_CHANNEL};
   for (int i = 0; i < 5; i++)
     for (int g = 0; g < 5; g++) {
-      ifa_quantize_args a = {.src_type = IFA_F32, .dst_type = IFA_I8, .granularity = (ifa_granularity)granularities[g], .block = 2, .batch = 2, .heads = 3,
-                             .tokens = 4, .head_dim = 5};
+      ifa_quantize_args a = {.src_type = IFA_F32,
+                             .dst_type = IFA_I8,
+                             .granularity = (ifa_granularity)granularities[g],
+                             .block = 2,
+                             .batch = 2,
+                             .heads = 3,
+                             .tokens = 4,
+                             .head_dim = 5};
       tensor t = tensor_new(a, 1, 2);
       fill(&t, 1);
       set(&t, 1, 2, 3, 4, bad[i]);
-      expect(&t.a, IFA_BAD_DATA, "src[1][2][3][4]", i == 0 ? "nan" : i < 3 ? "inf" : i == 3 ? "6.33825e+29" : "-1.26765e+30");
+      expect(&t.a, IFA_BAD_DATA, "src[1][2][3][4]",
+             i == 0   ? "nan"
+             : i < 3  ? "inf"
+             : i == 3 ? "6.33825e+29"
+                      : "-1.26765e+30");
       tensor_free(&t);
     }
   uint16_t halves[2] = {0, 0x7c00};
   int8_t q[2];
   float scale[2];
-  ifa_quantize_args a = {.src = halves, .src_type = IFA_F16, .batch = 1, .heads = 1, .tokens = 2, .head_dim = 1, .dst = q, .dst_type = IFA_I8,
-                         .granularity = IFA_SCALE_TOKEN, .scale = scale};
+  ifa_quantize_args a = {.src = halves,
+                         .src_type = IFA_F16,
+                         .batch = 1,
+                         .heads = 1,
+                         .tokens = 2,
+                         .head_dim = 1,
+                         .dst = q,
+                         .dst_type = IFA_I8,
+                         .granularity = IFA_SCALE_TOKEN,
+                         .scale = scale};
   expect(&a, IFA_BAD_DATA, "src[0][0][1][0]", "inf");
   halves[1] = 0xfe00;
   expect(&a, IFA_BAD_DATA, "src[0][0][1][0]", "nan");
@@ -437,13 +512,24 @@ static void test_bad_arguments(void **state) {
   float x[4] = {1, 2, 3, 4}, scale[4], channel_scale[4];
   int8_t q[4] = {55, 55, 55, 55};
   ifa_message why = {""};
-  const ifa_quantize_args good = {.src = x, .src_type = IFA_F32, .batch = 1, .heads = 1, .tokens = 2, .head_dim = 2, .dst = q, .dst_type = IFA_I8,
-                                  .granularity = IFA_SCALE_TOKEN_CHANNEL, .block = 1, .scale = scale, .channel_scale = channel_scale};
+  const ifa_quantize_args good = {.src = x,
+                                  .src_type = IFA_F32,
+                                  .batch = 1,
+                                  .heads = 1,
+                                  .tokens = 2,
+                                  .head_dim = 2,
+                                  .dst = q,
+                                  .dst_type = IFA_I8,
+                                  .granularity = IFA_SCALE_TOKEN_CHANNEL,
+                                  .block = 1,
+                                  .scale = scale,
+                                  .channel_scale = channel_scale};
   ifa_quantize_args a;
   assert_int_equal(ifa_quantize(NULL, &why), IFA_BAD_ARGUMENT);
   assert_non_null(strstr(why.text, "NULL"));
   assert_int_equal(ifa_quantize(NULL, NULL), IFA_BAD_ARGUMENT);
-#define BAD(field, value, text) a = good, a.field = value, expect(&a, IFA_BAD_ARGUMENT, #field, text)
+#define BAD(field, value, text) \
+  a = good, a.field = value, expect(&a, IFA_BAD_ARGUMENT, #field, text)
   BAD(src, NULL, "NULL");
   BAD(dst, NULL, "NULL");
   BAD(scale, NULL, "NULL");
@@ -481,19 +567,35 @@ static void test_bad_strides(void **state) {
   float x[64] = {0}, scale[16];
   int8_t q[64];
   memset(q, GAP, sizeof q);
-  const ifa_quantize_args good = {.src = x, .src_type = IFA_F32, .batch = 2, .heads = 2, .tokens = 2, .head_dim = 3, .dst = q, .dst_type = IFA_I8,
-                                  .granularity = IFA_SCALE_TOKEN, .scale = scale};
-  static const struct { ifa_strides src, dst; ifa_type dst_type; const char *first, *second; } bad[] = {
-      {{12, 6, -3}, {0, 0, 0}, IFA_I8, "src_stride.token", "-3"}, {{-12, 6, 3}, {0, 0, 0}, IFA_I8, "src_stride.batch", "-12"},
-      {{0, 0, 0}, {12, -6, 3}, IFA_I8, "dst_stride.head", "-6"}, {{0, 0, 0}, {12, 6, 2}, IFA_I8, "dst_stride", "overlap"},
-      {{0, 0, 0}, {0, 6, 3}, IFA_I8, "dst_stride", "overlap"}, {{0, 0, 0}, {16, 8, 5}, IFA_I4, "dst_stride.token", "even"},
-      {{INT64_MAX, 6, 3}, {0, 0, 0}, IFA_I8, "src_stride.batch", "overflow"}, {{0, 0, 0}, {12, INT64_MAX / 2, 3}, IFA_I8, "dst_stride.head", "overflow"}};
+  const ifa_quantize_args good = {.src = x,
+                                  .src_type = IFA_F32,
+                                  .batch = 2,
+                                  .heads = 2,
+                                  .tokens = 2,
+                                  .head_dim = 3,
+                                  .dst = q,
+                                  .dst_type = IFA_I8,
+                                  .granularity = IFA_SCALE_TOKEN,
+                                  .scale = scale};
+  static const struct {
+    ifa_strides src, dst;
+    ifa_type dst_type;
+    const char *first, *second;
+  } bad[] = {{{12, 6, -3}, {0, 0, 0}, IFA_I8, "src_stride.token", "-3"},
+             {{-12, 6, 3}, {0, 0, 0}, IFA_I8, "src_stride.batch", "-12"},
+             {{0, 0, 0}, {12, -6, 3}, IFA_I8, "dst_stride.head", "-6"},
+             {{0, 0, 0}, {12, 6, 2}, IFA_I8, "dst_stride", "overlap"},
+             {{0, 0, 0}, {0, 6, 3}, IFA_I8, "dst_stride", "overlap"},
+             {{0, 0, 0}, {16, 8, 5}, IFA_I4, "dst_stride.token", "even"},
+             {{INT64_MAX, 6, 3}, {0, 0, 0}, IFA_I8, "src_stride.batch", "overflow"},
+             {{0, 0, 0}, {12, INT64_MAX / 2, 3}, IFA_I8, "dst_stride.head", "overflow"}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     ifa_quantize_args a = good;
     ifa_message why = {""};
     a.src_stride = bad[i].src, a.dst_stride = bad[i].dst, a.dst_type = bad[i].dst_type;
     assert_int_not_equal(ifa_quantize(&a, &why), IFA_OK);
-    if (!strstr(why.text, bad[i].first) || !strstr(why.text, bad[i].second)) fail_msg("'%s' does not say '%s' and '%s'", why.text, bad[i].first, bad[i].second);
+    if (!strstr(why.text, bad[i].first) || !strstr(why.text, bad[i].second))
+      fail_msg("'%s' does not say '%s' and '%s'", why.text, bad[i].first, bad[i].second);
   }
   for (size_t i = 0; i < sizeof q; i++) assert_int_equal((uint8_t)q[i], GAP);
   ifa_quantize_args a = good;
@@ -501,7 +603,8 @@ static void test_bad_strides(void **state) {
   assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
 }
 
-/* ifa.h lists a stride given to a call under IFA_BAD_ARGUMENT; IFA_BAD_PROBLEM is the descriptor's. */
+/* ifa.h lists a stride given to a call under IFA_BAD_ARGUMENT; IFA_BAD_PROBLEM is the descriptor's.
+ */
 static void test_bad_stride_status(void **state) {
   (void)state;
   float x[4] = {0}, scale[4];
@@ -520,7 +623,8 @@ static void test_empty(void **state) {
   assert_true(scale[0] == 0.0f && scale[1] == 9.0f);
   a.granularity = IFA_SCALE_CHANNEL, a.subtract_mean = 1, a.mean = mean;
   assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
-  assert_true(scale[0] == 0.0f && scale[1] == 0.0f && scale[2] == 9.0f && mean[0] == 0.0f && mean[1] == 0.0f && mean[2] == 9.0f);
+  assert_true(scale[0] == 0.0f && scale[1] == 0.0f && scale[2] == 9.0f && mean[0] == 0.0f &&
+              mean[1] == 0.0f && mean[2] == 9.0f);
   a = plain(NULL, 0, 2, IFA_SCALE_TOKEN_CHANNEL, NULL, NULL);
   a.channel_scale = channel_scale;
   assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
@@ -542,9 +646,12 @@ static void test_token_order(void **state) {
   float scale[TOKENS], other_scale[TOKENS], mean[DIM], other_mean[DIM];
   for (int round = 0; round < 50; round++) {
     for (int i = 0; i < TOKENS * DIM; i++)
-      x[i] = ldexpf(ifa_random_normal(9, (uint64_t)round, (uint64_t)i), (int)ifa_random_below(9, 1000, (uint64_t)(i + round), 40) - 20);
-    for (int n = 0; n < TOKENS; n++) memcpy(shuffled + n * DIM, x + n * 31 % TOKENS * DIM, DIM * sizeof *x);
-    ifa_quantize_args a = plain(x, TOKENS, DIM, IFA_SCALE_TOKEN, q, scale), b = plain(shuffled, TOKENS, DIM, IFA_SCALE_TOKEN, r, other_scale);
+      x[i] = ldexpf(ifa_random_normal(9, (uint64_t)round, (uint64_t)i),
+                    (int)ifa_random_below(9, 1000, (uint64_t)(i + round), 40) - 20);
+    for (int n = 0; n < TOKENS; n++)
+      memcpy(shuffled + n * DIM, x + n * 31 % TOKENS * DIM, DIM * sizeof *x);
+    ifa_quantize_args a = plain(x, TOKENS, DIM, IFA_SCALE_TOKEN, q, scale),
+                      b = plain(shuffled, TOKENS, DIM, IFA_SCALE_TOKEN, r, other_scale);
     a.subtract_mean = b.subtract_mean = 1, a.mean = mean, b.mean = other_mean;
     assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
     assert_int_equal(ifa_quantize(&b, NULL), IFA_OK);
@@ -556,12 +663,19 @@ static void test_token_order(void **state) {
   }
 }
 
-/* The caller's rounding mode and flush-to-zero change nothing and are as they were. 2^-70 times small numbers gives subnormals. */
+/* The caller's rounding mode and flush-to-zero change nothing and are as they were. 2^-70 times
+ * small numbers gives subnormals. */
 static void test_environment(void **state) {
   (void)state;
   static const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
-  ifa_quantize_args a = {.src_type = IFA_F32, .dst_type = IFA_I8, .granularity = IFA_SCALE_TOKEN_CHANNEL, .batch = 1, .heads = 2, .tokens = 40,
-                         .head_dim = 24, .subtract_mean = 1};
+  ifa_quantize_args a = {.src_type = IFA_F32,
+                         .dst_type = IFA_I8,
+                         .granularity = IFA_SCALE_TOKEN_CHANNEL,
+                         .batch = 1,
+                         .heads = 2,
+                         .tokens = 40,
+                         .head_dim = 24,
+                         .subtract_mean = 1};
   tensor t = tensor_new(a, 0, 0);
   fill(&t, 5);
   for (int i = 0; i < 4; i++) {
@@ -588,7 +702,8 @@ static void test_environment(void **state) {
   _mm_setcsr(_mm_getcsr() | 0x8040u);
   float tiny = 0x1p-149f, scale = 5.0f, infinite = INFINITY;
   int8_t q = 5;
-  ifa_quantize_args one = plain(&tiny, 1, 1, IFA_SCALE_TOKEN, &q, &scale), bad = plain(&infinite, 1, 1, IFA_SCALE_TOKEN, &q, &scale);
+  ifa_quantize_args one = plain(&tiny, 1, 1, IFA_SCALE_TOKEN, &q, &scale),
+                    bad = plain(&infinite, 1, 1, IFA_SCALE_TOKEN, &q, &scale);
   ifa_status status = ifa_quantize(&one, NULL), other = ifa_quantize(&bad, NULL);
   unsigned after = _mm_getcsr();
   _mm_setcsr(after & ~0x8040u);
@@ -610,15 +725,18 @@ static void test_scale_count(void **state) {
   assert_int_equal(ifa_scale_count(IFA_SCALE_CHANNEL, 2, 3, 100, 64, 7), 384);
   assert_int_equal(ifa_scale_count(IFA_SCALE_TOKEN_CHANNEL, 2, 3, 100, 64, 7), 600);
   assert_int_equal(ifa_scale_count(IFA_SCALE_TENSOR, 2, 0, 100, 64, 7), 0);
-  assert_int_equal(ifa_scale_count(IFA_SCALE_TOKEN, 65535, 65535, 16777216, 64, 7), 65535LL * 65535 * 16777216);
+  assert_int_equal(ifa_scale_count(IFA_SCALE_TOKEN, 65535, 65535, 16777216, 64, 7),
+                   65535LL * 65535 * 16777216);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_all_choices),       cmocka_unit_test(test_defaults),    cmocka_unit_test(test_by_hand),
-      cmocka_unit_test(test_tiny_groups),       cmocka_unit_test(test_scales_are_usable), cmocka_unit_test(test_bad_data),
-      cmocka_unit_test(test_bad_arguments),     cmocka_unit_test(test_bad_strides), cmocka_unit_test(test_bad_stride_status),
-      cmocka_unit_test(test_empty),             cmocka_unit_test(test_token_order), cmocka_unit_test(test_environment),
+      cmocka_unit_test(test_all_choices),       cmocka_unit_test(test_defaults),
+      cmocka_unit_test(test_by_hand),           cmocka_unit_test(test_tiny_groups),
+      cmocka_unit_test(test_scales_are_usable), cmocka_unit_test(test_bad_data),
+      cmocka_unit_test(test_bad_arguments),     cmocka_unit_test(test_bad_strides),
+      cmocka_unit_test(test_bad_stride_status), cmocka_unit_test(test_empty),
+      cmocka_unit_test(test_token_order),       cmocka_unit_test(test_environment),
       cmocka_unit_test(test_scale_count),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

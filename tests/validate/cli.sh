@@ -159,17 +159,17 @@ apply_all() { # apply_all FROM TO
   cmake -DEDITS="$source/gpu/mutants/faults.txt" -DFROM="$1" -DTO="$2" \
     "-DFILES=$(sed -n 's/^@ //p' "$source/gpu/mutants/faults.txt" | sort -u | tr '\n' ' ')" -P "$source/gpu/mutants/apply.cmake"
 }
-mkdir "$folder/laid_out"
+mkdir -p "$folder"/laid_out/{parts,sm80}
 for file in $(sed -n 's/^@ //p' "$source/gpu/mutants/faults.txt" | sort -u); do
   sed -E '/^ *#/!{ s/([;{,(]) ?/\1\n   /g; s/ ([-+*<>=]+) /\n \1 /g; }' "$source/gpu/$file" >"$folder/laid_out/$file"
 done
 expect "faults as laid out" 0 -- apply_all "$source/gpu" "$folder/edited1/faults"
 expect "faults in another layout" 0 -- apply_all "$folder/laid_out" "$folder/edited2/faults"
-check "the same faults" test "$(cd "$folder/edited1/faults" && cat ./* | tr -d ' \n' | sha256sum)" = "$(cd "$folder/edited2/faults" && cat ./* | tr -d ' \n' | sha256sum)"
-sed 's/^ *__syncthreads();/&\n__syncthreads ( );/' "$source/gpu/pack.cuh" >"$folder/gpu/pack.cuh"
-printf '%s\n' '@ pack.cuh' '- __syncthreads();' '+ FAULT(pack_barrier_missing);' >"$folder/edits.txt"
-expect "a place that is there twice" 1 "FAULT.pack_barrier_missing.: its place in gpu/pack.cuh is not the only one" -- cmake -DEDITS="$folder/edits.txt" -DFROM="$folder/gpu" \
-  -DTO="$folder/edited" -DFILES=pack.cuh -P "$source/gpu/mutants/apply.cmake"
+check "the same faults" test "$(cd "$folder/edited1/faults" && find . -type f | sort | xargs cat | tr -d ' \n' | sha256sum)" = "$(cd "$folder/edited2/faults" && find . -type f | sort | xargs cat | tr -d ' \n' | sha256sum)"
+sed 's/^ *__syncthreads();/&\n__syncthreads ( );/' "$source/gpu/parts/pack.cuh" >"$folder/gpu/parts/pack.cuh"
+printf '%s\n' '@ parts/pack.cuh' '- __syncthreads();' '+ FAULT(pack_barrier_missing);' >"$folder/edits.txt"
+expect "a place that is there twice" 1 "FAULT.pack_barrier_missing.: its place in gpu/parts/pack.cuh" -- cmake -DEDITS="$folder/edits.txt" -DFROM="$folder/gpu" \
+  -DTO="$folder/edited" -DFILES=parts/pack.cuh -P "$source/gpu/mutants/apply.cmake"
 check "60 faults of the CPU" test "$(faults_of '^  [XE]\([a-z0-9_]+,' "$source/validate/mutants/catalogue.h" | wc -l)" -ge 60
 check "30 faults of the GPU" test "$(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/mutants/faults.h" | wc -l)" -ge 30
 printf '%s\n' "$one lse=1" >"$folder/one.txt"

@@ -1,4 +1,5 @@
-/* The comparator: every injected fault is caught and named, a correct backend passes, the oracle's own check can fail. */
+/* The comparator: every injected fault is caught and named, a correct backend passes, the oracle's
+ * own check can fail. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -47,14 +48,18 @@ static void correct_backend_passes_all_stages(void **state) {
   assert_int_equal(o.verdict, IFA_PASSED);
   assert_int_equal(o.stages_compared, 1);
   assert_int_equal(o.mismatches, 0);
-  /* 18 rows: output and lse, then S, p, P of 140 keys, 2 units of 3 tiles, l, acc of 24 and output and lse again */
+  /* 18 rows: output and lse, then S, p, P of 140 keys, 2 units of 3 tiles, l, acc of 24 and output
+   * and lse again */
   assert_int_equal(o.compared, 18 * (25 + 3 * 140 + 2 * 3 + 1 + 24 + 25));
 }
 
 /* Fault -> the stage that must be named; NULL: caught without a stage (guards, status). */
 static const char *stage_of(const char *fault) {
-  if (strcmp(fault, "bit") == 0 || strcmp(fault, "nan") == 0 || strcmp(fault, "unwritten") == 0) return "o";
-  if (strcmp(fault, "overrun") == 0 || strcmp(fault, "other-row") == 0 || strcmp(fault, "status") == 0 || strcmp(fault, "oracle") == 0) return NULL;
+  if (strcmp(fault, "bit") == 0 || strcmp(fault, "nan") == 0 || strcmp(fault, "unwritten") == 0)
+    return "o";
+  if (strcmp(fault, "overrun") == 0 || strcmp(fault, "other-row") == 0 ||
+      strcmp(fault, "status") == 0 || strcmp(fault, "oracle") == 0)
+    return NULL;
   return fault;
 }
 
@@ -139,7 +144,9 @@ static void nothing_to_compare_is_not_a_pass(void **state) {
   ifa_outcome o = outcome_of("b=1 hq=2 hkv=1 nq=0 nk=9 d=16 lse=1", "scalar", NULL);
   assert_int_equal(o.verdict, IFA_EMPTY);
   assert_int_equal(o.compared, 0);
-  if (openmp_is_there()) assert_int_equal(outcome_of("b=1 hq=2 hkv=1 nq=0 nk=9 d=16", "openmp", NULL).verdict, IFA_EMPTY);
+  if (openmp_is_there())
+    assert_int_equal(outcome_of("b=1 hq=2 hkv=1 nq=0 nk=9 d=16", "openmp", NULL).verdict,
+                     IFA_EMPTY);
   assert_int_equal(outcome_of("b=1 hq=2 hkv=1 nq=2 nk=0 d=16", "scalar", NULL).verdict, IFA_PASSED);
 }
 
@@ -153,7 +160,9 @@ static void oracle_that_overruns_has_failed(void **state) {
 static void digests_see_data_not_layout(void **state) {
   (void)state;
   char inputs[3][17], outputs[3][33];
-  const char *const texts[] = {CASE, CASE " layout=bnhd", "b=1 hq=2 hkv=1 nq=9 nk=140 d=24 vscale=token lse=1 fill=normal seed=6"};
+  const char *const texts[] = {
+      CASE, CASE " layout=bnhd",
+      "b=1 hq=2 hkv=1 nq=9 nk=140 d=24 vscale=token lse=1 fill=normal seed=6"};
   for (int i = 0; i < 3; i++) {
     ifa_case c;
     ifa_data data;
@@ -177,7 +186,8 @@ static void digests_see_data_not_layout(void **state) {
 }
 
 /* The distance of one row of four, and of two. */
-static ifa_distance distance_of(ifa_type type, int rows, const double *reference, const double *got) {
+static ifa_distance distance_of(ifa_type type, int rows, const double *reference,
+                                const double *got) {
   ifa_problem p = ifa_problem_default();
   ifa_distance_sums sums = {0};
   p.out_type = type;
@@ -188,7 +198,10 @@ static ifa_distance distance_of(ifa_type type, int rows, const double *reference
 
 static void ulps_are_those_of_the_row(void **state) {
   (void)state;
-  const struct { ifa_type type; double step; } types[] = {{IFA_F32, 0x1p-23}, {IFA_F16, 0x1p-10}, {IFA_BF16, 0x1p-7}};
+  const struct {
+    ifa_type type;
+    double step;
+  } types[] = {{IFA_F32, 0x1p-23}, {IFA_F16, 0x1p-10}, {IFA_BF16, 0x1p-7}};
   for (int i = 0; i < 3; i++) {
     ifa_type type = types[i].type;
     double u = types[i].step; /* between neighbours in [1, 2) */
@@ -197,21 +210,28 @@ static void ulps_are_those_of_the_row(void **state) {
     ifa_distance d = distance_of(type, 1, row, (double[]){1, -1.5 + 3 * u, 1.25, 1e-3});
     assert_true(d.max_ulp == 3);
     assert_string_equal(d.max_ulp_at, "[b 0][h 0][i 0][d 1]");
-    d = distance_of(type, 1, row, (double[]){1, -1.5, 1.25, -1e-3}); /* a sign that flips near 0: 2e-3 at the row's size, 1.09 */
+    /* a sign that flips near 0: 2e-3 at the row's size, 1.09 */
+    d = distance_of(type, 1, row, (double[]){1, -1.5, 1.25, -1e-3});
     assert_true(fabs(d.max_ulp - 2e-3 / u) < 1e-6 * d.max_ulp);
     assert_string_equal(d.max_ulp_at, "[b 0][h 0][i 0][d 3]");
-    d = distance_of(type, 1, row, (double[]){1, -1.5, 1.25, 0.5}); /* but a wrong value is far, also where 0 was due */
+    /* but a wrong value is far, also where 0 was due */
+    d = distance_of(type, 1, row, (double[]){1, -1.5, 1.25, 0.5});
     assert_true(d.max_ulp > 0.49 / u && d.max_ulp < 0.5 / u);
-    d = distance_of(type, 1, (double[]){1e-3, 4, 1e-3, 1e-3}, (double[]){1e-3, 4 + 8 * u, 1e-3, 1e-3}); /* an element above the row's size has its own */
+    /* an element above the row's size has its own */
+    d = distance_of(type, 1, (double[]){1e-3, 4, 1e-3, 1e-3},
+                    (double[]){1e-3, 4 + 8 * u, 1e-3, 1e-3});
     assert_true(d.max_ulp == 2);
   }
   const double least[] = {0x1p-149, 0x1p-149, 0x1p-149, 0x1p-149}, zero[8] = {0};
-  assert_true(distance_of(IFA_F32, 1, least, (double[]){0x1p-149, -0x1p-149, 0x1p-149, 0x1p-149}).max_ulp == 2);
+  assert_true(
+      distance_of(IFA_F32, 1, least, (double[]){0x1p-149, -0x1p-149, 0x1p-149, 0x1p-149}).max_ulp ==
+      2);
   assert_true(distance_of(IFA_F32, 1, zero, (double[]){0, -0.0, 0, 0}).max_ulp == 0);
   assert_true(distance_of(IFA_F32, 1, zero, (double[]){0, 0, 1e-30, 0}).max_ulp == INFINITY);
   const double overflown[] = {INFINITY, 1, 1, 1};
   assert_true(distance_of(IFA_F16, 1, overflown, overflown).max_ulp == 0);
-  assert_true(distance_of(IFA_F16, 1, overflown, (double[]){INFINITY, 1 + 0x1p-10, 1, 1}).max_ulp == 1);
+  assert_true(distance_of(IFA_F16, 1, overflown, (double[]){INFINITY, 1 + 0x1p-10, 1, 1}).max_ulp ==
+              1);
   assert_true(distance_of(IFA_F16, 1, overflown, (double[]){65504, 1, 1, 1}).max_ulp == INFINITY);
 }
 
@@ -225,11 +245,15 @@ static void a_nan_is_the_worst_and_stays(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(absent_backend_is_not_available), cmocka_unit_test(correct_backend_passes_all_stages),
-      cmocka_unit_test(every_fault_is_caught_and_named), cmocka_unit_test(ten_places_and_the_total),
-      cmocka_unit_test(oracle_bound_can_fail), cmocka_unit_test(nothing_to_compare_is_not_a_pass),
-      cmocka_unit_test(oracle_that_overruns_has_failed), cmocka_unit_test(ulps_are_those_of_the_row),
-      cmocka_unit_test(a_nan_is_the_worst_and_stays), cmocka_unit_test(digests_see_data_not_layout)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(absent_backend_is_not_available),
+                                     cmocka_unit_test(correct_backend_passes_all_stages),
+                                     cmocka_unit_test(every_fault_is_caught_and_named),
+                                     cmocka_unit_test(ten_places_and_the_total),
+                                     cmocka_unit_test(oracle_bound_can_fail),
+                                     cmocka_unit_test(nothing_to_compare_is_not_a_pass),
+                                     cmocka_unit_test(oracle_that_overruns_has_failed),
+                                     cmocka_unit_test(ulps_are_those_of_the_row),
+                                     cmocka_unit_test(a_nan_is_the_worst_and_stays),
+                                     cmocka_unit_test(digests_see_data_not_layout)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

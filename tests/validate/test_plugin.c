@@ -1,5 +1,6 @@
-/* Plug-ins from within: claims are read or refused, the bound of `close` has no room for NaN or infinity, and the cheat that looks for the
- * expected output would find it if it were there. tests/validate/plugins.sh has what is seen from the command line. */
+/* Plug-ins from within: claims are read or refused, the bound of `close` has no room for NaN or
+ * infinity, and the cheat that looks for the expected output would find it if it were there.
+ * tests/validate/plugins.sh has what is seen from the command line. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,7 +27,10 @@ static void claims_are_read(void **state) {
   assert_int_equal(c.close, 1);
   assert_int_equal(c.q.format, IFA_FORMAT_GIVEN);
   assert_int_equal(c.p, IFA_FORMAT_F32);
-  assert_int_equal(ifa_claim_parse("close q=int8/token k=e4m3/head kmean=1 v=f16 p=uint8 acc=f16 o=bf16", &c, NULL), IFA_OK);
+  assert_int_equal(
+      ifa_claim_parse("close q=int8/token k=e4m3/head kmean=1 v=f16 p=uint8 acc=f16 o=bf16", &c,
+                      NULL),
+      IFA_OK);
   assert_int_equal(c.q.format, IFA_FORMAT_INT8);
   assert_int_equal(c.q.share, IFA_SHARE_TOKEN);
   assert_int_equal(c.k.share, IFA_SHARE_HEAD);
@@ -39,13 +43,29 @@ static void claims_are_read(void **state) {
 
 static void other_claims_are_refused(void **state) {
   (void)state;
-  static const char *const wrong[] = {"", "perfect", "exact q=f16", "close q", "close q=", "close q=int8", "close q=int8/", "close q=int8/row", "close q=f16/token",
-                                      "close q=e5m2/head", "close p=given", "close p=int8/token", "close acc=bf16", "close o=int8", "close kmean=2 k=f16", "close kmean=1",
-                                      "close x=1", "close q=uint8"};
+  static const char *const wrong[] = {"",
+                                      "perfect",
+                                      "exact q=f16",
+                                      "close q",
+                                      "close q=",
+                                      "close q=int8",
+                                      "close q=int8/",
+                                      "close q=int8/row",
+                                      "close q=f16/token",
+                                      "close q=e5m2/head",
+                                      "close p=given",
+                                      "close p=int8/token",
+                                      "close acc=bf16",
+                                      "close o=int8",
+                                      "close kmean=2 k=f16",
+                                      "close kmean=1",
+                                      "close x=1",
+                                      "close q=uint8"};
   ifa_claim c;
   ifa_message why;
   for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-    if (ifa_claim_parse(wrong[i], &c, &why) != IFA_BAD_ARGUMENT) fail_msg("'%s' was accepted", wrong[i]);
+    if (ifa_claim_parse(wrong[i], &c, &why) != IFA_BAD_ARGUMENT)
+      fail_msg("'%s' was accepted", wrong[i]);
     assert_true(why.text[0] != '\0');
   }
   char longer[300];
@@ -54,19 +74,29 @@ static void other_claims_are_refused(void **state) {
   assert_int_equal(ifa_claim_parse(longer, &c, NULL), IFA_BAD_ARGUMENT);
 }
 
-/* The bound passes the right answer, and no NaN, infinity or value that is off, at any element of any row. */
+/* The bound passes the right answer, and no NaN, infinity or value that is off, at any element of
+ * any row. */
 static void nothing_but_the_answer_is_close(void **state) {
   (void)state;
   ifa_case c;
   ifa_data d;
   ifa_claim claim;
   ifa_run_buffers buffers;
-  assert_int_equal(ifa_case_parse("b=1 hq=2 hkv=1 nq=5 nk=90 d=12 causal=1 lse=1", &c, NULL), IFA_OK);
+  assert_int_equal(ifa_case_parse("b=1 hq=2 hkv=1 nq=5 nk=90 d=12 causal=1 lse=1", &c, NULL),
+                   IFA_OK);
   assert_int_equal(ifa_data_make(&c, &d, NULL), IFA_OK);
   assert_int_equal(ifa_claim_parse("close q=f32 k=f32 v=f32", &claim, NULL), IFA_OK);
   assert_int_equal(ifa_run_buffers_make(&d, IFA_STAGES_NONE, 0x7f, &buffers, NULL), IFA_OK);
   double o[10 * 12], lse[10];
-  ifa_float_problem p = {.batch = 1, .q_heads = 2, .kv_heads = 1, .nq = 5, .nk = 90, .head_dim = 12, .sm_scale = d.p.sm_scale, .causal = 1, .kv_tile = 64};
+  ifa_float_problem p = {.batch = 1,
+                         .q_heads = 2,
+                         .kv_heads = 1,
+                         .nq = 5,
+                         .nk = 90,
+                         .head_dim = 12,
+                         .sm_scale = d.p.sm_scale,
+                         .causal = 1,
+                         .kv_tile = 64};
   ifa_float_inputs in = {.q = d.q, .k = d.k, .v = d.v};
   ifa_float_outputs out = {o, lse};
   assert_int_equal(ifa_baseline_run("f64", &p, &in, &out, NULL), IFA_OK);
@@ -78,7 +108,8 @@ static void nothing_but_the_answer_is_close(void **state) {
   assert_int_equal(outcome.verdict, IFA_PASSED);
   assert_int_equal(outcome.compared, 130);
   assert_int_equal(outcome.distance.unbounded_rows, 0);
-  assert_true(outcome.distance.worst_bound <= 1 && outcome.distance.relative_l2 < 1e-7 && outcome.distance.cosine > 0.9999999);
+  assert_true(outcome.distance.worst_bound <= 1 && outcome.distance.relative_l2 < 1e-7 &&
+              outcome.distance.cosine > 0.9999999);
   for (int i = 0; i < 130; i++) {
     float *at = i < 120 ? &values[i] : &sums[i - 120], kept = *at;
     const float wrong[] = {NAN, INFINITY, -INFINITY, kept + 0.001f, kept - 0.001f};
@@ -119,7 +150,8 @@ static void the_cheat_finds_an_answer_that_is_there(void **state) {
   assert_int_equal(ifa_data_make(&c, &d, NULL), IFA_OK);
   assert_int_equal(ifa_run_buffers_make(&d, IFA_STAGES_NONE, 0x7f, &buffers, NULL), IFA_OK);
   ifa_buffer answer;
-  assert_int_equal(ifa_buffer_make(&answer, buffers.o.bytes, IFA_ORACLE_POISON, "an answer", NULL), IFA_OK);
+  assert_int_equal(ifa_buffer_make(&answer, buffers.o.bytes, IFA_ORACLE_POISON, "an answer", NULL),
+                   IFA_OK);
   for (size_t i = 0; i < answer.bytes; i++) answer.data[i] = (uint8_t)(i * 7 & 0x7f);
   assert_int_equal(ifa_kernel_open(&kernel, IFA_KERNEL_LIBRARY, path, NULL, 60, &why), IFA_OK);
   assert_string_equal(kernel.name, "expected");
@@ -134,7 +166,9 @@ static void the_cheat_finds_an_answer_that_is_there(void **state) {
 int main(int argc, char **argv) {
   if (argc == 3 && strcmp(argv[1], "plugin-host") == 0) return ifa_plugin_host(argv[2]);
   cheats = argc == 2 ? argv[1] : "."; /* test_plugin FOLDER */
-  const struct CMUnitTest tests[] = {cmocka_unit_test(claims_are_read), cmocka_unit_test(other_claims_are_refused),
-                                     cmocka_unit_test(nothing_but_the_answer_is_close), cmocka_unit_test(the_cheat_finds_an_answer_that_is_there)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(claims_are_read),
+                                     cmocka_unit_test(other_claims_are_refused),
+                                     cmocka_unit_test(nothing_but_the_answer_is_close),
+                                     cmocka_unit_test(the_cheat_finds_an_answer_that_is_there)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

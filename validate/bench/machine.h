@@ -1,4 +1,5 @@
-/* machine.h - what a figure was measured on: printed above every benchmark and kept in every report. */
+/* machine.h - what a figure was measured on: printed above every benchmark and kept in every
+ * report. */
 #ifndef IFA_VALIDATE_MACHINE_H
 #define IFA_VALIDATE_MACHINE_H
 

@@ -15,7 +15,8 @@ double ifa_roof_instruction(const ifa_ceiling *ceiling, int threads) {
 ifa_status ifa_roof_memory_make(size_t bytes, ifa_roof_memory *memory, ifa_message *message) {
   memory->count = (bytes / 256 + 1) * 256;
   memory->bytes = aligned_alloc(256, memory->count);
-  if (!memory->bytes) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory to read: %zu bytes", memory->count);
+  if (!memory->bytes)
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory to read: %zu bytes", memory->count);
   memset(memory->bytes, 1, memory->count);
   return IFA_OK;
 }

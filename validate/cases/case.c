@@ -9,10 +9,13 @@
 
 #include "common/problem.h"
 
-static const char *const fill_names[IFA_FILL_COUNT] = {"normal", "uniform", "constant", "extremes", "outlier",
-                                                       "sink", "rising", "falling", "equal", "zeros", "centred", "wide"};
+static const char *const fill_names[IFA_FILL_COUNT] = {"normal",  "uniform", "constant", "extremes",
+                                                       "outlier", "sink",    "rising",   "falling",
+                                                       "equal",   "zeros",   "centred",  "wide"};
 
-const char *ifa_fill_name(ifa_fill fill) { return (unsigned)fill < IFA_FILL_COUNT ? fill_names[fill] : NULL; }
+const char *ifa_fill_name(ifa_fill fill) {
+  return (unsigned)fill < IFA_FILL_COUNT ? fill_names[fill] : NULL;
+}
 
 ifa_case ifa_case_default(void) {
   return (ifa_case){.problem = ifa_problem_default(), .auto_scale = 1, .seed = 1};
@@ -30,7 +33,8 @@ void ifa_case_settle(ifa_case *c) {
 
 /* ---- one word ---- */
 
-static ifa_status bad_value(const char *key, const char *value, const char *expected, ifa_message *message) {
+static ifa_status bad_value(const char *key, const char *value, const char *expected,
+                            ifa_message *message) {
   return ifa_fail(message, IFA_BAD_ARGUMENT, "%s=%.60s is not %s", key, value, expected);
 }
 
@@ -42,26 +46,32 @@ static int parse_unsigned(const char *text, uint64_t *value) {
 }
 
 static ifa_status parse_switch(const char *key, const char *value, int *at, ifa_message *message) {
-  if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0) return bad_value(key, value, "0 or 1", message);
+  if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
+    return bad_value(key, value, "0 or 1", message);
   *at = value[0] == '1';
   return IFA_OK;
 }
 
 static const char *const exponent_keys[3] = {"qexp", "kexp", "vexp"};
 
-static ifa_status parse_exponent(const char *key, const char *value, int *at, ifa_message *message) {
+static ifa_status parse_exponent(const char *key, const char *value, int *at,
+                                 ifa_message *message) {
   uint64_t magnitude;
   int negative = value[0] == '-';
-  if (!parse_unsigned(value + negative, &magnitude) || magnitude > IFA_MAX_EXPONENT) return bad_value(key, value, "in -120 .. 120", message);
+  if (!parse_unsigned(value + negative, &magnitude) || magnitude > IFA_MAX_EXPONENT)
+    return bad_value(key, value, "in -120 .. 120", message);
   *at = negative ? -(int)magnitude : (int)magnitude;
   return IFA_OK;
 }
 
 ifa_status ifa_case_set_input(ifa_case *c, const char *path, ifa_message *message) {
-  if (strlen(path) >= sizeof c->input) return ifa_fail(message, IFA_BAD_ARGUMENT, "input %.60s... is too long", path);
+  if (strlen(path) >= sizeof c->input)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "input %.60s... is too long", path);
   for (const char *at = path; *at; at++)
     if (*at <= ' ' || *at > '~' || *at == ',')
-      return ifa_fail(message, IFA_BAD_ARGUMENT, "input: byte %d of the path is a blank, a comma or not printable ASCII", (int)(at - path));
+      return ifa_fail(message, IFA_BAD_ARGUMENT,
+                      "input: byte %d of the path is a blank, a comma or not printable ASCII",
+                      (int)(at - path));
   memcpy(c->input, path, strlen(path) + 1);
   return IFA_OK;
 }
@@ -76,22 +86,27 @@ static ifa_status parse_fill(ifa_case *c, const char *value, ifa_message *messag
 }
 
 /* Keys of the case itself; everything else is a key of the problem. */
-static ifa_status parse_word(ifa_case *c, const char *key, const char *value, ifa_message *message) {
+static ifa_status parse_word(ifa_case *c, const char *key, const char *value,
+                             ifa_message *message) {
   uint64_t number;
   char word[192];
   if (strcmp(key, "fill") == 0) return parse_fill(c, value, message);
   if (strcmp(key, "input") == 0) return ifa_case_set_input(c, value, message);
   if (strcmp(key, "smooth") == 0) return parse_switch(key, value, &c->smooth, message);
   for (int i = 0; i < 3; i++)
-    if (strcmp(key, exponent_keys[i]) == 0) return parse_exponent(key, value, &c->exponent[i], message);
-  if (strcmp(key, "seed") == 0) return parse_unsigned(value, &c->seed) ? IFA_OK : bad_value(key, value, "a number", message);
+    if (strcmp(key, exponent_keys[i]) == 0)
+      return parse_exponent(key, value, &c->exponent[i], message);
+  if (strcmp(key, "seed") == 0)
+    return parse_unsigned(value, &c->seed) ? IFA_OK : bad_value(key, value, "a number", message);
   if (strcmp(key, "rows") == 0) {
-    if (!parse_unsigned(value, &number) || number > INT32_MAX) return bad_value(key, value, "a number of rows", message);
+    if (!parse_unsigned(value, &number) || number > INT32_MAX)
+      return bad_value(key, value, "a number of rows", message);
     c->rows = (int64_t)number;
     return IFA_OK;
   }
   if (strcmp(key, "layout") == 0) {
-    if (strcmp(value, "bhnd") != 0 && strcmp(value, "bnhd") != 0) return bad_value(key, value, "bhnd or bnhd", message);
+    if (strcmp(value, "bhnd") != 0 && strcmp(value, "bnhd") != 0)
+      return bad_value(key, value, "bhnd or bnhd", message);
     c->layout_bnhd = value[1] == 'n';
     return IFA_OK;
   }
@@ -126,8 +141,10 @@ static ifa_status split_values(word_list *list, char *values, ifa_message *messa
     char *comma = strchr(value, ',');
     if (comma) *comma++ = '\0';
     if (list->words[w].value_count == MAX_VALUES)
-      return ifa_fail(message, IFA_BAD_ARGUMENT, "%s has more than %d values", list->words[w].key, MAX_VALUES);
-    if (*value == '\0') return ifa_fail(message, IFA_BAD_ARGUMENT, "%s has an empty value", list->words[w].key);
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "%s has more than %d values", list->words[w].key,
+                      MAX_VALUES);
+    if (*value == '\0')
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "%s has an empty value", list->words[w].key);
     list->words[w].values[list->words[w].value_count++] = value;
     value = comma;
   }
@@ -135,21 +152,25 @@ static ifa_status split_values(word_list *list, char *values, ifa_message *messa
 }
 
 static ifa_status split_line(const char *line, word_list *list, ifa_message *message) {
-  if (strlen(line) >= sizeof list->text) return ifa_fail(message, IFA_BAD_ARGUMENT, "a case of %zu characters is too long", strlen(line));
+  if (strlen(line) >= sizeof list->text)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "a case of %zu characters is too long",
+                    strlen(line));
   memcpy(list->text, line, strlen(line) + 1);
   list->count = 0;
   for (char *word = list->text; *(word += strspn(word, " \t\r\n")) != '\0';) {
     char *end = word + strcspn(word, " \t\r\n"), *equals;
     int last = *end == '\0';
     *end = '\0';
-    if (list->count == MAX_WORDS) return ifa_fail(message, IFA_BAD_ARGUMENT, "a case has more than %d words", MAX_WORDS);
+    if (list->count == MAX_WORDS)
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "a case has more than %d words", MAX_WORDS);
     if (!(equals = strchr(word, '=')) || equals == word)
       return ifa_fail(message, IFA_BAD_ARGUMENT, "'%.60s' is not of the form key=value", word);
     *equals = '\0';
     list->words[list->count].key = word;
     list->words[list->count].value_count = 0;
     for (int i = 0; i < list->count; i++)
-      if (strcmp(list->words[i].key, word) == 0) return ifa_fail(message, IFA_BAD_ARGUMENT, "%.60s is given twice", word);
+      if (strcmp(list->words[i].key, word) == 0)
+        return ifa_fail(message, IFA_BAD_ARGUMENT, "%.60s is given twice", word);
     ifa_status status = split_values(list, equals + 1, message);
     if (status != IFA_OK) return status;
     list->count++;
@@ -163,11 +184,14 @@ static ifa_status check_input_words(const word_list *list, ifa_message *message)
   static const char *const decided[] = {"b", "hq", "hkv", "nq", "nk", "d", "fill"};
   for (int w = 0; w < list->count; w++)
     for (size_t i = 0; i < sizeof decided / sizeof decided[0]; i++)
-      if (strcmp(list->words[w].key, decided[i]) == 0) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s: the input file decides it", decided[i]);
+      if (strcmp(list->words[w].key, decided[i]) == 0)
+        return ifa_fail(message, IFA_BAD_ARGUMENT, "%s: the input file decides it", decided[i]);
   return IFA_OK;
 }
 
-ifa_status ifa_case_expand(const char *line, const ifa_case *base, ifa_status (*each)(const ifa_case *c, void *context, ifa_message *message),
+ifa_status ifa_case_expand(const char *line, const ifa_case *base,
+                           ifa_status (*each)(const ifa_case *c, void *context,
+                                              ifa_message *message),
                            void *context, ifa_message *message) {
   word_list *list = malloc(sizeof *list);
   if (!list) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a case");
@@ -193,15 +217,22 @@ ifa_status ifa_case_expand(const char *line, const ifa_case *base, ifa_status (*
 }
 
 static ifa_status take_one(const ifa_case *c, void *context, ifa_message *message) {
-  struct { ifa_case *c; int count; } *one = context;
-  if (one->count++) return ifa_fail(message, IFA_BAD_ARGUMENT, "a list of values stands where one case is wanted");
+  struct {
+    ifa_case *c;
+    int count;
+  } *one = context;
+  if (one->count++)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "a list of values stands where one case is wanted");
   *one->c = *c;
   return IFA_OK;
 }
 
 ifa_status ifa_case_parse(const char *line, ifa_case *c, ifa_message *message) {
   ifa_case base = ifa_case_default();
-  struct { ifa_case *c; int count; } one = {c, 0};
+  struct {
+    ifa_case *c;
+    int count;
+  } one = {c, 0};
   ifa_status status = ifa_case_expand(line, &base, take_one, &one, message);
   return status == IFA_OK ? ifa_succeed(message) : status;
 }
@@ -240,8 +271,11 @@ static void append_problem(const ifa_case *c, char *text) {
   if (c->layout_bnhd) p.q_stride = p.k_stride = p.v_stride = p.o_stride = standard.q_stride;
   if (p.q_scale != IFA_SCALE_BLOCK) p.q_block = standard.q_block;
   if (p.k_scale != IFA_SCALE_BLOCK) p.k_block = standard.k_block;
-  if (ifa_problem_print(&p, all, sizeof all, NULL) != IFA_OK || ifa_problem_print(&standard, defaults, sizeof defaults, NULL) != IFA_OK) return;
-  for (char *save = NULL, *word = strtok_r(all, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+  if (ifa_problem_print(&p, all, sizeof all, NULL) != IFA_OK ||
+      ifa_problem_print(&standard, defaults, sizeof defaults, NULL) != IFA_OK)
+    return;
+  for (char *save = NULL, *word = strtok_r(all, " ", &save); word;
+       word = strtok_r(NULL, " ", &save)) {
     if (is_size(word) ? c->input[0] != '\0' : has_word(defaults, word, strlen(word))) continue;
     append(text, word);
   }
@@ -255,7 +289,8 @@ void ifa_case_print(const ifa_case *c, char text[IFA_CASE_TEXT]) {
     append(text, word);
   }
   append_problem(c, text);
-  if (c->auto_scale == 0 && c->problem.sm_scale == ifa_problem_default().sm_scale) append(text, "sm=0.125");
+  if (c->auto_scale == 0 && c->problem.sm_scale == ifa_problem_default().sm_scale)
+    append(text, "sm=0.125");
   if (c->layout_bnhd) append(text, "layout=bnhd");
   if (c->smooth) append(text, "smooth=1");
   for (int i = 0; i < 3; i++)

@@ -16,15 +16,19 @@
 #define IFA_REAL_DIR "data/real"
 #endif
 
-static ifa_status allocate(void *pointer, int64_t count, size_t bytes, const char *what, ifa_message *message) {
+static ifa_status allocate(void *pointer, int64_t count, size_t bytes, const char *what,
+                           ifa_message *message) {
   void *block = calloc((size_t)count + 64, bytes); /* never 0 bytes */
   memcpy(pointer, &block, sizeof block);
-  return block ? IFA_OK : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %s: %" PRId64 " elements", what, count);
+  return block ? IFA_OK
+               : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %s: %" PRId64 " elements",
+                          what, count);
 }
 
 /* ---- input files ---- */
 
-/* The real tensors of an installed program: PREFIX/share/ifa/real for PREFIX/bin/validate. Empty if there are none. */
+/* The real tensors of an installed program: PREFIX/share/ifa/real for PREFIX/bin/validate. Empty if
+ * there are none. */
 static void installed_real_dir(char *folder, size_t length) {
   ssize_t end = readlink("/proc/self/exe", folder, length - 32);
   for (int up = 0; end > 0 && up < 2; up++)
@@ -42,7 +46,11 @@ void ifa_data_path(const char *input, char *path, size_t length) {
     return;
   }
   installed_real_dir(installed, sizeof installed);
-  snprintf(path, length, "%s/%s.safetensors", folder ? folder : installed[0] ? installed : IFA_REAL_DIR, input);
+  snprintf(path, length, "%s/%s.safetensors",
+           folder         ? folder
+           : installed[0] ? installed
+                          : IFA_REAL_DIR,
+           input);
 }
 
 static float tensor_value(const ifa_tensor *t, int64_t i) {
@@ -53,13 +61,17 @@ static float tensor_value(const ifa_tensor *t, int64_t i) {
   }
 }
 
-static ifa_status copy_floats(const ifa_tensor_file *file, const char *path, const char *name, float **values, int64_t shape[4], ifa_message *message) {
+static ifa_status copy_floats(const ifa_tensor_file *file, const char *path, const char *name,
+                              float **values, int64_t shape[4], ifa_message *message) {
   const ifa_tensor *t;
   ifa_status status = ifa_tensor_file_find(file, name, &t, message);
   if (status != IFA_OK) return status;
   if (t->type != IFA_TENSOR_F32 && t->type != IFA_TENSOR_F16 && t->type != IFA_TENSOR_BF16)
-    return ifa_fail(message, IFA_BAD_FILE, "%s: %s is %s; f32, f16 or bf16 is wanted", path, name, ifa_tensor_type_name(t->type));
-  if (t->rank != 4) return ifa_fail(message, IFA_BAD_FILE, "%s: %s has %d dimensions; [B,H,N,D] is wanted", path, name, t->rank);
+    return ifa_fail(message, IFA_BAD_FILE, "%s: %s is %s; f32, f16 or bf16 is wanted", path, name,
+                    ifa_tensor_type_name(t->type));
+  if (t->rank != 4)
+    return ifa_fail(message, IFA_BAD_FILE, "%s: %s has %d dimensions; [B,H,N,D] is wanted", path,
+                    name, t->rank);
   int64_t count = 1;
   for (int i = 0; i < 4; i++) count *= shape[i] = t->shape[i];
   if ((status = allocate(values, count, sizeof(float), name, message)) != IFA_OK) return status;
@@ -67,7 +79,8 @@ static ifa_status copy_floats(const ifa_tensor_file *file, const char *path, con
   return IFA_OK;
 }
 
-ifa_status ifa_data_read_floats(const char *path, const char *name, float **values, int64_t shape[4], ifa_message *message) {
+ifa_status ifa_data_read_floats(const char *path, const char *name, float **values,
+                                int64_t shape[4], ifa_message *message) {
   ifa_tensor_file *file;
   *values = NULL;
   ifa_status status = ifa_tensor_file_read(path, &file, message);
@@ -77,13 +90,20 @@ ifa_status ifa_data_read_floats(const char *path, const char *name, float **valu
   return status;
 }
 
-static ifa_status check_shapes(const char *path, const int64_t q[4], const int64_t k[4], const int64_t v[4], ifa_message *message) {
+static ifa_status check_shapes(const char *path, const int64_t q[4], const int64_t k[4],
+                               const int64_t v[4], ifa_message *message) {
   for (int i = 0; i < 4; i++)
-    if (k[i] != v[i]) return ifa_fail(message, IFA_BAD_FILE, "%s: dimension %d of k is %" PRId64 " but of v %" PRId64, path, i, k[i], v[i]);
+    if (k[i] != v[i])
+      return ifa_fail(message, IFA_BAD_FILE,
+                      "%s: dimension %d of k is %" PRId64 " but of v %" PRId64, path, i, k[i],
+                      v[i]);
   if (q[0] != k[0] || q[3] != k[3])
-    return ifa_fail(message, IFA_BAD_FILE, "%s: batch or head_dim of q and k differ: [%" PRId64 ",..,%" PRId64 "] and [%" PRId64 ",..,%" PRId64 "]",
+    return ifa_fail(message, IFA_BAD_FILE,
+                    "%s: batch or head_dim of q and k differ: [%" PRId64 ",..,%" PRId64
+                    "] and [%" PRId64 ",..,%" PRId64 "]",
                     path, q[0], q[3], k[0], k[3]);
-  if (q[3] > INT32_MAX) return ifa_fail(message, IFA_BAD_FILE, "%s: head_dim is %" PRId64, path, q[3]);
+  if (q[3] > INT32_MAX)
+    return ifa_fail(message, IFA_BAD_FILE, "%s: head_dim is %" PRId64, path, q[3]);
   return IFA_OK;
 }
 
@@ -109,7 +129,8 @@ static ifa_status read_input(ifa_data *data, ifa_message *message) {
 
 static ifa_status make_floats(ifa_data *data, ifa_message *message) {
   const ifa_problem *p = &data->c.problem;
-  int64_t q_count = p->batch * p->q_heads * p->nq * p->head_dim, k_count = p->batch * p->kv_heads * p->nk * p->head_dim;
+  int64_t q_count = p->batch * p->q_heads * p->nq * p->head_dim,
+          k_count = p->batch * p->kv_heads * p->nk * p->head_dim;
   ifa_status status = allocate(&data->q, q_count, sizeof(float), "q", message);
   if (status == IFA_OK) status = allocate(&data->k, k_count, sizeof(float), "k", message);
   if (status == IFA_OK) status = allocate(&data->v, k_count, sizeof(float), "v", message);
@@ -136,8 +157,10 @@ typedef struct operand_slot {
   int smooth;
 } operand_slot;
 
-/* The dense integers to where the problem's strides put them; heads that share storage leave the last one's. */
-static void scatter(const operand_slot *s, const ifa_problem *p, const void *dense, ifa_strides dense_strides) {
+/* The dense integers to where the problem's strides put them; heads that share storage leave the
+ * last one's. */
+static void scatter(const operand_slot *s, const ifa_problem *p, const void *dense,
+                    ifa_strides dense_strides) {
   for (int64_t row = 0; row < p->batch * s->heads * s->tokens; row++) {
     int64_t b = row / s->tokens / s->heads, h = row / s->tokens % s->heads, t = row % s->tokens;
     for (int32_t d = 0; d < p->head_dim; d++)
@@ -149,37 +172,66 @@ static void scatter(const operand_slot *s, const ifa_problem *p, const void *den
 static ifa_status quantize_operand(ifa_data *data, operand_slot s, ifa_message *message) {
   const ifa_problem *p = &data->p;
   int64_t bytes = ifa_extent_bytes(s.type, s.strides, p->batch, s.heads, s.tokens, p->head_dim);
-  int64_t scales = ifa_scale_count(s.granularity, p->batch, s.heads, s.tokens, p->head_dim, s.block);
+  int64_t scales =
+      ifa_scale_count(s.granularity, p->batch, s.heads, s.tokens, p->head_dim, s.block);
   ifa_status status = allocate(s.integers, bytes, 1, "an operand", message);
   if (status == IFA_OK) status = allocate(s.scale, scales, sizeof(float), "scales", message);
-  if (status == IFA_OK && s.channel_scale) status = allocate(s.channel_scale, p->batch * s.heads * p->head_dim, sizeof(float), "channel scales", message);
+  if (status == IFA_OK && s.channel_scale)
+    status = allocate(s.channel_scale, p->batch * s.heads * p->head_dim, sizeof(float),
+                      "channel scales", message);
   if (status != IFA_OK) return status;
   ifa_strides dense_strides = ifa_strides_bhnd(s.type, s.heads, s.tokens, p->head_dim);
   void *dense;
-  status = allocate(&dense, ifa_extent_bytes(s.type, dense_strides, p->batch, s.heads, s.tokens, p->head_dim), 1, "an operand", message);
+  status = allocate(
+      &dense, ifa_extent_bytes(s.type, dense_strides, p->batch, s.heads, s.tokens, p->head_dim), 1,
+      "an operand", message);
   if (status != IFA_OK) return status;
-  ifa_quantize_args args = {.src = s.values, .src_type = IFA_F32, .batch = p->batch, .heads = s.heads, .tokens = s.tokens, .head_dim = p->head_dim,
-                            .dst = dense, .dst_type = s.type, .dst_stride = dense_strides, .granularity = s.granularity, .block = s.block,
-                            .subtract_mean = s.smooth, .scale = *s.scale, .channel_scale = s.channel_scale ? *s.channel_scale : NULL};
+  ifa_quantize_args args = {.src = s.values,
+                            .src_type = IFA_F32,
+                            .batch = p->batch,
+                            .heads = s.heads,
+                            .tokens = s.tokens,
+                            .head_dim = p->head_dim,
+                            .dst = dense,
+                            .dst_type = s.type,
+                            .dst_stride = dense_strides,
+                            .granularity = s.granularity,
+                            .block = s.block,
+                            .subtract_mean = s.smooth,
+                            .scale = *s.scale,
+                            .channel_scale = s.channel_scale ? *s.channel_scale : NULL};
   status = ifa_quantize(&args, message);
   if (status == IFA_OK) scatter(&s, p, dense, dense_strides);
   free(dense);
-  if (status == IFA_OK && ifa_fill_draws_operands(data->c.fill) && !data->c.input[0] && !data->c.plain) {
+  if (status == IFA_OK && ifa_fill_draws_operands(data->c.fill) && !data->c.input[0] &&
+      !data->c.plain) {
     ifa_case resolved = data->c;
     resolved.problem = data->p;
-    ifa_fill_operands(&resolved, s.operand, *s.integers, *s.scale, scales, s.channel_scale ? *s.channel_scale : NULL);
+    ifa_fill_operands(&resolved, s.operand, *s.integers, *s.scale, scales,
+                      s.channel_scale ? *s.channel_scale : NULL);
   }
   return status;
 }
 
 ifa_status ifa_data_quantize(ifa_data *data, ifa_message *message) {
   const ifa_problem *p = &data->p;
-  operand_slot q = {IFA_OPERAND_Q, data->q, &data->q_int, &data->q_scale, NULL, p->q_type, p->q_stride, p->q_scale, p->q_heads, p->nq, p->q_block, 0};
-  operand_slot k = {IFA_OPERAND_K, data->k, &data->k_int, &data->k_scale, NULL, p->k_type, p->k_stride, p->k_scale, p->kv_heads, p->nk, p->k_block,
-                    data->c.smooth};
-  operand_slot v = {IFA_OPERAND_V, data->v, &data->v_int, &data->v_scale,
+  operand_slot q = {IFA_OPERAND_Q, data->q,    &data->q_int, &data->q_scale, NULL,       p->q_type,
+                    p->q_stride,   p->q_scale, p->q_heads,   p->nq,          p->q_block, 0};
+  operand_slot k = {IFA_OPERAND_K, data->k,   &data->k_int, &data->k_scale,
+                    NULL,          p->k_type, p->k_stride,  p->k_scale,
+                    p->kv_heads,   p->nk,     p->k_block,   data->c.smooth};
+  operand_slot v = {IFA_OPERAND_V,
+                    data->v,
+                    &data->v_int,
+                    &data->v_scale,
                     p->v_scale == IFA_SCALE_TOKEN_CHANNEL ? &data->v_channel_scale : NULL,
-                    p->v_type, p->v_stride, p->v_scale, p->kv_heads, p->nk, 1, 0};
+                    p->v_type,
+                    p->v_stride,
+                    p->v_scale,
+                    p->kv_heads,
+                    p->nk,
+                    1,
+                    0};
   ifa_status status = quantize_operand(data, q, message);
   if (status == IFA_OK) status = quantize_operand(data, k, message);
   if (status == IFA_OK) status = quantize_operand(data, v, message);
@@ -201,7 +253,10 @@ static ifa_status choose_rows(ifa_data *data, ifa_message *message) {
   ifa_status status = allocate(&data->rows, wanted, sizeof(int64_t), "rows", message);
   if (status != IFA_OK) return status;
   for (int64_t i = 0; i < wanted; i++)
-    data->rows[i] = i == 0 ? 0 : i == 1 ? total - 1 : (int64_t)(ifa_random_bits(data->c.seed, 99, (uint64_t)i) % (uint64_t)total);
+    data->rows[i] =
+        i == 0   ? 0
+        : i == 1 ? total - 1
+                 : (int64_t)(ifa_random_bits(data->c.seed, 99, (uint64_t)i) % (uint64_t)total);
   qsort(data->rows, (size_t)wanted, sizeof(int64_t), compare_rows);
   for (int64_t i = 0; i < wanted; i++)
     if (count == 0 || data->rows[i] != data->rows[count - 1]) data->rows[count++] = data->rows[i];
@@ -211,8 +266,12 @@ static ifa_status choose_rows(ifa_data *data, ifa_message *message) {
 
 /* Sizes that no test machine can hold are refused before anything is allocated. */
 static ifa_status check_memory(const ifa_problem *p, ifa_message *message) {
-  double elements = (double)p->batch * p->head_dim * ((double)p->q_heads * (double)p->nq + 2.0 * (double)p->kv_heads * (double)p->nk);
-  if (elements > 4e9) return ifa_fail(message, IFA_OUT_OF_MEMORY, "q, k and v have %.3g elements; a case may have 4e9", elements);
+  double elements =
+      (double)p->batch * p->head_dim *
+      ((double)p->q_heads * (double)p->nq + 2.0 * (double)p->kv_heads * (double)p->nk);
+  if (elements > 4e9)
+    return ifa_fail(message, IFA_OUT_OF_MEMORY,
+                    "q, k and v have %.3g elements; a case may have 4e9", elements);
   return IFA_OK;
 }
 
@@ -229,12 +288,20 @@ ifa_status ifa_data_make(const ifa_case *c, ifa_data *data, ifa_message *message
 }
 
 void ifa_data_free(ifa_data *d) {
-  void *blocks[] = {d->q, d->k, d->v, d->q_int, d->k_int, d->v_int, d->q_scale, d->k_scale, d->v_scale, d->v_channel_scale, d->rows};
+  void *blocks[] = {d->q,       d->k,       d->v,       d->q_int,           d->k_int, d->v_int,
+                    d->q_scale, d->k_scale, d->v_scale, d->v_channel_scale, d->rows};
   for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) free(blocks[i]);
   *d = (ifa_data){0};
 }
 
 ifa_inputs ifa_data_inputs(const ifa_data *d) {
-  return (ifa_inputs){.q = d->q_int, .k = d->k_int, .v = d->v_int, .q_scale = d->q_scale, .k_scale = d->k_scale, .v_scale = d->v_scale,
-                      .v_channel_scale = d->v_channel_scale, .rows = d->rows, .row_count = d->rows ? d->row_count : 0};
+  return (ifa_inputs){.q = d->q_int,
+                      .k = d->k_int,
+                      .v = d->v_int,
+                      .q_scale = d->q_scale,
+                      .k_scale = d->k_scale,
+                      .v_scale = d->v_scale,
+                      .v_channel_scale = d->v_channel_scale,
+                      .rows = d->rows,
+                      .row_count = d->rows ? d->row_count : 0};
 }

@@ -1,34 +1,39 @@
-/* data.h - a case made real: float tensors from a fill or a file, and the quantized operands that every backend is given. */
+/* data.h - a case made real: float tensors from a fill or a file, and the quantized operands that
+ * every backend is given. */
 #ifndef IFA_VALIDATE_DATA_H
 #define IFA_VALIDATE_DATA_H
 
 #include "validate/cases/case.h"
 
 typedef struct ifa_data {
-  ifa_case c;              /* with the sizes of its input file, if it has one */
-  ifa_problem p;           /* resolved: strides and kv_split written out */
-  float *q, *k, *v;        /* dense [B,Hq,Nq,D], [B,Hkv,Nk,D]; NULL once dropped */
+  ifa_case c;                  /* with the sizes of its input file, if it has one */
+  ifa_problem p;               /* resolved: strides and kv_split written out */
+  float *q, *k, *v;            /* dense [B,Hq,Nq,D], [B,Hkv,Nk,D]; NULL once dropped */
   void *q_int, *k_int, *v_int; /* by the problem's strides */
   float *q_scale, *k_scale, *v_scale, *v_channel_scale;
-  int64_t *rows;           /* NULL: all */
-  int64_t row_count;       /* computed rows, also when rows is NULL */
+  int64_t *rows;     /* NULL: all */
+  int64_t row_count; /* computed rows, also when rows is NULL */
 } ifa_data;
 
-/* Floats and quantized operands. data is to be freed by ifa_data_free in every case. Fails with the library's status for an
- * invalid problem, IFA_BAD_FILE and the like for an input file, IFA_OUT_OF_MEMORY. */
+/* Floats and quantized operands. data is to be freed by ifa_data_free in every case. Fails with the
+ * library's status for an invalid problem, IFA_BAD_FILE and the like for an input file,
+ * IFA_OUT_OF_MEMORY. */
 ifa_status ifa_data_make(const ifa_case *c, ifa_data *data, ifa_message *message);
 void ifa_data_free(ifa_data *data);
 
 ifa_inputs ifa_data_inputs(const ifa_data *data);
 
-/* Quantizes data->q, k, v anew into the operands that the problem asks for (used by ifa_data_make). */
+/* Quantizes data->q, k, v anew into the operands that the problem asks for (used by ifa_data_make).
+ */
 ifa_status ifa_data_quantize(ifa_data *data, ifa_message *message);
 
-/* Where `input=NAME` lies: a path if it has a '/' or '.', else NAME.safetensors in $IFA_REAL_DIR, or where an installed program has its tensors, or
- * data/real of this project. */
+/* Where `input=NAME` lies: a path if it has a '/' or '.', else NAME.safetensors in $IFA_REAL_DIR,
+ * or where an installed program has its tensors, or data/real of this project. */
 void ifa_data_path(const char *input, char *path, size_t length);
 
-/* Reads a float tensor (f32, f16, bf16) of shape [B,H,N,D] from a file: a float copy. *shape gets four sizes. */
-ifa_status ifa_data_read_floats(const char *path, const char *name, float **values, int64_t shape[4], ifa_message *message);
+/* Reads a float tensor (f32, f16, bf16) of shape [B,H,N,D] from a file: a float copy. *shape gets
+ * four sizes. */
+ifa_status ifa_data_read_floats(const char *path, const char *name, float **values,
+                                int64_t shape[4], ifa_message *message);
 
 #endif

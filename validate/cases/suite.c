@@ -7,14 +7,18 @@
 #include <sys/stat.h>
 
 /* Made by CMake from validate/suites/: {name, text} pairs. */
-typedef struct built_in { const char *name, *text; } built_in;
+typedef struct built_in {
+  const char *name, *text;
+} built_in;
 extern const built_in ifa_built_in_suites[];
 extern const int ifa_built_in_suite_count;
 
 enum { MAX_DEPTH = 8, MAX_CASES = 1000000, MAX_FILE = 1 << 24 };
 
 int ifa_suite_count(void) { return ifa_built_in_suite_count; }
-const char *ifa_suite_name(int i) { return i >= 0 && i < ifa_built_in_suite_count ? ifa_built_in_suites[i].name : NULL; }
+const char *ifa_suite_name(int i) {
+  return i >= 0 && i < ifa_built_in_suite_count ? ifa_built_in_suites[i].name : NULL;
+}
 
 const char *ifa_suite_description(int i) {
   static _Thread_local char line[160];
@@ -32,7 +36,8 @@ void ifa_case_list_free(ifa_case_list *list) {
 
 static ifa_status append(const ifa_case *c, void *context, ifa_message *message) {
   ifa_case_list *list = context;
-  if (list->count == MAX_CASES) return ifa_fail(message, IFA_BAD_ARGUMENT, "more than %d cases", MAX_CASES);
+  if (list->count == MAX_CASES)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "more than %d cases", MAX_CASES);
   if (list->count == list->capacity) {
     size_t capacity = list->capacity ? 2 * list->capacity : 64;
     ifa_case *grown = realloc(list->cases, capacity * sizeof *grown);
@@ -44,11 +49,13 @@ static ifa_status append(const ifa_case *c, void *context, ifa_message *message)
   return IFA_OK;
 }
 
-ifa_status ifa_case_list_add_line(ifa_case_list *list, const char *line, const ifa_case *base, ifa_message *message) {
+ifa_status ifa_case_list_add_line(ifa_case_list *list, const char *line, const ifa_case *base,
+                                  ifa_message *message) {
   return ifa_case_expand(line, base, append, list, message);
 }
 
-static ifa_status add_text(ifa_case_list *list, const char *name, const char *text, const ifa_case *base, int depth, ifa_message *message);
+static ifa_status add_text(ifa_case_list *list, const char *name, const char *text,
+                           const ifa_case *base, int depth, ifa_message *message);
 
 static const built_in *find_built_in(const char *name) {
   for (int i = 0; i < ifa_built_in_suite_count; i++)
@@ -57,7 +64,8 @@ static const built_in *find_built_in(const char *name) {
 }
 
 /* One line without its comment. */
-static ifa_status add_line(ifa_case_list *list, char *line, const ifa_case *base, int depth, ifa_message *message) {
+static ifa_status add_line(ifa_case_list *list, char *line, const ifa_case *base, int depth,
+                           ifa_message *message) {
   line[strcspn(line, "#")] = '\0';
   line += strspn(line, " \t\r");
   if (*line == '\0') return IFA_OK;
@@ -65,12 +73,16 @@ static ifa_status add_line(ifa_case_list *list, char *line, const ifa_case *base
   char *name = line + 8 + strspn(line + 8, " \t");
   name[strcspn(name, " \t\r")] = '\0';
   const built_in *suite = find_built_in(name);
-  if (!suite) return ifa_fail(message, IFA_BAD_ARGUMENT, "there is no built-in suite '%.60s'", name);
-  if (depth == MAX_DEPTH) return ifa_fail(message, IFA_BAD_ARGUMENT, "suites include each other more than %d deep", MAX_DEPTH);
+  if (!suite)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "there is no built-in suite '%.60s'", name);
+  if (depth == MAX_DEPTH)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "suites include each other more than %d deep",
+                    MAX_DEPTH);
   return add_text(list, suite->name, suite->text, base, depth + 1, message);
 }
 
-static ifa_status add_text(ifa_case_list *list, const char *name, const char *text, const ifa_case *base, int depth, ifa_message *message) {
+static ifa_status add_text(ifa_case_list *list, const char *name, const char *text,
+                           const ifa_case *base, int depth, ifa_message *message) {
   char line[2048];
   for (int number = 1; *text != '\0'; number++) {
     size_t length = strcspn(text, "\n");
@@ -83,32 +95,41 @@ static ifa_status add_text(ifa_case_list *list, const char *name, const char *te
       line[length] = '\0';
       status = add_line(list, line, base, depth, &why);
     }
-    if (status != IFA_OK) return ifa_fail(message, status, "%.80s:%d: %.200s", name, number, why.text);
+    if (status != IFA_OK)
+      return ifa_fail(message, status, "%.80s:%d: %.200s", name, number, why.text);
     text += length + (text[length] == '\n');
   }
   return IFA_OK;
 }
 
-ifa_status ifa_case_list_add_text(ifa_case_list *list, const char *name, const char *text, const ifa_case *base, ifa_message *message) {
+ifa_status ifa_case_list_add_text(ifa_case_list *list, const char *name, const char *text,
+                                  const ifa_case *base, ifa_message *message) {
   return add_text(list, name, text, base, 0, message);
 }
 
 static ifa_status read_text(const char *path, char **text, ifa_message *message) {
   struct stat info;
   FILE *file = NULL;
-  if (stat(path, &info) != 0) return ifa_fail(message, IFA_BAD_ARGUMENT, "%.100s: no suite and no file of that name (%s)", path, strerror(errno));
-  if (!S_ISREG(info.st_mode) || info.st_size > MAX_FILE) return ifa_fail(message, IFA_BAD_FILE, "%.100s: not a regular file below 16 MiB", path);
-  if (!(*text = calloc(1, (size_t)info.st_size + 1))) return ifa_fail(message, IFA_OUT_OF_MEMORY, "%.100s: no memory", path);
-  if (!(file = fopen(path, "rb")) || fread(*text, 1, (size_t)info.st_size, file) != (size_t)info.st_size) {
+  if (stat(path, &info) != 0)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%.100s: no suite and no file of that name (%s)",
+                    path, strerror(errno));
+  if (!S_ISREG(info.st_mode) || info.st_size > MAX_FILE)
+    return ifa_fail(message, IFA_BAD_FILE, "%.100s: not a regular file below 16 MiB", path);
+  if (!(*text = calloc(1, (size_t)info.st_size + 1)))
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "%.100s: no memory", path);
+  if (!(file = fopen(path, "rb")) ||
+      fread(*text, 1, (size_t)info.st_size, file) != (size_t)info.st_size) {
     if (file) fclose(file);
     return ifa_fail(message, IFA_IO, "%.100s: cannot be read", path);
   }
   fclose(file);
-  if (strlen(*text) != (size_t)info.st_size) return ifa_fail(message, IFA_BAD_FILE, "%.100s: holds a NUL byte", path);
+  if (strlen(*text) != (size_t)info.st_size)
+    return ifa_fail(message, IFA_BAD_FILE, "%.100s: holds a NUL byte", path);
   return IFA_OK;
 }
 
-ifa_status ifa_case_list_add_suite(ifa_case_list *list, const char *name, const ifa_case *base, ifa_message *message) {
+ifa_status ifa_case_list_add_suite(ifa_case_list *list, const char *name, const ifa_case *base,
+                                   ifa_message *message) {
   const built_in *suite = find_built_in(name);
   if (suite) return add_text(list, suite->name, suite->text, base, 0, message);
   char *text = NULL;

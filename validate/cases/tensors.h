@@ -20,7 +20,8 @@ void tensor_set_free(tensor_set *set);
 /* q, k, v as F32. */
 void tensor_set_add_floats(tensor_set *set, const ifa_data *data);
 
-/* q_int, k_int, v_int (I8, dense; INT4 unpacked, one to a byte), q_scale, k_scale, v_scale [B,H,groups], v_channel_scale. */
+/* q_int, k_int, v_int (I8, dense; INT4 unpacked, one to a byte), q_scale, k_scale, v_scale
+ * [B,H,groups], v_channel_scale. */
 ifa_status tensor_set_add_quantized(tensor_set *set, const ifa_data *data, ifa_message *message);
 
 /* o [B,Hq,Nq,D] of the problem's output type and, if not NULL, lse [B,Hq,Nq]. `o` is dense. */

@@ -1,6 +1,7 @@
-/* accuracy.c - `validate accuracy`: the error against binary64 of every format, scale choice and baseline, on every fill, on real tensors
- * and in the setting of INT-FlashAttention's tables. Columns are data, rows are algorithms; the reference sees the floats before
- * quantization. docs/accuracy.md. */
+/* accuracy.c - `validate accuracy`: the error against binary64 of every format, scale choice and
+ * baseline, on every fill, on real tensors and in the setting of INT-FlashAttention's tables.
+ * Columns are data, rows are algorithms; the reference sees the floats before quantization.
+ * docs/accuracy.md. */
 #include <argp.h>
 #include <math.h>
 #include <stddef.h>
@@ -15,8 +16,12 @@
 
 /* ---- rows: algorithms ---- */
 
-/* A baseline (keys NULL) or this library with the keys. `kind`: 't' V per token (with or without channel), 'f' an FP8 baseline. */
-typedef struct row { const char *label, *keys; char kind; } row;
+/* A baseline (keys NULL) or this library with the keys. `kind`: 't' V per token (with or without
+ * channel), 'f' an FP8 baseline. */
+typedef struct row {
+  const char *label, *keys;
+  char kind;
+} row;
 
 static const row rows[] = {
     {"INT8, V tensor", "smooth=1 vscale=tensor", 0},
@@ -29,7 +34,8 @@ static const row rows[] = {
     {"INT8, V token, tau 4", "smooth=1 vscale=token tau=4", 't'},
     {"INT8, V token, tau inf", "smooth=1 vscale=token tau=inf", 0},
     {"INT8, V token, K with mean", "smooth=0 vscale=token", 0},
-    {"INT8, QK block, V token", "smooth=1 vscale=token qscale=block kscale=block qblock=64 kblock=64", 0},
+    {"INT8, QK block, V token",
+     "smooth=1 vscale=token qscale=block kscale=block qblock=64 kblock=64", 0},
     {"INT8, QK tensor, V token", "smooth=1 vscale=token qscale=tensor kscale=tensor", 0},
     {"INT8, V INT4 channel", "smooth=1 vscale=channel v=int4", 0},
     {"INT8, V INT4 token", "smooth=1 vscale=token v=int4", 0},
@@ -50,15 +56,23 @@ enum { ROW_COUNT = sizeof rows / sizeof rows[0] };
 enum { MAX_COLUMNS = 64, LENGTHS = 5, DISTRIBUTIONS = 3 };
 
 /* `table`: 0 fills and real tensors, 1 the paper's setting. */
-typedef struct column { char name[24]; char keys[160]; int table; } column;
+typedef struct column {
+  char name[24];
+  char keys[160];
+  int table;
+} column;
 
 static const int lengths[LENGTHS] = {1024, 2048, 4096, 8192, 16384};
 static const char *const distributions[DISTRIBUTIONS] = {"normal", "centred", "uniform"};
 
-/* What the paper prints (arXiv 2409.16997, its two tables of mean relative error, in percent): FlashAttention in FP8, half INT8, full INT8.
- * Its second distribution is uniform on [-0.5, 0.5). The figures were written down from memory and agree with what abstract and summaries quote of
+/* What the paper prints (arXiv 2409.16997, its two tables of mean relative error, in percent):
+ * FlashAttention in FP8, half INT8, full INT8. Its second distribution is uniform on [-0.5, 0.5).
+ * The figures were written down from memory and agree with what abstract and summaries quote of
  * them; they have not been compared with the paper's page (docs/accuracy.md). */
-static const struct published { const char *algorithm, *distribution; double percent[LENGTHS]; } published[] = {
+static const struct published {
+  const char *algorithm, *distribution;
+  double percent[LENGTHS];
+} published[] = {
     {"fp8-e5m2", "normal", {7.46, 7.50, 7.66, 7.51, 7.57}},
     {"int-flash-half", "normal", {0.890, 0.802, 0.843, 0.932, 0.775}},
     {"int-flash-full", "normal", {4.05, 4.18, 4.21, 4.38, 4.52}},
@@ -81,17 +95,24 @@ enum { OPTION_CSV = 256, OPTION_PAPER_ROWS, OPTION_PAPER_TOKENS, OPTION_PAPER_SC
 static const struct argp_option option_list[] = {
     {"tokens", 'n', "N", 0, "query and key tokens of the fills (default 4096)", 0},
     {"dim", 'd', "D", 0, "head dimension of the fills (default 128)", 0},
-    {"rows", 'r', "N", 0, "query rows that are computed, spread over each problem (default 128)", 0},
+    {"rows", 'r', "N", 0, "query rows that are computed, spread over each problem (default 128)",
+     0},
     {"table", 't', "NAME", 0, "fills (with the real tensors), paper, or all (default)", 0},
     {"metric", 'm', "NAME", 0, "of the fills' table: l2 (default), mean, mre, cosine, worst", 0},
-    {"paper-rows", OPTION_PAPER_ROWS, "N", 0, "query rows that are computed in the paper's setting (default 512)", 0},
-    {"paper-tokens", OPTION_PAPER_TOKENS, "N", 0, "longest of its lengths, 1024 to 16384 (default 16384)", 0},
-    {"paper-scale", OPTION_PAPER_SCALE, "X", 0, "softmax scale in the paper's setting (default 1; auto: 1/8)", 0},
+    {"paper-rows", OPTION_PAPER_ROWS, "N", 0,
+     "query rows that are computed in the paper's setting (default 512)", 0},
+    {"paper-tokens", OPTION_PAPER_TOKENS, "N", 0,
+     "longest of its lengths, 1024 to 16384 (default 16384)", 0},
+    {"paper-scale", OPTION_PAPER_SCALE, "X", 0,
+     "softmax scale in the paper's setting (default 1; auto: 1/8)", 0},
     {"json", 'j', "FILE", 0, "write every metric of every cell as JSON", 0},
     {"csv", OPTION_CSV, "FILE", 0, "the same as CSV", 0},
     {0}};
 
-static const struct metric { const char *name, *title; size_t offset; } metrics[] = {
+static const struct metric {
+  const char *name, *title;
+  size_t offset;
+} metrics[] = {
     {"l2", "relative L2 error", offsetof(ifa_error, relative_l2)},
     {"mean", "mean |error| / mean |o|", offsetof(ifa_error, mean_relative)},
     {"mre", "mean of |error| / |o|", offsetof(ifa_error, mre)},
@@ -114,8 +135,12 @@ static const struct metric *find_metric(const char *name) {
 
 static error_t parse(int key, char *value, struct argp_state *state) {
   options *o = state->input;
-  int64_t *at = key == 'n' ? &o->tokens : key == 'd' ? &o->dim : key == 'r' ? &o->sampled : key == OPTION_PAPER_ROWS ? &o->paper_sampled
-                : key == OPTION_PAPER_TOKENS ? &o->paper_tokens : NULL;
+  int64_t *at = key == 'n'                   ? &o->tokens
+                : key == 'd'                 ? &o->dim
+                : key == 'r'                 ? &o->sampled
+                : key == OPTION_PAPER_ROWS   ? &o->paper_sampled
+                : key == OPTION_PAPER_TOKENS ? &o->paper_tokens
+                                             : NULL;
   char *end;
   switch (key) {
     case 'n':
@@ -127,11 +152,15 @@ static error_t parse(int key, char *value, struct argp_state *state) {
       if (*end != '\0' || *at < 1 || *at > 1000000) argp_error(state, "'%s' is not a size", value);
       return 0;
     case 't':
-      o->tables = strcmp(value, "fills") == 0 ? 1 : strcmp(value, "paper") == 0 ? 2 : strcmp(value, "all") == 0 ? 3 : 0;
+      o->tables = strcmp(value, "fills") == 0   ? 1
+                  : strcmp(value, "paper") == 0 ? 2
+                  : strcmp(value, "all") == 0   ? 3
+                                                : 0;
       if (!o->tables) argp_error(state, "--table %s is not fills, paper or all", value);
       return 0;
     case 'm':
-      if (!find_metric(value)) argp_error(state, "--metric %s is not l2, mean, mre, cosine or worst", value);
+      if (!find_metric(value))
+        argp_error(state, "--metric %s is not l2, mean, mre, cosine or worst", value);
       o->metric = value;
       return 0;
     case OPTION_PAPER_SCALE: o->scale = value; return 0;
@@ -143,10 +172,18 @@ static error_t parse(int key, char *value, struct argp_state *state) {
 }
 
 static const struct argp parser = {
-    option_list, parse, "",
-    "Prints the error against binary64 attention on the tensors before quantization: relative L2 of every format, scale choice and baseline on the "
-    "fills and on real tensors, then INT-FlashAttention's tables of mean relative error, published figures beside measured ones.\v"
-    "The figures are explained in docs/accuracy.md. Exit codes: 0, or 2 for bad usage or a figure that could not be computed.", NULL, NULL, NULL};
+    option_list,
+    parse,
+    "",
+    "Prints the error against binary64 attention on the tensors before quantization: relative L2 "
+    "of every format, scale choice and baseline on the "
+    "fills and on real tensors, then INT-FlashAttention's tables of mean relative error, published "
+    "figures beside measured ones.\v"
+    "The figures are explained in docs/accuracy.md. Exit codes: 0, or 2 for bad usage or a figure "
+    "that could not be computed.",
+    NULL,
+    NULL,
+    NULL};
 
 /* How many of the lengths are measured. */
 static int length_count(const options *o) {
@@ -162,13 +199,15 @@ static void add_column(column *columns, int *count, int table, const char *name,
 }
 
 static int make_columns(const options *o, column *columns) {
-  static const char *const real[] = {"minilm_layer0", "minilm_layer2", "minilm_layer5"}, *const real_names[] = {"real L0", "real L2", "real L5"};
+  static const char *const real[] = {"minilm_layer0", "minilm_layer2", "minilm_layer5"},
+                           *const real_names[] = {"real L0", "real L2", "real L5"};
   char name[24], keys[160];
   int count = 0;
   for (int f = 0; o->tables & 1 && f < IFA_FILL_COUNT; f++) {
     if (f == IFA_FILL_WIDE) continue; /* made for its operands, not for its floats */
-    snprintf(keys, sizeof keys, "b=1 hq=1 hkv=1 nq=%d nk=%d d=%d fill=%s rows=%d seed=1", (int)o->tokens, (int)o->tokens, (int)o->dim,
-             ifa_fill_name((ifa_fill)f), (int)o->sampled);
+    snprintf(keys, sizeof keys, "b=1 hq=1 hkv=1 nq=%d nk=%d d=%d fill=%s rows=%d seed=1",
+             (int)o->tokens, (int)o->tokens, (int)o->dim, ifa_fill_name((ifa_fill)f),
+             (int)o->sampled);
     add_column(columns, &count, 0, ifa_fill_name((ifa_fill)f), keys);
   }
   for (int i = 0; o->tables & 1 && i < 3; i++) {
@@ -178,8 +217,8 @@ static int make_columns(const options *o, column *columns) {
   for (int d = 0; o->tables & 2 && d < DISTRIBUTIONS; d++)
     for (int i = 0; i < length_count(o); i++) {
       snprintf(name, sizeof name, "%s %dk", distributions[d], lengths[i] / 1024);
-      snprintf(keys, sizeof keys, "b=1 hq=1 hkv=1 nq=%d nk=%d d=64 sm=%.20s fill=%s rows=%d seed=1", lengths[i], lengths[i], o->scale, distributions[d],
-               (int)o->paper_sampled);
+      snprintf(keys, sizeof keys, "b=1 hq=1 hkv=1 nq=%d nk=%d d=64 sm=%.20s fill=%s rows=%d seed=1",
+               lengths[i], lengths[i], o->scale, distributions[d], (int)o->paper_sampled);
       add_column(columns, &count, 1, name, keys);
     }
   return count;
@@ -189,7 +228,9 @@ static int make_columns(const options *o, column *columns) {
 
 typedef struct cell {
   ifa_error e;
-  double four[3]; /* paper's setting: the 5%, 50% and 95% quantiles of the MRE of four neighbouring elements; 0 elsewhere */
+  /* paper's setting: the 5%, 50% and 95% quantiles of the MRE of four neighbouring elements; 0
+   * elsewhere */
+  double four[3];
 } cell;
 
 static int by_value(const void *a, const void *b) {
@@ -197,14 +238,19 @@ static int by_value(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* The published script takes its MRE from the last four elements of the output. What it could have printed: that figure of every four. */
-static ifa_status quantiles_of_four(const double *o, const double *reference, int64_t elements, double four[3], ifa_message *why) {
+/* The published script takes its MRE from the last four elements of the output. What it could have
+ * printed: that figure of every four. */
+static ifa_status quantiles_of_four(const double *o, const double *reference, int64_t elements,
+                                    double four[3], ifa_message *why) {
   int64_t groups = elements / 4;
   double *mre = malloc(((size_t)groups + 1) * sizeof *mre);
-  if (!mre) return ifa_fail(why, IFA_OUT_OF_MEMORY, "no memory for %lld figures", (long long)groups);
-  for (int64_t g = 0; g < groups; g++) mre[g] = ifa_error_of(o + 4 * g, reference + 4 * g, 1, 4).mre;
+  if (!mre)
+    return ifa_fail(why, IFA_OUT_OF_MEMORY, "no memory for %lld figures", (long long)groups);
+  for (int64_t g = 0; g < groups; g++)
+    mre[g] = ifa_error_of(o + 4 * g, reference + 4 * g, 1, 4).mre;
   qsort(mre, (size_t)groups, sizeof *mre, by_value);
-  for (int i = 0; i < 3 && groups > 0; i++) four[i] = mre[(groups - 1) * (i == 0 ? 5 : i == 1 ? 50 : 95) / 100];
+  for (int i = 0; i < 3 && groups > 0; i++)
+    four[i] = mre[(groups - 1) * (i == 0 ? 5 : i == 1 ? 50 : 95) / 100];
   free(mre);
   return IFA_OK;
 }
@@ -222,17 +268,22 @@ static ifa_status run_backend(const column *c, const row *r, double **o, ifa_mes
   ifa_data d = {0};
   snprintf(keys, sizeof keys, "%s %s", c->keys, r->keys);
   ifa_status status = make_data(keys, &d, why);
-  if (status == IFA_OK) status = ifa_error_backend(&d, ifa_backend_supports("openmp", NULL, NULL) == IFA_OK ? "openmp" : "scalar", o, why);
+  if (status == IFA_OK)
+    status = ifa_error_backend(
+        &d, ifa_backend_supports("openmp", NULL, NULL) == IFA_OK ? "openmp" : "scalar", o, why);
   ifa_data_free(&d);
   return status;
 }
 
 /* `d`: the column's data. All NaN, with a message, if it cannot be computed. */
-static cell error_at(const column *c, const row *r, const ifa_data *d, const double *reference, ifa_message *why) {
+static cell error_at(const column *c, const row *r, const ifa_data *d, const double *reference,
+                     ifa_message *why) {
   cell result = {.e = {NAN, NAN, NAN, NAN, NAN, 0, NAN}};
   double *o = NULL;
-  ifa_status status = r->keys ? run_backend(c, r, &o, why) : ifa_error_baseline(d, r->label, &o, why);
-  if (status == IFA_OK && c->table == 1) status = quantiles_of_four(o, reference, d->row_count * d->p.head_dim, result.four, why);
+  ifa_status status =
+      r->keys ? run_backend(c, r, &o, why) : ifa_error_baseline(d, r->label, &o, why);
+  if (status == IFA_OK && c->table == 1)
+    status = quantiles_of_four(o, reference, d->row_count * d->p.head_dim, result.four, why);
   if (status == IFA_OK) result.e = ifa_error_of(o, reference, d->row_count, d->p.head_dim);
   free(o);
   return result;
@@ -269,14 +320,16 @@ static void print_verdict(const results *t) {
     char exceptions[512] = "";
     for (int c = 0; c < t->count && t->columns[c].table == 0; c++, count++) {
       double best = INFINITY, own = t->cells[r][c].e.relative_l2;
-      for (int f = 0; f < ROW_COUNT; f++) { /* a missing figure is below nothing and nothing is below it */
+      for (int f = 0; f < ROW_COUNT; f++) {
+        /* a missing figure is below nothing and nothing is below it */
         double other = t->cells[f][c].e.relative_l2;
         if (rows[f].kind == 'f') best = isnan(other) ? -INFINITY : other < best ? other : best;
       }
       below += own < best;
       size_t used = strlen(exceptions);
       if (!(own < best))
-        snprintf(exceptions + used, sizeof exceptions - used, "%s %s (%.3g, FP8 %.3g)", used ? "," : "; not on", t->columns[c].name, own, best);
+        snprintf(exceptions + used, sizeof exceptions - used, "%s %s (%.3g, FP8 %.3g)",
+                 used ? "," : "; not on", t->columns[c].name, own, best);
     }
     printf("  %-26s on %d of %d%s\n", rows[r].label, below, count, exceptions);
   }
@@ -284,13 +337,16 @@ static void print_verdict(const results *t) {
 
 static const struct published *find_published(const char *algorithm, const char *distribution) {
   for (int i = 0; i < PUBLISHED_COUNT; i++)
-    if (strcmp(published[i].algorithm, algorithm) == 0 && strcmp(published[i].distribution, distribution) == 0) return &published[i];
+    if (strcmp(published[i].algorithm, algorithm) == 0 &&
+        strcmp(published[i].distribution, distribution) == 0)
+      return &published[i];
   return NULL;
 }
 
 /* The rows that the paper's tables are set beside. */
 static int in_paper_table(const row *r) {
-  return !r->keys || strstr(r->label, "(fast)") || strstr(r->label, "(accurate)") || strcmp(r->label, "INT4, V token") == 0;
+  return !r->keys || strstr(r->label, "(fast)") || strstr(r->label, "(accurate)") ||
+         strcmp(r->label, "INT4, V token") == 0;
 }
 
 static void print_percent(const char *label, const cell *cells, int count, size_t offset) {
@@ -303,7 +359,8 @@ static void print_percent(const char *label, const cell *cells, int count, size_
   printf("\n");
 }
 
-/* One distribution, in percent. Where the paper has a line: its figures, and what the published script's four elements could have given. */
+/* One distribution, in percent. Where the paper has a line: its figures, and what the published
+ * script's four elements could have given. */
 static void print_paper_table(const results *t, int first, const char *distribution) {
   int count = length_count(t->o);
   printf("\n%-42s", distribution);
@@ -319,19 +376,24 @@ static void print_paper_table(const results *t, int first, const char *distribut
     for (int i = 0; i < count; i++) printf("%9.3g", p->percent[i]);
     printf("\n");
     print_percent("  mean of |error| / |o|, all elements", cells, count, offsetof(cell, e.mre));
-    print_percent("  the same of four elements: 5% are below", cells, count, offsetof(cell, four[0]));
+    print_percent("  the same of four elements: 5% are below", cells, count,
+                  offsetof(cell, four[0]));
     print_percent("                             median", cells, count, offsetof(cell, four[1]));
-    print_percent("                             95% are below", cells, count, offsetof(cell, four[2]));
+    print_percent("                             95% are below", cells, count,
+                  offsetof(cell, four[2]));
   }
 }
 
 static void print_paper(const results *t) {
   int first = 0;
   while (first < t->count && t->columns[first].table != 1) first++;
-  printf("INT-FlashAttention's setting: head_dim 64, softmax scale %s, 1 head, %d query rows of each length.\n"
-         "mean |error| / mean |o| in percent; published: the MRE of arXiv 2409.16997 as quoted from memory (docs/accuracy.md)\n",
+  printf("INT-FlashAttention's setting: head_dim 64, softmax scale %s, 1 head, %d query rows of "
+         "each length.\n"
+         "mean |error| / mean |o| in percent; published: the MRE of arXiv 2409.16997 as quoted "
+         "from memory (docs/accuracy.md)\n",
          t->o->scale, (int)t->o->paper_sampled);
-  for (int d = 0; d < DISTRIBUTIONS; d++) print_paper_table(t, first + d * length_count(t->o), distributions[d]);
+  for (int d = 0; d < DISTRIBUTIONS; d++)
+    print_paper_table(t, first + d * length_count(t->o), distributions[d]);
 }
 
 /* ---- files ---- */
@@ -341,31 +403,42 @@ static json_t *results_json(const results *t) {
   for (int c = 0; c < t->count; c++)
     for (int r = 0; r < ROW_COUNT; r++) {
       const ifa_error *e = &t->cells[r][c].e;
-      json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:o}", "table", t->columns[c].table ? "paper" : "fills",
-                                            "algorithm", rows[r].label, "data", t->columns[c].name, "keys", rows[r].keys ? rows[r].keys : "", "case",
-                                            t->columns[c].keys, "relative_l2", ifa_json_number(e->relative_l2), "mean_relative",
-                                            ifa_json_number(e->mean_relative), "mre", ifa_json_number(e->mre), "cosine", ifa_json_number(e->cosine),
-                                            "worst_row", ifa_json_number(e->worst_row), "worst_row_number", (json_int_t)e->worst_row_number, "largest",
-                                            ifa_json_number(e->largest)));
+      json_array_append_new(
+          list,
+          json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:o}", "table",
+                    t->columns[c].table ? "paper" : "fills", "algorithm", rows[r].label, "data",
+                    t->columns[c].name, "keys", rows[r].keys ? rows[r].keys : "", "case",
+                    t->columns[c].keys, "relative_l2", ifa_json_number(e->relative_l2),
+                    "mean_relative", ifa_json_number(e->mean_relative), "mre",
+                    ifa_json_number(e->mre), "cosine", ifa_json_number(e->cosine), "worst_row",
+                    ifa_json_number(e->worst_row), "worst_row_number",
+                    (json_int_t)e->worst_row_number, "largest", ifa_json_number(e->largest)));
     }
   for (int p = 0; t->o->tables & 2 && p < PUBLISHED_COUNT; p++)
     for (int i = 0; i < LENGTHS; i++)
-      json_array_append_new(quoted, json_pack("{s:s, s:s, s:i, s:f}", "algorithm", published[p].algorithm, "fill", published[p].distribution, "tokens",
-                                              lengths[i], "mre", published[p].percent[i] / 100));
-  if (!json || json_object_set_new(json, "results", list) != 0 || json_object_set_new(json, "published", quoted) != 0) return NULL;
+      json_array_append_new(quoted,
+                            json_pack("{s:s, s:s, s:i, s:f}", "algorithm", published[p].algorithm,
+                                      "fill", published[p].distribution, "tokens", lengths[i],
+                                      "mre", published[p].percent[i] / 100));
+  if (!json || json_object_set_new(json, "results", list) != 0 ||
+      json_object_set_new(json, "published", quoted) != 0)
+    return NULL;
   return json;
 }
 
 static void print_csv(FILE *to, const void *context) {
   const results *t = context;
-  fprintf(to, "table,algorithm,data,keys,case,relative_l2,mean_relative,mre,cosine,worst_row,worst_row_number,largest\r\n");
+  fprintf(to, "table,algorithm,data,keys,case,relative_l2,mean_relative,mre,cosine,worst_row,worst_"
+              "row_number,largest\r\n");
   for (int c = 0; c < t->count; c++)
     for (int r = 0; r < ROW_COUNT; r++) {
       const ifa_error *e = &t->cells[r][c].e;
       fprintf(to, "%s,", t->columns[c].table ? "paper" : "fills");
       ifa_print_csv(to, rows[r].label);
-      fprintf(to, ",%s,%s,%s,%.9g,%.9g,%.9g,%.12g,%.9g,%lld,%.9g\r\n", t->columns[c].name, rows[r].keys ? rows[r].keys : "", t->columns[c].keys,
-              e->relative_l2, e->mean_relative, e->mre, e->cosine, e->worst_row, (long long)e->worst_row_number, e->largest);
+      fprintf(to, ",%s,%s,%s,%.9g,%.9g,%.9g,%.12g,%.9g,%lld,%.9g\r\n", t->columns[c].name,
+              rows[r].keys ? rows[r].keys : "", t->columns[c].keys, e->relative_l2,
+              e->mean_relative, e->mre, e->cosine, e->worst_row, (long long)e->worst_row_number,
+              e->largest);
     }
 }
 
@@ -391,7 +464,8 @@ static ifa_status compute_column(results *t, int c, int *missing, ifa_message *w
     t->cells[r][c] = error_at(&t->columns[c], &rows[r], &d, reference, why);
     if (!isnan(t->cells[r][c].e.relative_l2)) continue;
     ++*missing;
-    if (why->text[0]) fprintf(stderr, "%s on %s: %s\n", rows[r].label, t->columns[c].name, why->text);
+    if (why->text[0])
+      fprintf(stderr, "%s on %s: %s\n", rows[r].label, t->columns[c].name, why->text);
   }
   free(reference);
   ifa_data_free(&d);
@@ -402,7 +476,8 @@ static ifa_status compute(results *t, int *missing, ifa_message *why) {
   int terminal = isatty(STDERR_FILENO);
   ifa_status status = IFA_OK;
   for (int c = 0; c < t->count && status == IFA_OK; c++) {
-    if (terminal) fprintf(stderr, "\r\033[Kcolumn %d of %d: %s ", c + 1, t->count, t->columns[c].name);
+    if (terminal)
+      fprintf(stderr, "\r\033[Kcolumn %d of %d: %s ", c + 1, t->count, t->columns[c].name);
     status = compute_column(t, c, missing, why);
   }
   if (terminal) fprintf(stderr, "\r\033[K");
@@ -410,7 +485,14 @@ static ifa_status compute(results *t, int *missing, ifa_message *why) {
 }
 
 int cmd_accuracy(int argc, char **argv) {
-  options o = {.tokens = 4096, .dim = 128, .sampled = 128, .paper_sampled = 512, .paper_tokens = lengths[LENGTHS - 1], .tables = 3, .metric = "l2", .scale = "1"};
+  options o = {.tokens = 4096,
+               .dim = 128,
+               .sampled = 128,
+               .paper_sampled = 512,
+               .paper_tokens = lengths[LENGTHS - 1],
+               .tables = 3,
+               .metric = "l2",
+               .scale = "1"};
   static results t;
   ifa_message why = {""};
   int missing = 0;
@@ -419,7 +501,8 @@ int cmd_accuracy(int argc, char **argv) {
   t.count = make_columns(&o, t.columns);
   if (compute(&t, &missing, &why) != IFA_OK) return complain("accuracy", "%s", why.text);
   if (o.tables & 1) {
-    printf("fills: %d tokens, head_dim %d, 1 head; real: 12 heads of 32, 512 tokens; %d query rows each;\ntau 2 where not said; K less its mean\n\n",
+    printf("fills: %d tokens, head_dim %d, 1 head; real: 12 heads of 32, 512 tokens; %d query rows "
+           "each;\ntau 2 where not said; K less its mean\n\n",
            (int)o.tokens, (int)o.dim, (int)o.sampled);
     print_table(&t, find_metric(o.metric));
     print_verdict(&t);

@@ -1,7 +1,8 @@
 /* attend.c - `validate attend` and `validate quantize`: attention on somebody's own tensors.
  *
- * The input file holds q, k, v [B,H,N,D]: floats of any type, which are quantized as the case keys say, or INT8 (as `quantize` writes them:
- * q_int, k_int, v_int, or q, k, v of type I8) with their scales q_scale, k_scale, v_scale and, for token_channel, v_channel_scale. */
+ * The input file holds q, k, v [B,H,N,D]: floats of any type, which are quantized as the case keys
+ * say, or INT8 (as `quantize` writes them: q_int, k_int, v_int, or q, k, v of type I8) with their
+ * scales q_scale, k_scale, v_scale and, for token_channel, v_channel_scale. */
 #include <argp.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -23,12 +24,16 @@ typedef struct options {
 static const struct argp_option attend_options[] = {
     {"input", 'i', "FILE", 0, "safetensors file with q, k, v", 0},
     {"output", 'o', "FILE", 0, "safetensors file to write: o, and lse with lse=1", 0},
-    {"backend", 'b', "NAME", 0, "backend (default: openmp, or scalar where it is not available)", 0},
+    {"backend", 'b', "NAME", 0, "backend (default: openmp, or scalar where it is not available)",
+     0},
     {0}};
 
 static const struct argp_option quantize_options[] = {
     {"input", 'i', "FILE", 0, "safetensors file with q, k, v", 0},
-    {"output", 'o', "FILE", 0, "safetensors file to write: q_int, k_int, v_int (I8; INT4 one to a byte), q_scale, k_scale, v_scale", 0},
+    {"output", 'o', "FILE", 0,
+     "safetensors file to write: q_int, k_int, v_int (I8; INT4 one to a byte), q_scale, k_scale, "
+     "v_scale",
+     0},
     {0}};
 
 static error_t parse(int key, char *value, struct argp_state *state) {
@@ -38,7 +43,8 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case 'o': o->output = value; return 0;
     case 'b': o->backend = value; return 0;
     case ARGP_KEY_ARG:
-      if (strlen(o->keys) + strlen(value) + 2 > sizeof o->keys) argp_error(state, "the case keys are too long");
+      if (strlen(o->keys) + strlen(value) + 2 > sizeof o->keys)
+        argp_error(state, "the case keys are too long");
       strcat(strcat(o->keys, value), " ");
       return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -46,10 +52,23 @@ static error_t parse(int key, char *value, struct argp_state *state) {
 }
 
 static const struct argp attend_parser = {
-    attend_options, parse, "[K=V ...]", "Quantizes q, k, v from a file as the case keys say (or takes INT8 tensors with their scales), runs one "
-    "backend, writes its output and prints its error against binary64.", NULL, NULL, NULL};
+    attend_options,
+    parse,
+    "[K=V ...]",
+    "Quantizes q, k, v from a file as the case keys say (or takes INT8 tensors with their scales), "
+    "runs one "
+    "backend, writes its output and prints its error against binary64.",
+    NULL,
+    NULL,
+    NULL};
 static const struct argp quantize_parser = {
-    quantize_options, parse, "[K=V ...]", "Quantizes q, k, v from a file as the case keys say and writes the integers and scales.", NULL, NULL, NULL};
+    quantize_options,
+    parse,
+    "[K=V ...]",
+    "Quantizes q, k, v from a file as the case keys say and writes the integers and scales.",
+    NULL,
+    NULL,
+    NULL};
 
 /* ---- quantized input ---- */
 
@@ -61,7 +80,8 @@ typedef struct slot {
   int32_t block;
 } slot;
 
-/* The INT8 tensor of a slot: "q" if it is of type I8, or "q_int" in a file without "q". NULL: the file has floats. */
+/* The INT8 tensor of a slot: "q" if it is of type I8, or "q_int" in a file without "q". NULL: the
+ * file has floats. */
 static const ifa_tensor *find_integers(const ifa_tensor_file *file, const slot *s) {
   const ifa_tensor *t;
   int named = ifa_tensor_file_find(file, s->name, &t, NULL) == IFA_OK;
@@ -69,64 +89,85 @@ static const ifa_tensor *find_integers(const ifa_tensor_file *file, const slot *
   return t->type == IFA_TENSOR_I8 ? t : NULL;
 }
 
-static ifa_status load_integers(const slot *s, const ifa_tensor *t, void **integers, ifa_message *message) {
-  int64_t dim = t->shape[3], rows = t->shape[0] * t->shape[1] * t->shape[2], row = s->type == IFA_I4 ? (dim + 1) / 2 * 2 : dim;
-  if (!(*integers = calloc((size_t)(rows * row) + 1, 1))) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %s", s->name);
+static ifa_status load_integers(const slot *s, const ifa_tensor *t, void **integers,
+                                ifa_message *message) {
+  int64_t dim = t->shape[3], rows = t->shape[0] * t->shape[1] * t->shape[2],
+          row = s->type == IFA_I4 ? (dim + 1) / 2 * 2 : dim;
+  if (!(*integers = calloc((size_t)(rows * row) + 1, 1)))
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %s", s->name);
   for (int64_t i = 0; i < rows * dim; i++) {
     int8_t value = ((const int8_t *)t->data)[i];
     if (s->type == IFA_I4 && (value < -8 || value > 7))
-      return ifa_fail(message, IFA_BAD_DATA, "%s: element %" PRId64 " is %d; INT4 holds -8 .. 7", s->name, i, value);
+      return ifa_fail(message, IFA_BAD_DATA, "%s: element %" PRId64 " is %d; INT4 holds -8 .. 7",
+                      s->name, i, value);
     ifa_operand_set(s->type, *integers, i / dim * row + i % dim, value);
   }
   return IFA_OK;
 }
 
-static ifa_status load_scales(const ifa_tensor_file *file, const char *name, int64_t count, float **scales, ifa_message *message) {
+static ifa_status load_scales(const ifa_tensor_file *file, const char *name, int64_t count,
+                              float **scales, ifa_message *message) {
   const ifa_tensor *t;
   ifa_status status = ifa_tensor_file_find(file, name, &t, message);
   if (status != IFA_OK) return status;
-  if (t->type != IFA_TENSOR_F32) return ifa_fail(message, IFA_BAD_FILE, "%s is %s; f32 is wanted", name, ifa_tensor_type_name(t->type));
+  if (t->type != IFA_TENSOR_F32)
+    return ifa_fail(message, IFA_BAD_FILE, "%s is %s; f32 is wanted", name,
+                    ifa_tensor_type_name(t->type));
   if (t->bytes != (size_t)count * sizeof(float))
-    return ifa_fail(message, IFA_BAD_FILE, "%s has %zu elements; the case's scale choice needs %" PRId64, name, t->bytes / sizeof(float), count);
-  if (!(*scales = malloc(t->bytes + 1))) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %s", name);
+    return ifa_fail(message, IFA_BAD_FILE,
+                    "%s has %zu elements; the case's scale choice needs %" PRId64, name,
+                    t->bytes / sizeof(float), count);
+  if (!(*scales = malloc(t->bytes + 1)))
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %s", name);
   memcpy(*scales, t->data, t->bytes);
   return IFA_OK;
 }
 
 /* Floats that the integers stand for: [B,H,N,D]. */
-static ifa_status dequantize(const slot *s, int64_t batch, int64_t dim, const void *integers, const float *scale, const float *channel, float **values,
+static ifa_status dequantize(const slot *s, int64_t batch, int64_t dim, const void *integers,
+                             const float *scale, const float *channel, float **values,
                              ifa_message *message) {
   int64_t row = s->type == IFA_I4 ? (dim + 1) / 2 * 2 : dim, matrices = batch * s->heads;
-  if (!(*values = malloc(((size_t)(matrices * s->tokens * dim) + 1) * sizeof **values))) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %s", s->name);
+  if (!(*values = malloc(((size_t)(matrices * s->tokens * dim) + 1) * sizeof **values)))
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %s", s->name);
   for (int64_t m = 0; m < matrices; m++)
     for (int64_t t = 0; t < s->tokens; t++)
       for (int64_t d = 0; d < dim; d++) {
         float x = (float)ifa_operand_get(s->type, integers, (m * s->tokens + t) * row + d);
         if (s->scale == IFA_SCALE_CHANNEL) x *= scale[m * dim + d];
-        else if (s->scale == IFA_SCALE_TOKEN_CHANNEL) x *= scale[m * s->tokens + t] * channel[m * dim + d];
+        else if (s->scale == IFA_SCALE_TOKEN_CHANNEL)
+          x *= scale[m * s->tokens + t] * channel[m * dim + d];
         else x *= ifa_token_scale(s->scale, scale, m, s->tokens, s->block, t);
         (*values)[(m * s->tokens + t) * dim + d] = x;
       }
   return IFA_OK;
 }
 
-static ifa_status load_quantized(const ifa_tensor_file *file, const char *path, ifa_case *c, ifa_data *d, ifa_message *message) {
+static ifa_status load_quantized(const ifa_tensor_file *file, const char *path, ifa_case *c,
+                                 ifa_data *d, ifa_message *message) {
   ifa_problem *p = &c->problem;
-  if (c->smooth) return ifa_fail(message, IFA_BAD_ARGUMENT, "smooth: %s is quantized already", path);
+  if (c->smooth)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "smooth: %s is quantized already", path);
   slot slots[3] = {{"q", "q_int", "q_scale", p->q_type, p->q_scale, 0, 0, p->q_block},
                    {"k", "k_int", "k_scale", p->k_type, p->k_scale, 0, 0, p->k_block},
                    {"v", "v_int", "v_scale", p->v_type, p->v_scale, 0, 0, 1}};
   const ifa_tensor *tensors[3];
   for (int i = 0; i < 3; i++) {
     tensors[i] = find_integers(file, &slots[i]);
-    if (!tensors[i]) return ifa_fail(message, IFA_BAD_FILE, "%s: %s is not INT8, but another of q, k, v is", path, slots[i].name);
-    if (tensors[i]->rank != 4) return ifa_fail(message, IFA_BAD_FILE, "%s: %s has %d dimensions; [B,H,N,D] is wanted", path, slots[i].name, tensors[i]->rank);
+    if (!tensors[i])
+      return ifa_fail(message, IFA_BAD_FILE, "%s: %s is not INT8, but another of q, k, v is", path,
+                      slots[i].name);
+    if (tensors[i]->rank != 4)
+      return ifa_fail(message, IFA_BAD_FILE, "%s: %s has %d dimensions; [B,H,N,D] is wanted", path,
+                      slots[i].name, tensors[i]->rank);
     slots[i].heads = tensors[i]->shape[1];
     slots[i].tokens = tensors[i]->shape[2];
   }
-  if (memcmp(tensors[1]->shape, tensors[2]->shape, 4 * sizeof(int64_t)) != 0 || tensors[0]->shape[0] != tensors[1]->shape[0] ||
+  if (memcmp(tensors[1]->shape, tensors[2]->shape, 4 * sizeof(int64_t)) != 0 ||
+      tensors[0]->shape[0] != tensors[1]->shape[0] ||
       tensors[0]->shape[3] != tensors[1]->shape[3] || tensors[0]->shape[3] > IFA_MAX_HEAD_DIM)
-    return ifa_fail(message, IFA_BAD_FILE, "%s: the shapes of q, k and v do not fit together", path);
+    return ifa_fail(message, IFA_BAD_FILE, "%s: the shapes of q, k and v do not fit together",
+                    path);
   char text[IFA_CASE_TEXT];
   p->batch = tensors[0]->shape[0];
   p->q_heads = slots[0].heads;
@@ -144,32 +185,44 @@ static ifa_status load_quantized(const ifa_tensor_file *file, const char *path, 
   void **integers[3] = {&d->q_int, &d->k_int, &d->v_int};
   float **scales[3] = {&d->q_scale, &d->k_scale, &d->v_scale}, **values[3] = {&d->q, &d->k, &d->v};
   if (p->v_scale == IFA_SCALE_TOKEN_CHANNEL)
-    status = load_scales(file, "v_channel_scale", p->batch * p->kv_heads * p->head_dim, &d->v_channel_scale, message);
+    status = load_scales(file, "v_channel_scale", p->batch * p->kv_heads * p->head_dim,
+                         &d->v_channel_scale, message);
   for (int i = 0; i < 3 && status == IFA_OK; i++) {
-    int64_t count = ifa_scale_count(slots[i].scale, p->batch, slots[i].heads, slots[i].tokens, p->head_dim, slots[i].block);
+    int64_t count = ifa_scale_count(slots[i].scale, p->batch, slots[i].heads, slots[i].tokens,
+                                    p->head_dim, slots[i].block);
     status = load_integers(&slots[i], tensors[i], integers[i], message);
-    if (status == IFA_OK) status = load_scales(file, slots[i].scale_name, count, scales[i], message);
-    if (status == IFA_OK) status = dequantize(&slots[i], p->batch, p->head_dim, *integers[i], *scales[i], d->v_channel_scale, values[i], message);
+    if (status == IFA_OK)
+      status = load_scales(file, slots[i].scale_name, count, scales[i], message);
+    if (status == IFA_OK)
+      status = dequantize(&slots[i], p->batch, p->head_dim, *integers[i], *scales[i],
+                          d->v_channel_scale, values[i], message);
   }
   return status;
 }
 
 /* Keys that a file decides, or that make no sense for one, are refused rather than ignored. */
 static ifa_status check_keys(const char *keys, ifa_message *message) {
-  static const char *const refused[] = {"b", "hq", "hkv", "nq", "nk", "d", "fill", "seed", "qexp", "kexp", "vexp", "rows", "layout", "input", "qstride", "kstride", "vstride", "ostride"};
+  static const char *const refused[] = {
+      "b",    "hq",   "hkv",  "nq",     "nk",    "d",       "fill",    "seed",    "qexp",
+      "kexp", "vexp", "rows", "layout", "input", "qstride", "kstride", "vstride", "ostride"};
   char copy[IFA_CASE_TEXT];
   snprintf(copy, sizeof copy, "%s", keys);
-  for (char *save = NULL, *word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+  for (char *save = NULL, *word = strtok_r(copy, " ", &save); word;
+       word = strtok_r(NULL, " ", &save)) {
     word[strcspn(word, "=")] = '\0';
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
       if (strcmp(word, refused[i]) == 0)
-        return ifa_fail(message, IFA_BAD_ARGUMENT, "%s: the file decides sizes and data; all rows of dense [B,H,N,D] tensors are computed", word);
+        return ifa_fail(
+            message, IFA_BAD_ARGUMENT,
+            "%s: the file decides sizes and data; all rows of dense [B,H,N,D] tensors are computed",
+            word);
   }
   return IFA_OK;
 }
 
 /* Floats are quantized; INT8 tensors are taken as they are. */
-static ifa_status load(const options *o, ifa_data *d, int *quantized, int floats_only, ifa_message *message) {
+static ifa_status load(const options *o, ifa_data *d, int *quantized, int floats_only,
+                       ifa_message *message) {
   ifa_case c;
   ifa_tensor_file *file;
   *d = (ifa_data){0};
@@ -177,7 +230,9 @@ static ifa_status load(const options *o, ifa_data *d, int *quantized, int floats
   if (status == IFA_OK) status = ifa_case_parse(o->keys, &c, message);
   if (status != IFA_OK) return status;
   if ((status = ifa_tensor_file_read(o->input, &file, message)) != IFA_OK) return status;
-  const slot slots[3] = {{.name = "q", .integer_name = "q_int"}, {.name = "k", .integer_name = "k_int"}, {.name = "v", .integer_name = "v_int"}};
+  const slot slots[3] = {{.name = "q", .integer_name = "q_int"},
+                         {.name = "k", .integer_name = "k_int"},
+                         {.name = "v", .integer_name = "v_int"}};
   *quantized = 0; /* one INT8 tensor makes it a quantized file: then all three must be */
   for (int i = 0; i < 3; i++) *quantized |= find_integers(file, &slots[i]) != NULL;
   if (*quantized && floats_only) {
@@ -196,11 +251,13 @@ static ifa_status load(const options *o, ifa_data *d, int *quantized, int floats
 
 /* ---- attend ---- */
 
-static void print_error(const ifa_data *d, int quantized, const double *o, const double *reference) {
+static void print_error(const ifa_data *d, int quantized, const double *o,
+                        const double *reference) {
   ifa_error e = ifa_error_of(o, reference, d->row_count, d->p.head_dim);
-  printf("against binary64 on %s:\n  relative L2 %.3e  mean relative %.3e  cosine %.7f  largest %.3e\n  worst row: relative L2 %.3e, row %" PRId64 "\n",
-         quantized ? "the same integers and scales" : "the tensors before quantization", e.relative_l2, e.mean_relative, e.cosine, e.largest, e.worst_row,
-         e.worst_row_number);
+  printf("against binary64 on %s:\n  relative L2 %.3e  mean relative %.3e  cosine %.7f  largest "
+         "%.3e\n  worst row: relative L2 %.3e, row %" PRId64 "\n",
+         quantized ? "the same integers and scales" : "the tensors before quantization",
+         e.relative_l2, e.mean_relative, e.cosine, e.largest, e.worst_row, e.worst_row_number);
 }
 
 static ifa_status attend(const options *o, int *absent, ifa_message *message) {
@@ -211,14 +268,17 @@ static ifa_status attend(const options *o, int *absent, ifa_message *message) {
   float *lse = NULL;
   int quantized = 0;
   char text[IFA_CASE_TEXT], contract[16];
-  const char *backend = o->backend ? o->backend : ifa_backend_supports("openmp", NULL, NULL) == IFA_OK ? "openmp" : "scalar";
+  const char *backend = o->backend                                             ? o->backend
+                        : ifa_backend_supports("openmp", NULL, NULL) == IFA_OK ? "openmp"
+                                                                               : "scalar";
   ifa_status status = load(o, &d, &quantized, 0, message);
   if (status == IFA_OK) {
     size_t elements = (size_t)(d.row_count * d.p.head_dim) + 1;
     output = calloc(elements, 4);
     lse = calloc((size_t)d.row_count + 1, sizeof *lse);
     values = calloc(elements, sizeof *values);
-    if (!output || !lse || !values) status = ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
+    if (!output || !lse || !values)
+      status = ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
   }
   if (status == IFA_OK) {
     d.p.o_stride = (ifa_strides){0};
@@ -229,7 +289,8 @@ static ifa_status attend(const options *o, int *absent, ifa_message *message) {
   }
   if (status == IFA_OK) status = ifa_error_baseline(&d, "f64", &reference, message);
   if (status == IFA_OK) {
-    for (int64_t i = 0; i < d.row_count * d.p.head_dim; i++) values[i] = (double)ifa_float_get(d.p.out_type, output, i);
+    for (int64_t i = 0; i < d.row_count * d.p.head_dim; i++)
+      values[i] = (double)ifa_float_get(d.p.out_type, output, i);
     ifa_case_print(&d.c, text);
     snprintf(contract, sizeof contract, "%d", IFA_CONTRACT_VERSION);
     const ifa_metadata metadata[] = {{"backend", backend}, {"case", text}, {"contract", contract}};
@@ -237,8 +298,8 @@ static ifa_status attend(const options *o, int *absent, ifa_message *message) {
     status = ifa_safetensors_write(o->output, set.list, set.count, metadata, 3, message);
   }
   if (status == IFA_OK) {
-    printf("%s: o [%" PRId64 ",%" PRId64 ",%" PRId64 ",%d] %s by %s\n", o->output, d.p.batch, d.p.q_heads, d.p.nq, (int)d.p.head_dim,
-           ifa_type_name(d.p.out_type), backend);
+    printf("%s: o [%" PRId64 ",%" PRId64 ",%" PRId64 ",%d] %s by %s\n", o->output, d.p.batch,
+           d.p.q_heads, d.p.nq, (int)d.p.head_dim, ifa_type_name(d.p.out_type), backend);
     print_error(&d, quantized, values, reference);
   }
   tensor_set_free(&set);
@@ -253,7 +314,8 @@ static ifa_status attend(const options *o, int *absent, ifa_message *message) {
 int cmd_attend(int argc, char **argv) {
   options o = {0};
   ifa_message why = {""};
-  if (argp_parse(&attend_parser, argc, argv, 0, NULL, &o) != 0 || !o.input || !o.output) return complain("attend", "--input and --output are needed");
+  if (argp_parse(&attend_parser, argc, argv, 0, NULL, &o) != 0 || !o.input || !o.output)
+    return complain("attend", "--input and --output are needed");
   int absent = 0; /* the backend, not something about the input */
   if (attend(&o, &absent, &why) == IFA_OK) return EXIT_AGREE;
   complain("attend", "%s", why.text);
@@ -271,8 +333,10 @@ static ifa_status quantize(const options *o, ifa_message *message) {
   if (status == IFA_OK) status = ifa_problem_print(&d.c.problem, problem, sizeof problem, message);
   if (status == IFA_OK) status = tensor_set_add_quantized(&set, &d, message);
   snprintf(contract, sizeof contract, "%d", IFA_CONTRACT_VERSION);
-  const ifa_metadata metadata[] = {{"problem", problem}, {"smooth", d.c.smooth ? "1" : "0"}, {"contract", contract}};
-  if (status == IFA_OK) status = ifa_safetensors_write(o->output, set.list, set.count, metadata, 3, message);
+  const ifa_metadata metadata[] = {
+      {"problem", problem}, {"smooth", d.c.smooth ? "1" : "0"}, {"contract", contract}};
+  if (status == IFA_OK)
+    status = ifa_safetensors_write(o->output, set.list, set.count, metadata, 3, message);
   if (status == IFA_OK) printf("%s: %zu tensors\n  %s\n", o->output, set.count, problem);
   tensor_set_free(&set);
   ifa_data_free(&d);
@@ -282,6 +346,7 @@ static ifa_status quantize(const options *o, ifa_message *message) {
 int cmd_quantize(int argc, char **argv) {
   options o = {0};
   ifa_message why = {""};
-  if (argp_parse(&quantize_parser, argc, argv, 0, NULL, &o) != 0 || !o.input || !o.output) return complain("quantize", "--input and --output are needed");
+  if (argp_parse(&quantize_parser, argc, argv, 0, NULL, &o) != 0 || !o.input || !o.output)
+    return complain("quantize", "--input and --output are needed");
   return quantize(&o, &why) == IFA_OK ? EXIT_AGREE : complain("quantize", "%s", why.text);
 }

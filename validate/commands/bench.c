@@ -1,5 +1,6 @@
-/* bench.c - `validate bench`: how fast the backends are. A figure is printed only after the output has been compared with the oracle's, bit by
- * bit; it is the median of several runs, with its spread, next to what the same run measured as its ceiling and its baselines. */
+/* bench.c - `validate bench`: how fast the backends are. A figure is printed only after the output
+ * has been compared with the oracle's, bit by bit; it is the median of several runs, with its
+ * spread, next to what the same run measured as its ceiling and its baselines. */
 #include <argp.h>
 #include <math.h>
 #include <stdio.h>
@@ -37,7 +38,8 @@ typedef struct options {
 
 static const struct argp_option option_list[] = {
     {"case", 'c', "\"K=V ...\"", 0, "what to measure; lists multiply; may be repeated", 0},
-    {"backend", 'b', "A,B", 0, "backends and baselines, by name (default: all that this machine has, and f32-blas)", 0},
+    {"backend", 'b', "A,B", 0,
+     "backends and baselines, by name (default: all that this machine has, and f32-blas)", 0},
     {"repeat", 'r', "N", 0, "runs of which the median is taken (default 5)", 0},
     {"json", 'j', "FILE", 0, "write the figures as JSON, for `report` and `diff`", 0},
     {0}};
@@ -48,12 +50,14 @@ static error_t parse(int key, char *value, struct argp_state *state) {
   ifa_message why;
   switch (key) {
     case 'c':
-      if (ifa_case_list_add_line(&o->list, value, &base, &why) != IFA_OK) argp_error(state, "%s", why.text);
+      if (ifa_case_list_add_line(&o->list, value, &base, &why) != IFA_OK)
+        argp_error(state, "%s", why.text);
       return 0;
     case 'b': o->backends = value; return 0;
     case 'r':
       o->repeat = atoi(value);
-      if (o->repeat < 1 || o->repeat > MAX_REPEAT) argp_error(state, "--repeat must be 1 .. %d", MAX_REPEAT);
+      if (o->repeat < 1 || o->repeat > MAX_REPEAT)
+        argp_error(state, "--repeat must be 1 .. %d", MAX_REPEAT);
       return 0;
     case 'j': o->json = value; return 0;
     case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", value); return 0;
@@ -62,11 +66,19 @@ static error_t parse(int key, char *value, struct argp_state *state) {
 }
 
 static const struct argp parser = {
-    option_list, parse, "",
-    "Measures the backends that this machine has, after comparing their outputs with the oracle. Operations: 4 * head_dim for each live (query, key) pair. "
-    "The ceiling of a line is measured before each of its runs, on as many threads: the instruction set's integer products (f32-blas: multiply-adds), or "
-    "reading as many bytes as the operands have, whichever allows less; on a GPU, where the time is the device's without copies, the rate of mma.sync.\v"
-    "Exit codes: 0 measured, 1 a backend's output is wrong, 2 bad usage, 3 nothing was measured.", NULL, NULL, NULL};
+    option_list,
+    parse,
+    "",
+    "Measures the backends that this machine has, after comparing their outputs with the oracle. "
+    "Operations: 4 * head_dim for each live (query, key) pair. "
+    "The ceiling of a line is measured before each of its runs, on as many threads: the "
+    "instruction set's integer products (f32-blas: multiply-adds), or "
+    "reading as many bytes as the operands have, whichever allows less; on a GPU, where the time "
+    "is the device's without copies, the rate of mma.sync.\v"
+    "Exit codes: 0 measured, 1 a backend's output is wrong, 2 bad usage, 3 nothing was measured.",
+    NULL,
+    NULL,
+    NULL};
 
 /* Is a name in a list "a,b,c"? */
 static int named(const char *list, const char *name) {
@@ -83,7 +95,9 @@ static int by_value(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-typedef struct spread { double median, least, most; } spread;
+typedef struct spread {
+  double median, least, most;
+} spread;
 
 static spread summarize(double *values, int count) {
   qsort(values, (size_t)count, sizeof *values, by_value);
@@ -95,8 +109,9 @@ static spread summarize(double *values, int count) {
 typedef struct bench {
   const options *o;
   const ifa_data *d;
-  double operations, all_operations; /* of the case; of all its rows, which is what a GPU computes if some are chosen */
-  double bytes;       /* of its operands and scales */
+  /* of the case; of all its rows, which is what a GPU computes if some are chosen */
+  double operations, all_operations;
+  double bytes; /* of its operands and scales */
   ifa_roof_memory memory;
   spread scalar, blas; /* median 0: not measured */
   json_t *results;
@@ -107,25 +122,30 @@ typedef struct bench {
 /* Of `count` rows; rows NULL: the first so many. */
 static double live_pairs(const ifa_problem *p, const int64_t *rows, int64_t count) {
   double pairs = 0;
-  for (int64_t r = 0; r < count; r++) pairs += (double)ifa_live_count(p, (rows ? rows[r] : r) % p->nq);
+  for (int64_t r = 0; r < count; r++)
+    pairs += (double)ifa_live_count(p, (rows ? rows[r] : r) % p->nq);
   return pairs;
 }
 
 static double operand_bytes(const ifa_problem *p) {
-  double q = (double)p->batch * (double)p->q_heads * (double)p->nq, kv = (double)p->batch * (double)p->kv_heads * (double)p->nk, d = p->head_dim;
-  return q * d / (p->q_type == IFA_I4 ? 2 : 1) + kv * d / (p->k_type == IFA_I4 ? 2 : 1) + kv * d / (p->v_type == IFA_I4 ? 2 : 1) + 4 * (q + kv);
+  double q = (double)p->batch * (double)p->q_heads * (double)p->nq,
+         kv = (double)p->batch * (double)p->kv_heads * (double)p->nk, d = p->head_dim;
+  return q * d / (p->q_type == IFA_I4 ? 2 : 1) + kv * d / (p->k_type == IFA_I4 ? 2 : 1) +
+         kv * d / (p->v_type == IFA_I4 ? 2 : 1) + 4 * (q + kv);
 }
 
-/* What a line is measured with: one run, and the ceiling. `instruction` NULL: no ceiling is known. */
+/* What a line is measured with: one run, and the ceiling. `instruction` NULL: no ceiling is known.
+ */
 typedef struct subject {
   const char *name; /* of the backend or baseline */
   int baseline, threads, repeat;
-  int gpu;          /* timed on the device: ifa_time_on_device */
+  int gpu; /* timed on the device: ifa_time_on_device */
   const ifa_ceiling *instruction;
   double operand_bytes;
 } subject;
 
-static ifa_status run_once(const bench *b, const subject *s, ifa_run_buffers *buffers, double *seconds, ifa_message *message) {
+static ifa_status run_once(const bench *b, const subject *s, ifa_run_buffers *buffers,
+                           double *seconds, ifa_message *message) {
   double *o = NULL, start = ifa_now_on(s->threads);
   ifa_status status;
   if (s->baseline) {
@@ -140,11 +160,13 @@ static ifa_status run_once(const bench *b, const subject *s, ifa_run_buffers *bu
   return status;
 }
 
-/* Operations a second that the case could reach at most: computing, or reading its operands once. *what: which of them. */
+/* Operations a second that the case could reach at most: computing, or reading its operands once.
+ * *what: which of them. */
 static double ceiling_of(const bench *b, const subject *s, const char **what) {
   *what = "";
   if (!s->instruction) return 0;
-  double compute = ifa_roof_instruction(s->instruction, s->threads), read = ifa_roof_read(&b->memory, s->threads) * b->operations / s->operand_bytes;
+  double compute = ifa_roof_instruction(s->instruction, s->threads),
+         read = ifa_roof_read(&b->memory, s->threads) * b->operations / s->operand_bytes;
   *what = read < compute ? "memory" : s->instruction->name;
   return fmin(read, compute);
 }
@@ -167,7 +189,9 @@ static double gpu_ceiling(void) {
 }
 
 /* A subject in turns with its ceiling; one warm-up is not kept. */
-static ifa_status take_turns(const bench *b, const subject *s, ifa_run_buffers *buffers, double *seconds, double *ceilings, const char **what, ifa_message *message) {
+static ifa_status take_turns(const bench *b, const subject *s, ifa_run_buffers *buffers,
+                             double *seconds, double *ceilings, const char **what,
+                             ifa_message *message) {
   ifa_status status = IFA_OK;
   set_threads(s->threads);
   for (int i = -1; i < s->repeat && status == IFA_OK; i++) {
@@ -182,7 +206,9 @@ static ifa_status take_turns(const bench *b, const subject *s, ifa_run_buffers *
 }
 
 /* The ceiling, which wakes the device too, then all runs on operands that are there. */
-static ifa_status run_on_device(const bench *b, const subject *s, ifa_run_buffers *buffers, double *seconds, double *ceilings, const char **what, ifa_message *message) {
+static ifa_status run_on_device(const bench *b, const subject *s, ifa_run_buffers *buffers,
+                                double *seconds, double *ceilings, const char **what,
+                                ifa_message *message) {
   ifa_inputs in = ifa_data_inputs(b->d);
   ifa_outputs out = ifa_run_buffers_outputs(buffers);
   double ceiling = gpu_ceiling();
@@ -198,31 +224,51 @@ static ifa_status measure(bench *b, const subject *s, spread *kept, ifa_message 
   char label[64];
   ifa_run_buffers buffers;
   ifa_status status = ifa_run_buffers_make(b->d, IFA_STAGES_NONE, 0xff, &buffers, message);
-  snprintf(label, sizeof label, s->gpu ? "%s, device time" : s->baseline ? "%s" : s->threads == 1 ? "%s, 1 thread" : "%s, %d threads", s->name, s->threads);
+  snprintf(label, sizeof label,
+           s->gpu            ? "%s, device time"
+           : s->baseline     ? "%s"
+           : s->threads == 1 ? "%s, 1 thread"
+                             : "%s, %d threads",
+           s->name, s->threads);
   if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K%s ", label);
-  if (status == IFA_OK) status = (s->gpu ? run_on_device : take_turns)(b, s, &buffers, seconds, ceilings, &what, message);
+  if (status == IFA_OK)
+    status =
+        (s->gpu ? run_on_device : take_turns)(b, s, &buffers, seconds, ceilings, &what, message);
   ifa_run_buffers_free(&buffers);
   if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
   if (status != IFA_OK) return status;
-  const double operations = s->gpu ? b->all_operations : b->operations, more = operations / b->operations;
-  for (int i = 0; i < s->repeat; i++) shares[i] = ceilings[i] > 0 ? operations / seconds[i] / ceilings[i] : 0;
-  spread t = summarize(seconds, s->repeat), ceiling = summarize(ceilings, s->repeat), share = summarize(shares, s->repeat);
+  const double operations = s->gpu ? b->all_operations : b->operations,
+               more = operations / b->operations;
+  for (int i = 0; i < s->repeat; i++)
+    shares[i] = ceilings[i] > 0 ? operations / seconds[i] / ceilings[i] : 0;
+  spread t = summarize(seconds, s->repeat), ceiling = summarize(ceilings, s->repeat),
+         share = summarize(shares, s->repeat);
   double rate = 1e-9 * operations / t.median;
-  printf("  %-26s %9.2f ms  (%.2f .. %.2f)  %8.2f Gop/s", label, 1e3 * t.median, 1e3 * t.least, 1e3 * t.most, rate);
-  if (ceiling.median > 0) printf("  %5.1f%% of %.0f (%s)", 100 * share.median, 1e-9 * ceiling.median, what);
+  printf("  %-26s %9.2f ms  (%.2f .. %.2f)  %8.2f Gop/s", label, 1e3 * t.median, 1e3 * t.least,
+         1e3 * t.most, rate);
+  if (ceiling.median > 0)
+    printf("  %5.1f%% of %.0f (%s)", 100 * share.median, 1e-9 * ceiling.median, what);
   if (b->scalar.median > 0) printf("  %.1fx scalar", more * b->scalar.median / t.median);
   if (b->blas.median > 0) printf("  %.2fx f32-blas", more * b->blas.median / t.median);
   printf("\n");
-  json_t *line = json_pack("{s:s, s:s, s:s, s:i, s:f, s:f, s:f, s:f}", "case", b->text, "subject", label, "name", s->name, "threads", s->threads, "median", t.median, "least",
-                           t.least, "most", t.most, "rate", rate);
+  json_t *line = json_pack("{s:s, s:s, s:s, s:i, s:f, s:f, s:f, s:f}", "case", b->text, "subject",
+                           label, "name", s->name, "threads", s->threads, "median", t.median,
+                           "least", t.least, "most", t.most, "rate", rate);
   if (ceiling.median > 0)
-    json_object_update_new(line, json_pack("{s:f, s:f, s:f, s:s, s:f, s:f, s:f}", "ceiling", 1e-9 * ceiling.median, "ceiling_least", 1e-9 * ceiling.least, "ceiling_most",
-                                           1e-9 * ceiling.most, "ceiling_of", what, "share", share.median, "share_least", share.least, "share_most", share.most));
-  if (b->scalar.median > 0) json_object_set_new(line, "times_scalar", json_real(more * b->scalar.median / t.median));
-  if (b->blas.median > 0) json_object_set_new(line, "times_f32_blas", json_real(more * b->blas.median / t.median));
+    json_object_update_new(
+        line, json_pack("{s:f, s:f, s:f, s:s, s:f, s:f, s:f}", "ceiling", 1e-9 * ceiling.median,
+                        "ceiling_least", 1e-9 * ceiling.least, "ceiling_most", 1e-9 * ceiling.most,
+                        "ceiling_of", what, "share", share.median, "share_least", share.least,
+                        "share_most", share.most));
+  if (b->scalar.median > 0)
+    json_object_set_new(line, "times_scalar", json_real(more * b->scalar.median / t.median));
+  if (b->blas.median > 0)
+    json_object_set_new(line, "times_f32_blas", json_real(more * b->blas.median / t.median));
   b->measured++;
   if (kept) *kept = t;
-  return json_array_append_new(b->results, line) == 0 ? IFA_OK : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a result");
+  return json_array_append_new(b->results, line) == 0
+             ? IFA_OK
+             : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a result");
 }
 
 /* ---- which subjects ---- */
@@ -242,20 +288,32 @@ static int is_isa(const char *backend, const char *isa) {
 /* Backends in plain C are set against the machine's best instruction. */
 static const ifa_ceiling *instruction_of(const char *backend) {
   for (int i = 0; i < ifa_cpu_isa_count(); i++)
-    if (is_isa(backend, ifa_cpu_isa_name(i)) && ifa_ceiling_integer(ifa_cpu_isa_name(i))) return ifa_ceiling_integer(ifa_cpu_isa_name(i));
+    if (is_isa(backend, ifa_cpu_isa_name(i)) && ifa_ceiling_integer(ifa_cpu_isa_name(i)))
+      return ifa_ceiling_integer(ifa_cpu_isa_name(i));
   return ifa_roof_best_integer();
 }
 
-/* `cpu` is one of the cpu-... backends under another name, so it is measured only if it is asked for. */
-static int is_chosen(const options *o, const char *name) { return o->backends ? named(o->backends, name) : strcmp(name, "cpu") != 0; }
+/* `cpu` is one of the cpu-... backends under another name, so it is measured only if it is asked
+ * for. */
+static int is_chosen(const options *o, const char *name) {
+  return o->backends ? named(o->backends, name) : strcmp(name, "cpu") != 0;
+}
 
 /* One backend; those that take threads with 1, 2, 4, ... up to what there are. */
 static ifa_status measure_backend(bench *b, const char *name, ifa_message *message) {
-  int scalar = strcmp(name, "scalar") == 0, gpu = strncmp(name, "cuda", 4) == 0, most = scalar || gpu ? 1 : b->threads;
+  int scalar = strcmp(name, "scalar") == 0, gpu = strncmp(name, "cuda", 4) == 0,
+      most = scalar || gpu ? 1 : b->threads;
   ifa_status status = IFA_OK;
-  for (int threads = 1; threads > 0 && status == IFA_OK; threads = threads == most ? 0 : 2 * threads < most ? 2 * threads : most) {
-    subject s = {.name = name, .threads = threads, .repeat = scalar && b->o->repeat > SCALAR_REPEAT ? SCALAR_REPEAT : b->o->repeat,
-                 .gpu = gpu, .instruction = gpu ? NULL : instruction_of(name), .operand_bytes = b->bytes};
+  for (int threads = 1; threads > 0 && status == IFA_OK; threads = threads == most ? 0
+                                                                   : 2 * threads < most
+                                                                       ? 2 * threads
+                                                                       : most) {
+    subject s = {.name = name,
+                 .threads = threads,
+                 .repeat = scalar && b->o->repeat > SCALAR_REPEAT ? SCALAR_REPEAT : b->o->repeat,
+                 .gpu = gpu,
+                 .instruction = gpu ? NULL : instruction_of(name),
+                 .operand_bytes = b->bytes};
     if (gpu) s.threads = 0;
     status = measure(b, &s, scalar ? &b->scalar : NULL, message);
   }
@@ -271,7 +329,9 @@ static ifa_status check(const bench *b, int *wrong, ifa_message *message) {
     if (!is_chosen(b->o, ifa_backend_name(i))) continue;
     ifa_compare(b->d, expected, ifa_backend_name(i), &outcome);
     *wrong = ifa_verdict_is_failure(outcome.verdict);
-    if (*wrong) status = ifa_fail(message, IFA_BAD_DATA, "%s is wrong, so it is not measured: %.200s", ifa_backend_name(i), outcome.message.text);
+    if (*wrong)
+      status = ifa_fail(message, IFA_BAD_DATA, "%s is wrong, so it is not measured: %.200s",
+                        ifa_backend_name(i), outcome.message.text);
   }
   ifa_expected_free(expected);
   return status;
@@ -282,7 +342,12 @@ static ifa_status measure_all(bench *b, ifa_message *message) {
   ifa_message why;
   ifa_status status = IFA_OK;
   if (is_chosen(b->o, "f32-blas")) {
-    subject s = {.name = "f32-blas", .baseline = 1, .threads = b->threads, .repeat = b->o->repeat, .instruction = ifa_roof_best_fma(), .operand_bytes = 4 * b->bytes};
+    subject s = {.name = "f32-blas",
+                 .baseline = 1,
+                 .threads = b->threads,
+                 .repeat = b->o->repeat,
+                 .instruction = ifa_roof_best_fma(),
+                 .operand_bytes = 4 * b->bytes};
     if (measure(b, &s, &b->blas, &why) != IFA_OK) printf("  f32-blas: %s\n", why.text);
   }
   for (int i = 0; i < ifa_backend_count() && status == IFA_OK; i++) {
@@ -306,11 +371,13 @@ static ifa_status bench_case(bench *b, const ifa_case *c, int *wrong, ifa_messag
   if (status == IFA_OK) status = check(b, wrong, message);
   if (status == IFA_OK) {
     b->operations = 4.0 * d.p.head_dim * live_pairs(&d.p, d.rows, d.row_count);
-    b->all_operations = 4.0 * d.p.head_dim * live_pairs(&d.p, NULL, d.p.batch * d.p.q_heads * d.p.nq);
+    b->all_operations =
+        4.0 * d.p.head_dim * live_pairs(&d.p, NULL, d.p.batch * d.p.q_heads * d.p.nq);
     b->bytes = operand_bytes(&d.p);
     ifa_case_print(c, text);
     printf("\n%s\n", text);
-    status = ifa_roof_memory_make(b->bytes < (double)most ? (size_t)b->bytes : most, &b->memory, message);
+    status = ifa_roof_memory_make(b->bytes < (double)most ? (size_t)b->bytes : most, &b->memory,
+                                  message);
   }
   if (status == IFA_OK) status = measure_all(b, message);
   ifa_roof_memory_free(&b->memory);
@@ -320,10 +387,13 @@ static ifa_status bench_case(bench *b, const ifa_case *c, int *wrong, ifa_messag
 
 /* ---- ceilings on their own, and the command ---- */
 
-static void keep_ceiling(json_t *list, const char *name, const char *unit, int threads, double *values, int count) {
+static void keep_ceiling(json_t *list, const char *name, const char *unit, int threads,
+                         double *values, int count) {
   spread t = summarize(values, count);
   printf("  %-26s %10.4g %s (%.4g .. %.4g)\n", name, t.median, unit, t.least, t.most);
-  json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:f, s:f, s:f}", "name", name, "unit", unit, "threads", threads, "median", t.median, "least", t.least, "most", t.most));
+  json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:f, s:f, s:f}", "name", name, "unit",
+                                        unit, "threads", threads, "median", t.median, "least",
+                                        t.least, "most", t.most));
 }
 
 /* Of the whole machine. Memory: 256 MiB, more than caches hold. */
@@ -337,7 +407,8 @@ static json_t *print_ceilings(int repeat) {
   printf("ceilings, %d thread%s:\n", threads, threads == 1 ? "" : "s");
   for (int k = 0; k < 2; k++) {
     if (!instructions[k]) continue;
-    for (int i = 0; i < repeat; i++) values[i] = 1e-9 * ifa_roof_instruction(instructions[k], threads);
+    for (int i = 0; i < repeat; i++)
+      values[i] = 1e-9 * ifa_roof_instruction(instructions[k], threads);
     keep_ceiling(list, instructions[k]->name, "Gop/s", threads, values, repeat);
   }
   if (ifa_roof_memory_make((size_t)256 << 20, &memory, &why) == IFA_OK) {
@@ -345,7 +416,8 @@ static json_t *print_ceilings(int repeat) {
     keep_ceiling(list, "reading memory", "GB/s", threads, values, repeat);
     ifa_roof_memory_free(&memory);
   }
-  if (!instructions[0]) printf("  no integer product of this processor has a loop here: lines are without a ceiling\n");
+  if (!instructions[0])
+    printf("  no integer product of this processor has a loop here: lines are without a ceiling\n");
 #ifdef IFA_HAVE_CUDA
   if (ifa_cuda_available(&why) == IFA_OK) {
     values[0] = 1e-9 * gpu_ceiling();
@@ -359,7 +431,8 @@ static json_t *print_ceilings(int repeat) {
 
 static ifa_status write_json(bench *b, json_t *ceilings, ifa_message *message) {
   json_t *json = ifa_json_head("bench");
-  if (json_object_set_new(json, "repeat", json_integer(b->o->repeat)) | json_object_set(json, "ceilings", ceilings) | json_object_set(json, "results", b->results)) {
+  if (json_object_set_new(json, "repeat", json_integer(b->o->repeat)) |
+      json_object_set(json, "ceilings", ceilings) | json_object_set(json, "results", b->results)) {
     json_decref(json);
     json = NULL;
   }
@@ -372,32 +445,41 @@ static ifa_status check_names(const char *list, ifa_message *message) {
   char name[64];
   for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
     snprintf(name, sizeof name, "%.*s", (int)strcspn(at, ","), at);
-    if (strcmp(name, "f32-blas") != 0 && ifa_backend_supports(name, NULL, message) == IFA_BAD_ARGUMENT) return IFA_BAD_ARGUMENT;
+    if (strcmp(name, "f32-blas") != 0 &&
+        ifa_backend_supports(name, NULL, message) == IFA_BAD_ARGUMENT)
+      return IFA_BAD_ARGUMENT;
   }
   return IFA_OK;
 }
 
 int cmd_bench(int argc, char **argv) {
-  static const char *const standard[] = {"b=1 hq=4 hkv=4 nq=1024 nk=1024 d=64,128 vscale=channel,token tau=4 fill=normal",
-                                         "b=1 hq=8 hkv=2 nq=1 nk=32768 d=128 vscale=token fill=normal"};
+  static const char *const standard[] = {
+      "b=1 hq=4 hkv=4 nq=1024 nk=1024 d=64,128 vscale=channel,token tau=4 fill=normal",
+      "b=1 hq=8 hkv=2 nq=1 nk=32768 d=128 vscale=token fill=normal"};
   options o = {.repeat = 5};
   ifa_case base = ifa_case_default();
   ifa_message why;
   char processor[128];
   if (argp_parse(&parser, argc, argv, 0, NULL, &o) != 0) return EXIT_BAD_USAGE;
   ifa_status status = check_names(o.backends, &why);
-  for (size_t i = 0, given = o.list.count; i < sizeof standard / sizeof standard[0] && given == 0 && status == IFA_OK; i++)
+  for (size_t i = 0, given = o.list.count;
+       i < sizeof standard / sizeof standard[0] && given == 0 && status == IFA_OK; i++)
     status = ifa_case_list_add_line(&o.list, standard[i], &base, &why);
   if (status != IFA_OK) return complain("bench", "%s", why.text);
   machine_processor(processor, sizeof processor);
-  printf("%s, %d thread%s, %s; median of %d runs after one warm-up (least .. most); outputs checked first\n", processor, machine_threads(),
-         machine_threads() == 1 ? "" : "s", machine_compiler(), o.repeat);
+  printf("%s, %d thread%s, %s; median of %d runs after one warm-up (least .. most); outputs "
+         "checked first\n",
+         processor, machine_threads(), machine_threads() == 1 ? "" : "s", machine_compiler(),
+         o.repeat);
   for (int i = 0; i < ifa_backend_count(); i++)
-    if (is_chosen(&o, ifa_backend_name(i)) && ifa_backend_supports(ifa_backend_name(i), NULL, &why) == IFA_NOT_AVAILABLE) printf("not available: %s\n", why.text);
+    if (is_chosen(&o, ifa_backend_name(i)) &&
+        ifa_backend_supports(ifa_backend_name(i), NULL, &why) == IFA_NOT_AVAILABLE)
+      printf("not available: %s\n", why.text);
   bench b = {.o = &o, .results = json_array(), .threads = machine_threads()};
   json_t *ceilings = print_ceilings(o.repeat);
   int wrong = 0;
-  for (size_t i = 0; i < o.list.count && status == IFA_OK; i++) status = bench_case(&b, &o.list.cases[i], &wrong, &why);
+  for (size_t i = 0; i < o.list.count && status == IFA_OK; i++)
+    status = bench_case(&b, &o.list.cases[i], &wrong, &why);
   if (status == IFA_OK && o.json) status = write_json(&b, ceilings, &why);
   ifa_case_list_free(&o.list);
   json_decref(ceilings);

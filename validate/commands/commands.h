@@ -1,4 +1,5 @@
-/* commands.h - the subcommands of `validate`. Each takes its own argv (argv[0] is the subcommand's name) and returns the exit code. */
+/* commands.h - the subcommands of `validate`. Each takes its own argv (argv[0] is the subcommand's
+ * name) and returns the exit code. */
 #ifndef IFA_VALIDATE_COMMANDS_H
 #define IFA_VALIDATE_COMMANDS_H
 

@@ -1,5 +1,6 @@
-/* fuzz.c - `validate fuzz`: random problems near the boundaries, valid and invalid, through every backend; a failure is made as small as it
- * goes and printed as a command. Cases are made by fuzz_case.c and run in a child process by fuzz_worker.c. docs/validate.md. */
+/* fuzz.c - `validate fuzz`: random problems near the boundaries, valid and invalid, through every
+ * backend; a failure is made as small as it goes and printed as a command. Cases are made by
+ * fuzz_case.c and run in a child process by fuzz_worker.c. docs/validate.md. */
 #include <argp.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -14,7 +15,15 @@
 #include "validate/fuzz/fuzz_case.h"
 #include "validate/fuzz/fuzz_worker.h"
 
-enum { OPTION_SEED = 256, OPTION_FIRST, OPTION_LIMIT, OPTION_VIOLATION, OPTION_FAILURES, MAX_FAILURES = 64, INVALID_ONE_IN = 6 };
+enum {
+  OPTION_SEED = 256,
+  OPTION_FIRST,
+  OPTION_LIMIT,
+  OPTION_VIOLATION,
+  OPTION_FAILURES,
+  MAX_FAILURES = 64,
+  INVALID_ONE_IN = 6
+};
 
 /* Shrinking ends after this many trials, or seconds. */
 enum { SHRINK_TRIALS = 2000, SHRINK_SECONDS = 60 };
@@ -30,12 +39,15 @@ typedef struct options {
 static const struct argp_option option_list[] = {
     {"seconds", 's', "S", 0, "how long (default 10, or as --count needs)", 0},
     {"count", 'n', "N", 0, "how many cases (default: as many as the time allows)", 0},
-    {"seed", OPTION_SEED, "N", 0, "of the cases (default 1); a seed's first N cases are always the same", 0},
+    {"seed", OPTION_SEED, "N", 0,
+     "of the cases (default 1); a seed's first N cases are always the same", 0},
     {"first", OPTION_FIRST, "I", 0, "number of the first case (default 0)", 0},
     {"backend", 'b', "A,B", 0, "backends (default: all)", 0},
     {"failures", OPTION_FAILURES, "N", 0, "stop after so many failures (default 1, at most 64)", 0},
-    {"limit", OPTION_LIMIT, "S", 0, "seconds that a backend may take for a case before it counts as hanging (default 20)", 0},
-    {"case", 'c', "\"K=V ...\"", 0, "only this case (and --violation): how a failure is repeated", 0},
+    {"limit", OPTION_LIMIT, "S", 0,
+     "seconds that a backend may take for a case before it counts as hanging (default 20)", 0},
+    {"case", 'c', "\"K=V ...\"", 0, "only this case (and --violation): how a failure is repeated",
+     0},
     {"violation", OPTION_VIOLATION, "NAME", 0, "with --case: what is made invalid in it", 0},
     {"json", 'j', "FILE", 0, "write a JSON report", 0},
     {0}};
@@ -44,14 +56,16 @@ static uint64_t number(const char *value, struct argp_state *state) {
   char *end;
   errno = 0;
   uint64_t n = strtoull(value, &end, 10);
-  if (*value < '0' || *value > '9' || *end != '\0' || errno != 0) argp_error(state, "'%s' is not a number", value);
+  if (*value < '0' || *value > '9' || *end != '\0' || errno != 0)
+    argp_error(state, "'%s' is not a number", value);
   return n;
 }
 
 static double seconds(const char *value, struct argp_state *state) {
   char *end;
   double s = strtod(value, &end);
-  if (end == value || *end != '\0' || !(s > 0 && s <= 1e6)) argp_error(state, "'%s' is not a number of seconds", value);
+  if (end == value || *end != '\0' || !(s > 0 && s <= 1e6))
+    argp_error(state, "'%s' is not a number of seconds", value);
   return s;
 }
 
@@ -65,10 +79,12 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case OPTION_LIMIT: o->time_limit = seconds(value, state); return 0;
     case OPTION_FAILURES:
       o->failures = (int)number(value, state);
-      if (o->failures < 1 || o->failures > MAX_FAILURES) argp_error(state, "--failures must be 1 .. %d", MAX_FAILURES);
+      if (o->failures < 1 || o->failures > MAX_FAILURES)
+        argp_error(state, "--failures must be 1 .. %d", MAX_FAILURES);
       return 0;
     case OPTION_VIOLATION:
-      if ((o->violation = ifa_violation_find(value)) < 0) argp_error(state, "there is no violation '%s'", value);
+      if ((o->violation = ifa_violation_find(value)) < 0)
+        argp_error(state, "there is no violation '%s'", value);
       return 0;
     case 'b': o->backends = value; return 0;
     case 'c': o->one_case = value; return 0;
@@ -82,11 +98,19 @@ static error_t parse(int key, char *value, struct argp_state *state) {
 }
 
 static const struct argp parser = {
-    option_list, parse, "",
-    "Runs random problems, most of them near a boundary (tiles, splits, masks, tau, ends of the scales' range, strides, chosen rows), with every backend "
-    "and compares with the oracle; one in six is made invalid and must be refused with the documented status, nothing written. A failure is shrunk to "
-    "the smallest case that still fails, and printed as a command. A crash or a hang is a failure like any other.\v"
-    "Exit codes: 0 no failure, 1 a failure, 2 bad usage, 3 nothing was executed.", NULL, NULL, NULL};
+    option_list,
+    parse,
+    "",
+    "Runs random problems, most of them near a boundary (tiles, splits, masks, tau, ends of the "
+    "scales' range, strides, chosen rows), with every backend "
+    "and compares with the oracle; one in six is made invalid and must be refused with the "
+    "documented status, nothing written. A failure is shrunk to "
+    "the smallest case that still fails, and printed as a command. A crash or a hang is a failure "
+    "like any other.\v"
+    "Exit codes: 0 no failure, 1 a failure, 2 bad usage, 3 nothing was executed.",
+    NULL,
+    NULL,
+    NULL};
 
 /* ---- the run ---- */
 
@@ -113,12 +137,17 @@ typedef struct fuzz {
 static ifa_status choose_backends(fuzz *f, ifa_message *message) {
   char *text = f->o->backends;
   if (!text)
-    for (int i = 0; i < ifa_backend_count() && i < IFA_FUZZ_BACKENDS; i++) f->names[f->name_count++] = ifa_backend_name(i);
-  for (char *save = NULL, *name = text ? strtok_r(text, ",", &save) : NULL; name; name = strtok_r(NULL, ",", &save)) {
-    int known = 0; /* asking the backend itself might start a device in this process, and a device does not survive a fork */
+    for (int i = 0; i < ifa_backend_count() && i < IFA_FUZZ_BACKENDS; i++)
+      f->names[f->name_count++] = ifa_backend_name(i);
+  for (char *save = NULL, *name = text ? strtok_r(text, ",", &save) : NULL; name;
+       name = strtok_r(NULL, ",", &save)) {
+    /* asking the backend itself might start a device in this process, and a device does not survive
+     * a fork */
+    int known = 0;
     for (int i = 0; i < ifa_backend_count(); i++) known |= strcmp(name, ifa_backend_name(i)) == 0;
     if (!known) return ifa_fail(message, IFA_BAD_ARGUMENT, "there is no backend '%.60s'", name);
-    if (f->name_count == IFA_FUZZ_BACKENDS) return ifa_fail(message, IFA_BAD_ARGUMENT, "more than %d backends", IFA_FUZZ_BACKENDS);
+    if (f->name_count == IFA_FUZZ_BACKENDS)
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "more than %d backends", IFA_FUZZ_BACKENDS);
     f->names[f->name_count++] = name;
   }
   return f->name_count ? IFA_OK : ifa_fail(message, IFA_BAD_ARGUMENT, "no backend is named");
@@ -136,7 +165,10 @@ static void shrink(fuzz *f, failure *found) {
       ifa_fuzz_result result = {0};
       if (!ifa_shrunk_case(&found->shrunk, way, &smaller)) continue;
       if (trials++ == SHRINK_TRIALS || ifa_now() > end) return;
-      if (ifa_worker_run(&f->worker, &smaller, found->violation, &found->backend, 1, &result, &why) != IFA_OK || !ifa_is_failure(result.finding)) continue;
+      if (ifa_worker_run(&f->worker, &smaller, found->violation, &found->backend, 1, &result,
+                         &why) != IFA_OK ||
+          !ifa_is_failure(result.finding))
+        continue;
       found->shrunk = smaller;
       found->result = result;
       improved = 1;
@@ -149,16 +181,23 @@ static void command_of(const failure *x, char text[IFA_CASE_TEXT + 128]) {
   char shrunk[IFA_CASE_TEXT];
   ifa_case_print(&x->shrunk, shrunk);
   int plain = x->violation < 0 && (x->result.finding == IFA_FUZZ_MISMATCH);
-  if (plain) snprintf(text, IFA_CASE_TEXT + 128, "validate run --backend %s --case \"%s\"", x->backend, shrunk);
-  else if (x->violation < 0) snprintf(text, IFA_CASE_TEXT + 128, "validate fuzz --backend %s --case \"%s\"", x->backend, shrunk);
-  else snprintf(text, IFA_CASE_TEXT + 128, "validate fuzz --backend %s --violation %s --case \"%s\"", x->backend, ifa_violation_at(x->violation)->name, shrunk);
+  if (plain)
+    snprintf(text, IFA_CASE_TEXT + 128, "validate run --backend %s --case \"%s\"", x->backend,
+             shrunk);
+  else if (x->violation < 0)
+    snprintf(text, IFA_CASE_TEXT + 128, "validate fuzz --backend %s --case \"%s\"", x->backend,
+             shrunk);
+  else
+    snprintf(text, IFA_CASE_TEXT + 128, "validate fuzz --backend %s --violation %s --case \"%s\"",
+             x->backend, ifa_violation_at(x->violation)->name, shrunk);
 }
 
 static void print_failure(const failure *x) {
   char found[IFA_CASE_TEXT], command[IFA_CASE_TEXT + 128];
   ifa_case_print(&x->found, found);
   command_of(x, command);
-  printf("FAILED  %s  %s%s%s\n  %s\n", x->backend, ifa_finding_name(x->result.finding), x->violation >= 0 ? ", " : "",
+  printf("FAILED  %s  %s%s%s\n  %s\n", x->backend, ifa_finding_name(x->result.finding),
+         x->violation >= 0 ? ", " : "",
          x->violation >= 0 ? ifa_violation_at(x->violation)->name : "", x->result.text);
   printf("  found as case %" PRIu64 ": %s\n  repeat: %s\n", x->index, found, command);
   fflush(stdout);
@@ -168,16 +207,20 @@ static void show_progress(const fuzz *f, double start) {
   static double shown;
   if (!isatty(STDERR_FILENO) || ifa_now() - shown < 0.1) return;
   shown = ifa_now();
-  fprintf(stderr, "\r\033[K%" PRIu64 " cases, %.0f s, %d failures ", f->valid + f->invalid, shown - start, f->failure_count);
+  fprintf(stderr, "\r\033[K%" PRIu64 " cases, %.0f s, %d failures ", f->valid + f->invalid,
+          shown - start, f->failure_count);
   fflush(stderr);
 }
 
-static ifa_status run_one(fuzz *f, const ifa_case *c, int violation, uint64_t index, ifa_message *message) {
+static ifa_status run_one(fuzz *f, const ifa_case *c, int violation, uint64_t index,
+                          ifa_message *message) {
   ifa_fuzz_result results[IFA_FUZZ_BACKENDS] = {{0}};
   char text[IFA_CASE_TEXT];
   ifa_message why;
-  ifa_status status = ifa_worker_run(&f->worker, c, violation, f->names, f->name_count, results, &why);
-  if (status != IFA_OK) { /* a valid case that cannot be made or that the oracle cannot do is a defect here or there */
+  ifa_status status =
+      ifa_worker_run(&f->worker, c, violation, f->names, f->name_count, results, &why);
+  if (status != IFA_OK) {
+    /* a valid case that cannot be made or that the oracle cannot do is a defect here or there */
     ifa_case_print(c, text);
     return ifa_fail(message, status, "case %" PRIu64 ": %.100s: %s", index, why.text, text);
   }
@@ -187,8 +230,14 @@ static ifa_status run_one(fuzz *f, const ifa_case *c, int violation, uint64_t in
     f->counts[i][results[i].finding]++;
     if (!ifa_is_failure(results[i].finding) || f->failure_count == f->o->failures) continue;
     failure *x = &f->failures[f->failure_count++];
-    *x = (failure){.backend = f->names[i], .violation = violation, .index = index, .found = *c, .shrunk = *c, .result = results[i]};
-    if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[Kcase %" PRIu64 " fails; making it smaller ", index);
+    *x = (failure){.backend = f->names[i],
+                   .violation = violation,
+                   .index = index,
+                   .found = *c,
+                   .shrunk = *c,
+                   .result = results[i]};
+    if (isatty(STDERR_FILENO))
+      fprintf(stderr, "\r\033[Kcase %" PRIu64 " fails; making it smaller ", index);
     shrink(f, x);
     if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
     print_failure(x);
@@ -210,7 +259,9 @@ static ifa_status run_all(fuzz *f, ifa_message *message) {
     if ((!o->count_given || o->seconds_given) && ifa_now() - start > o->seconds) break;
     uint64_t index = o->first + i;
     c = ifa_fuzz_case(o->seed, index);
-    int violation = index % INVALID_ONE_IN == INVALID_ONE_IN - 1 ? (int)(index / INVALID_ONE_IN % (uint64_t)ifa_violation_count()) : -1;
+    int violation = index % INVALID_ONE_IN == INVALID_ONE_IN - 1
+                        ? (int)(index / INVALID_ONE_IN % (uint64_t)ifa_violation_count())
+                        : -1;
     status = run_one(f, &c, violation, index, message);
     show_progress(f, start);
   }
@@ -224,16 +275,20 @@ static ifa_status run_all(fuzz *f, ifa_message *message) {
 static int exit_code(const fuzz *f) {
   int64_t executed = 0;
   if (f->failure_count) return EXIT_MISMATCH;
-  for (int i = 0; i < f->name_count; i++) executed += f->counts[i][IFA_FUZZ_PASSED] + f->counts[i][IFA_FUZZ_REFUSED];
+  for (int i = 0; i < f->name_count; i++)
+    executed += f->counts[i][IFA_FUZZ_PASSED] + f->counts[i][IFA_FUZZ_REFUSED];
   return executed ? EXIT_AGREE : EXIT_NOTHING_RUN;
 }
 
 static void print_summary(const fuzz *f) {
-  printf("seed %" PRIu64 ": %" PRIu64 " cases, %" PRIu64 " of them made invalid, %.1f s\n", f->o->seed, f->valid + f->invalid, f->invalid, f->seconds);
+  printf("seed %" PRIu64 ": %" PRIu64 " cases, %" PRIu64 " of them made invalid, %.1f s\n",
+         f->o->seed, f->valid + f->invalid, f->invalid, f->seconds);
   for (int i = 0; i < f->name_count; i++) {
     printf("  %-12s", f->names[i]);
     for (int k = 0, printed = 0; k < IFA_FINDINGS; k++)
-      if (f->counts[i][k]) printf("%s%" PRId64 " %s", printed++ ? ", " : " ", f->counts[i][k], ifa_finding_name((ifa_finding)k));
+      if (f->counts[i][k])
+        printf("%s%" PRId64 " %s", printed++ ? ", " : " ", f->counts[i][k],
+               ifa_finding_name((ifa_finding)k));
     printf("\n");
   }
 }
@@ -243,24 +298,33 @@ static json_t *failure_json(const failure *x) {
   ifa_case_print(&x->found, found);
   ifa_case_print(&x->shrunk, shrunk);
   command_of(x, command);
-  json_t *json = json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s}", "backend", x->backend, "kind", ifa_finding_name(x->result.finding), "index", (json_int_t)x->index,
-                           "message", x->result.text, "found", found, "case", shrunk, "repeat", command);
-  if (json && x->violation >= 0) json_object_set_new(json, "violation", json_string(ifa_violation_at(x->violation)->name));
+  json_t *json =
+      json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s}", "backend", x->backend, "kind",
+                ifa_finding_name(x->result.finding), "index", (json_int_t)x->index, "message",
+                x->result.text, "found", found, "case", shrunk, "repeat", command);
+  if (json && x->violation >= 0)
+    json_object_set_new(json, "violation", json_string(ifa_violation_at(x->violation)->name));
   return json;
 }
 
 static ifa_status write_json(const fuzz *f, ifa_message *message) {
   json_t *json = ifa_json_head("fuzz"), *failures = json_array(), *backends = json_object();
-  for (int i = 0; i < f->failure_count; i++) json_array_append_new(failures, failure_json(&f->failures[i]));
+  for (int i = 0; i < f->failure_count; i++)
+    json_array_append_new(failures, failure_json(&f->failures[i]));
   for (int i = 0; i < f->name_count; i++) {
     json_t *counts = json_object();
-    for (int k = 0; k < IFA_FINDINGS; k++) json_object_set_new(counts, ifa_finding_name((ifa_finding)k), json_integer((json_int_t)f->counts[i][k]));
+    for (int k = 0; k < IFA_FINDINGS; k++)
+      json_object_set_new(counts, ifa_finding_name((ifa_finding)k),
+                          json_integer((json_int_t)f->counts[i][k]));
     json_object_set_new(backends, f->names[i], counts);
   }
-  json_t *body = json_pack("{s:I, s:I, s:I, s:I, s:f, s:o, s:o}", "seed", (json_int_t)f->o->seed, "first", (json_int_t)f->o->first, "valid", (json_int_t)f->valid,
-                           "invalid", (json_int_t)f->invalid, "seconds", f->seconds, "backends", backends, "failures", failures);
-  ifa_status status = json && body && json_object_update(json, body) == 0 ? ifa_json_write(json, f->o->json, message)
-                                                                         : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the report");
+  json_t *body = json_pack("{s:I, s:I, s:I, s:I, s:f, s:o, s:o}", "seed", (json_int_t)f->o->seed,
+                           "first", (json_int_t)f->o->first, "valid", (json_int_t)f->valid,
+                           "invalid", (json_int_t)f->invalid, "seconds", f->seconds, "backends",
+                           backends, "failures", failures);
+  ifa_status status = json && body && json_object_update(json, body) == 0
+                          ? ifa_json_write(json, f->o->json, message)
+                          : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the report");
   json_decref(body);
   json_decref(json);
   return status;

@@ -31,8 +31,10 @@ static void list_suites(void) {
     ifa_case_list list = {0};
     ifa_case base = ifa_case_default();
     ifa_message why;
-    if (ifa_case_list_add_suite(&list, ifa_suite_name(i), &base, &why) != IFA_OK) printf("  %s: %s\n", ifa_suite_name(i), why.text);
-    else printf("  %-14s %4zu cases: %s\n", ifa_suite_name(i), list.count, ifa_suite_description(i));
+    if (ifa_case_list_add_suite(&list, ifa_suite_name(i), &base, &why) != IFA_OK)
+      printf("  %s: %s\n", ifa_suite_name(i), why.text);
+    else
+      printf("  %-14s %4zu cases: %s\n", ifa_suite_name(i), list.count, ifa_suite_description(i));
     ifa_case_list_free(&list);
   }
   printf("\nfills:\n ");
@@ -45,8 +47,15 @@ static error_t parse(int key, char *value, struct argp_state *state) {
   return ARGP_ERR_UNKNOWN;
 }
 
-static const struct argp parser = {NULL, parse, "", "Prints the backends (available, or why not), the float references and baselines, the suites with their number of cases, and the fills.",
-                                   NULL, NULL, NULL};
+static const struct argp parser = {
+    NULL,
+    parse,
+    "",
+    "Prints the backends (available, or why not), the float references and baselines, the suites "
+    "with their number of cases, and the fills.",
+    NULL,
+    NULL,
+    NULL};
 
 int cmd_list(int argc, char **argv) {
   if (argp_parse(&parser, argc, argv, 0, NULL, NULL) != 0) return EXIT_BAD_USAGE;

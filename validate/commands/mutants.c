@@ -1,6 +1,8 @@
-/* mutants.c - `validate mutants`: which suite notices which mistake. Every fault of validate/mutants/catalogue.h (a kernel of the CPU) and of
- * gpu/mutants/faults.h (the GPU's, where there is one) is put into the kernel, and the kernel is run on a suite's cases, the cheapest first, until its outputs
- * differ from the oracle's. Outputs only, no stages: as for a kernel that shows nothing else. docs/validate.md, section 10. */
+/* mutants.c - `validate mutants`: which suite notices which mistake. Every fault of
+ * validate/mutants/catalogue.h (a kernel of the CPU) and of gpu/mutants/faults.h (the GPU's, where
+ * there is one) is put into the kernel, and the kernel is run on a suite's cases, the cheapest
+ * first, until its outputs differ from the oracle's. Outputs only, no stages: as for a kernel that
+ * shows nothing else. docs/validate.md, section 10. */
 #include <argp.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -22,7 +24,9 @@ enum { MAX_SUITES = 8, SMOKE_PERCENT = 90, MAX_REPEATS = 100 };
 
 static const char *const standard_suites[] = {"smoke", "edge", "formats", "scales", "long", "real"};
 static const char *const kernel_names[IFA_MUTANT_KERNELS] = {"cpu", "cuda-sm80"};
-static const int first_mutant[IFA_MUTANT_KERNELS + 1] = {IFA_MUTANT_none, IFA_MUTANT_gpu_none, IFA_MUTANT_COUNT}; /* the kernel without a fault; then its mutants */
+/* the kernel without a fault; then its mutants */
+static const int first_mutant[IFA_MUTANT_KERNELS + 1] = {IFA_MUTANT_none, IFA_MUTANT_gpu_none,
+                                                         IFA_MUTANT_COUNT};
 
 typedef struct options {
   const char *suites[MAX_SUITES], *json;
@@ -32,19 +36,22 @@ typedef struct options {
 } options;
 
 static const struct argp_option option_list[] = {
-    {"suite", 's', "NAME|FILE", 0, "a suite to try; may be repeated (default: smoke, edge, formats, scales, long, real)", 0},
+    {"suite", 's', "NAME|FILE", 0,
+     "a suite to try; may be repeated (default: smoke, edge, formats, scales, long, real)", 0},
     {"only", 'o', "A,B", 0, "these mutants only", 0},
     {"kernel", 'k', "NAME", 0, "cpu, cuda-sm80 or all (default): faults of this kernel", 0},
     {"repeat", 'r', "N", 0, "a case is run up to N times where a fault is a race (default 3)", 0},
     {"quick", 'q', NULL, 0, "a suite tries only the mutants that no suite before it has killed", 0},
     {"list", 'l', NULL, 0, "print the mutants and do nothing else", 0},
-    {"verbose", 'v', NULL, 0, "for each mutant what is wrong in it, and the first case that kills it", 0},
+    {"verbose", 'v', NULL, 0,
+     "for each mutant what is wrong in it, and the first case that kills it", 0},
     {"json", 'j', "FILE", 0, "write a JSON report", 0},
     {0}};
 
 static int want_kernel(options *o, const char *name) {
   int found = 0;
-  for (int k = 0; k < IFA_MUTANT_KERNELS; k++) found += o->wanted[k] = strcmp(name, "all") == 0 || strcmp(name, kernel_names[k]) == 0;
+  for (int k = 0; k < IFA_MUTANT_KERNELS; k++)
+    found += o->wanted[k] = strcmp(name, "all") == 0 || strcmp(name, kernel_names[k]) == 0;
   return found;
 }
 
@@ -57,11 +64,13 @@ static error_t parse(int key, char *value, struct argp_state *state) {
       return 0;
     case 'o': o->only = value; return 0;
     case 'k':
-      if (!want_kernel(o, value)) argp_error(state, "there is no kernel '%s': cpu, cuda-sm80 or all", value);
+      if (!want_kernel(o, value))
+        argp_error(state, "there is no kernel '%s': cpu, cuda-sm80 or all", value);
       return 0;
     case 'r':
       o->repeats = atoi(value);
-      if (o->repeats < 1 || o->repeats > MAX_REPEATS) argp_error(state, "--repeat is 1 to %d", MAX_REPEATS);
+      if (o->repeats < 1 || o->repeats > MAX_REPEATS)
+        argp_error(state, "--repeat is 1 to %d", MAX_REPEATS);
       return 0;
     case 'l': o->list = 1; return 0;
     case 'v': o->verbose = 1; return 0;
@@ -73,12 +82,20 @@ static error_t parse(int key, char *value, struct argp_state *state) {
 }
 
 static const struct argp parser = {
-    option_list, parse, "",
-    "Puts faults into an attention kernel, one at a time, and prints which suite notices which: a measure of the suites. A kernel of the CPU, and the GPU's "
+    option_list,
+    parse,
+    "",
+    "Puts faults into an attention kernel, one at a time, and prints which suite notices which: a "
+    "measure of the suites. A kernel of the CPU, and the GPU's "
     "where there is one.\v"
-    "Exit codes: 0 of each kernel's mutants smoke kills at least 90% and all suites together kill every one (of those that are chosen); 1 otherwise, or if a "
-    "kernel without a fault differs from the oracle, or a mutant that was proved equivalent is killed; 2 bad usage or input; 3 no kernel that is chosen is "
-    "available. A kernel that is not available is named and changes nothing else.", NULL, NULL, NULL};
+    "Exit codes: 0 of each kernel's mutants smoke kills at least 90% and all suites together kill "
+    "every one (of those that are chosen); 1 otherwise, or if a "
+    "kernel without a fault differs from the oracle, or a mutant that was proved equivalent is "
+    "killed; 2 bad usage or input; 3 no kernel that is chosen is "
+    "available. A kernel that is not available is named and changes nothing else.",
+    NULL,
+    NULL,
+    NULL};
 
 /* ---- the mutants ---- */
 
@@ -86,11 +103,14 @@ enum { NOT_KILLED = INT32_MAX, NOT_TRIED = -1 };
 
 typedef struct subject {
   int chosen;
-  ifa_mutant *kernel;           /* of the CPU */
-  int killer[MAX_SUITES];       /* number of the case, in the order of trying, or NOT_KILLED, NOT_TRIED */
+  ifa_mutant *kernel; /* of the CPU */
+  /* number of the case, in the order of trying, or NOT_KILLED, NOT_TRIED */
+  int killer[MAX_SUITES];
 } subject;
 
-static int is_killed_by(const subject *m, int suite) { return m->killer[suite] != NOT_KILLED && m->killer[suite] != NOT_TRIED; }
+static int is_killed_by(const subject *m, int suite) {
+  return m->killer[suite] != NOT_KILLED && m->killer[suite] != NOT_TRIED;
+}
 
 static int is_mutant(int number) { return *ifa_mutant_entries[number].part != 0; }
 
@@ -111,12 +131,18 @@ static int find_mutant(const char *name) {
 
 /* A kernel is chosen if one of its mutants is; then the one without a fault goes with them. */
 static ifa_status choose(const options *o, subject *subjects, ifa_message *message) {
-  for (int i = 0; i < IFA_MUTANT_COUNT; i++) subjects[i].chosen = !o->only && o->wanted[ifa_mutant_entries[i].kernel];
-  for (char *save = NULL, *name = o->only ? strtok_r(o->only, ",", &save) : NULL; name; name = strtok_r(NULL, ",", &save)) {
+  for (int i = 0; i < IFA_MUTANT_COUNT; i++)
+    subjects[i].chosen = !o->only && o->wanted[ifa_mutant_entries[i].kernel];
+  for (char *save = NULL, *name = o->only ? strtok_r(o->only, ",", &save) : NULL; name;
+       name = strtok_r(NULL, ",", &save)) {
     int i = find_mutant(name);
-    if (i == 0) return ifa_fail(message, IFA_BAD_ARGUMENT, "there is no mutant '%.60s'; --list shows them", name);
+    if (i == 0)
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "there is no mutant '%.60s'; --list shows them",
+                      name);
     ifa_mutant_kernel k = ifa_mutant_entries[i].kernel;
-    if (!o->wanted[k]) return ifa_fail(message, IFA_BAD_ARGUMENT, "'%.60s' is a mutant of %s", name, kernel_names[k]);
+    if (!o->wanted[k])
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "'%.60s' is a mutant of %s", name,
+                      kernel_names[k]);
     subjects[i].chosen = subjects[first_mutant[k]].chosen = 1;
   }
   for (int i = 0; i < IFA_MUTANT_gpu_none; i++)
@@ -131,7 +157,8 @@ static void list_mutants(const options *o) {
   for (int i = 1; i < IFA_MUTANT_COUNT; i++) {
     const ifa_mutant_entry *e = &ifa_mutant_entries[i];
     if (!is_mutant(i) || !o->wanted[e->kernel]) continue;
-    if (strcmp(part, e->part) != 0) printf("%s%s: %s\n", *part ? "\n" : "", kernel_names[e->kernel], e->part);
+    if (strcmp(part, e->part) != 0)
+      printf("%s%s: %s\n", *part ? "\n" : "", kernel_names[e->kernel], e->part);
     part = e->part;
     printf("  %-30s %s\n", name_of(i, text), e->what);
     if (e->proof) printf("  %-30s equivalent: %s\n", "", e->proof);
@@ -140,7 +167,11 @@ static void list_mutants(const options *o) {
 
 /* ---- a suite's cases, the cheapest first ---- */
 
-typedef struct trial { ifa_case c; double work; size_t number; } trial;
+typedef struct trial {
+  ifa_case c;
+  double work;
+  size_t number;
+} trial;
 
 typedef struct trial_list {
   trial *trials;
@@ -149,7 +180,8 @@ typedef struct trial_list {
 
 static double work_of(const ifa_case *c) {
   const ifa_problem *p = &c->problem;
-  double rows = (double)p->batch * (double)p->q_heads * (double)p->nq, keys = (double)p->batch * (double)p->kv_heads * (double)p->nk;
+  double rows = (double)p->batch * (double)p->q_heads * (double)p->nq,
+         keys = (double)p->batch * (double)p->kv_heads * (double)p->nk;
   if (c->input[0]) rows = 1e4, keys = 1e4; /* after what is made up */
   double computed = c->rows && (double)c->rows < rows ? (double)c->rows : rows;
   return (computed * (double)p->nk + 8 * (rows + keys)) * p->head_dim;
@@ -166,8 +198,10 @@ static ifa_status make_trials(const char *suite, trial_list *list, ifa_message *
   ifa_case base = ifa_case_default();
   *list = (trial_list){0};
   ifa_status status = ifa_case_list_add_suite(&cases, suite, &base, message);
-  if (status == IFA_OK && !(list->trials = calloc(cases.count + 1, sizeof *list->trials))) status = ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %s", suite);
-  for (size_t i = 0; status == IFA_OK && i < cases.count; i++) list->trials[i] = (trial){cases.cases[i], work_of(&cases.cases[i]), i};
+  if (status == IFA_OK && !(list->trials = calloc(cases.count + 1, sizeof *list->trials)))
+    status = ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %s", suite);
+  for (size_t i = 0; status == IFA_OK && i < cases.count; i++)
+    list->trials[i] = (trial){cases.cases[i], work_of(&cases.cases[i]), i};
   if (status == IFA_OK) {
     list->count = cases.count;
     qsort(list->trials, list->count, sizeof *list->trials, compare_work);
@@ -178,15 +212,19 @@ static ifa_status make_trials(const char *suite, trial_list *list, ifa_message *
 
 /* ---- one case ---- */
 
-/* Does the kernel, or the case on the GPU with a fault, give anything but the oracle's bits? A device that is lost: IFA_NOT_AVAILABLE. */
-static ifa_status run_once(const ifa_data *d, const ifa_run_buffers *expected, const ifa_mutant *kernel, ifa_gpu_case *gpu, ifa_gpu_fault fault, int *differs, ifa_message *why) {
+/* Does the kernel, or the case on the GPU with a fault, give anything but the oracle's bits? A
+ * device that is lost: IFA_NOT_AVAILABLE. */
+static ifa_status run_once(const ifa_data *d, const ifa_run_buffers *expected,
+                           const ifa_mutant *kernel, ifa_gpu_case *gpu, ifa_gpu_fault fault,
+                           int *differs, ifa_message *why) {
   ifa_run_buffers got;
   ifa_outcome outcome = {0};
   ifa_inputs in = ifa_data_inputs(d);
   ifa_status status = ifa_run_buffers_make(d, IFA_STAGES_NONE, IFA_BACKEND_POISON, &got, why);
   if (status == IFA_OK) {
     ifa_outputs out = ifa_run_buffers_outputs(&got);
-    status = gpu ? ifa_gpu_mutant_run(gpu, fault, IFA_BACKEND_POISON, &out, why) : ifa_mutant_run(kernel, &d->p, &in, &out, why);
+    status = gpu ? ifa_gpu_mutant_run(gpu, fault, IFA_BACKEND_POISON, &out, why)
+                 : ifa_mutant_run(kernel, &d->p, &in, &out, why);
   }
   if (status == IFA_OK) status = ifa_run_buffers_check(d, &got, why);
   if (status == IFA_OK) ifa_compare_buffers(d, expected, &got, &outcome);
@@ -195,7 +233,8 @@ static ifa_status run_once(const ifa_data *d, const ifa_run_buffers *expected, c
   return *differs ? IFA_OK : status;
 }
 
-/* One suite's run. Cases run in several threads; a killer only ever becomes smaller, so that the first case that kills does not depend on them. */
+/* One suite's run. Cases run in several threads; a killer only ever becomes smaller, so that the
+ * first case that kills does not depend on them. */
 typedef struct search {
   const char *suite;
   int s, quick, repeats;
@@ -219,7 +258,9 @@ static void note_killer(const search *at, int mutant, int number) {
   }
 }
 
-static ifa_status try_mutants(const search *at, const ifa_data *d, const ifa_run_buffers *expected, ifa_mutant_kernel k, ifa_gpu_case *gpu, int number, ifa_message *message) {
+static ifa_status try_mutants(const search *at, const ifa_data *d, const ifa_run_buffers *expected,
+                              ifa_mutant_kernel k, ifa_gpu_case *gpu, int number,
+                              ifa_message *message) {
   ifa_status status = IFA_OK;
   for (int i = first_mutant[k]; status == IFA_OK && i < first_mutant[k + 1]; i++) {
     int differs = 0, repeats = ifa_mutant_entries[i].race ? at->repeats : 1;
@@ -227,8 +268,10 @@ static ifa_status try_mutants(const search *at, const ifa_data *d, const ifa_run
     for (int n = 0; status == IFA_OK && n < repeats && !differs; n++) {
       ifa_message why = {""};
       char name[64];
-      status = run_once(d, expected, at->subjects[i].kernel, gpu, gpu ? ifa_gpu_fault_of(i) : IFA_GPU_FAULT_none, &differs, &why);
-      if (status != IFA_OK) ifa_fail(message, status, "%s, %s: %.200s", kernel_names[k], name_of(i, name), why.text);
+      status = run_once(d, expected, at->subjects[i].kernel, gpu,
+                        gpu ? ifa_gpu_fault_of(i) : IFA_GPU_FAULT_none, &differs, &why);
+      if (status != IFA_OK)
+        ifa_fail(message, status, "%s, %s: %.200s", kernel_names[k], name_of(i, name), why.text);
     }
     if (differs) note_killer(at, i, number);
   }
@@ -236,7 +279,9 @@ static ifa_status try_mutants(const search *at, const ifa_data *d, const ifa_run
 }
 
 /* One thread at a time has the device. */
-static ifa_status try_gpu_mutants(const search *at, const ifa_data *d, const ifa_run_buffers *expected, int number, ifa_message *message) {
+static ifa_status try_gpu_mutants(const search *at, const ifa_data *d,
+                                  const ifa_run_buffers *expected, int number,
+                                  ifa_message *message) {
   ifa_status status = IFA_OK;
 #pragma omp critical(ifa_mutants_device)
   {
@@ -244,7 +289,8 @@ static ifa_status try_gpu_mutants(const search *at, const ifa_data *d, const ifa
     ifa_inputs in = ifa_data_inputs(d);
     status = ifa_gpu_mutants_support(&d->p, message);
     if (status == IFA_OK) status = ifa_gpu_case_make(&d->p, &in, &gpu, message);
-    if (status == IFA_OK) status = try_mutants(at, d, expected, IFA_MUTANT_CUDA_SM80, gpu, number, message);
+    if (status == IFA_OK)
+      status = try_mutants(at, d, expected, IFA_MUTANT_CUDA_SM80, gpu, number, message);
     ifa_gpu_case_free(gpu);
     if (status == IFA_UNSUPPORTED) at->list->unsupported[IFA_MUTANT_CUDA_SM80]++;
   }
@@ -258,14 +304,17 @@ static ifa_status try_case(const search *at, int number, ifa_message *message) {
   ifa_fpenv env;
   ifa_fpenv_enter(&env);
   ifa_status status = ifa_data_make(&at->list->trials[number].c, &data, message);
-  if (status == IFA_OK) status = ifa_run_buffers_make(&data, IFA_STAGES_NONE, IFA_ORACLE_POISON, &expected, message);
+  if (status == IFA_OK)
+    status = ifa_run_buffers_make(&data, IFA_STAGES_NONE, IFA_ORACLE_POISON, &expected, message);
   if (status == IFA_OK) {
     ifa_inputs in = ifa_data_inputs(&data);
     ifa_outputs out = ifa_run_buffers_outputs(&expected);
     status = ifa_run("scalar", &data.p, &in, &out, message);
   }
-  if (status == IFA_OK) status = try_mutants(at, &data, &expected, IFA_MUTANT_CPU, NULL, number, message);
-  if (status == IFA_OK && at->subjects[IFA_MUTANT_gpu_none].chosen) status = try_gpu_mutants(at, &data, &expected, number, message);
+  if (status == IFA_OK)
+    status = try_mutants(at, &data, &expected, IFA_MUTANT_CPU, NULL, number, message);
+  if (status == IFA_OK && at->subjects[IFA_MUTANT_gpu_none].chosen)
+    status = try_gpu_mutants(at, &data, &expected, number, message);
   ifa_run_buffers_free(&expected);
   ifa_data_free(&data);
   ifa_fpenv_leave(&env);
@@ -325,12 +374,15 @@ static int first_suite(const results *r, int mutant) {
   return -1;
 }
 
-static const ifa_case *killing_case(const results *r, int mutant, int suite) { return &r->lists[suite].trials[r->subjects[mutant].killer[suite]].c; }
+static const ifa_case *killing_case(const results *r, int mutant, int suite) {
+  return &r->lists[suite].trials[r->subjects[mutant].killer[suite]].c;
+}
 
 /* Kernel k's mutants are the numbers after first_mutant[k]. */
 static int has_run(const results *r, int k) { return r->subjects[first_mutant[k]].chosen; }
 
-/* Of a kernel's chosen mutants that are not equivalent: how many there are, and how many the suite kills (suite -1: any of them). */
+/* Of a kernel's chosen mutants that are not equivalent: how many there are, and how many the suite
+ * kills (suite -1: any of them). */
 static void count_kills(const results *r, int k, int suite, int *killed, int *all) {
   *killed = *all = 0;
   for (int i = first_mutant[k] + 1; i < first_mutant[k + 1]; i++) {
@@ -340,15 +392,23 @@ static void count_kills(const results *r, int k, int suite, int *killed, int *al
   }
 }
 
-static const char *short_name(const char *suite) { return strrchr(suite, '/') ? strrchr(suite, '/') + 1 : suite; }
+static const char *short_name(const char *suite) {
+  return strrchr(suite, '/') ? strrchr(suite, '/') + 1 : suite;
+}
 
 static void print_mutant(const results *r, int i) {
   char text[IFA_CASE_TEXT], name[64];
   const ifa_mutant_entry *e = &ifa_mutant_entries[i];
   int first = first_suite(r, i);
   printf("%-31s", name_of(i, name));
-  for (int s = 0; s < r->o->suite_count; s++) printf(" %8.8s", is_killed_by(&r->subjects[i], s) ? "killed" : r->subjects[i].killer[s] == NOT_TRIED ? "." : "-");
-  printf("%s\n", e->proof && first >= 0 ? "  PROVED EQUIVALENT, BUT KILLED" : e->proof ? "  equivalent" : first < 0 ? "  SURVIVES" : "");
+  for (int s = 0; s < r->o->suite_count; s++)
+    printf(" %8.8s", is_killed_by(&r->subjects[i], s)        ? "killed"
+                     : r->subjects[i].killer[s] == NOT_TRIED ? "."
+                                                             : "-");
+  printf("%s\n", e->proof && first >= 0 ? "  PROVED EQUIVALENT, BUT KILLED"
+                 : e->proof             ? "  equivalent"
+                 : first < 0            ? "  SURVIVES"
+                                        : "");
   if (!r->o->verbose) return;
   printf("    %s\n", e->what);
   if (e->proof) printf("    equivalent: %s\n", e->proof);
@@ -360,7 +420,8 @@ static void print_mutant(const results *r, int i) {
 /* Cases that were not run because the kernel with faults is not built for them. */
 static size_t count_unsupported(const results *r, int k, size_t *cases) {
   size_t unsupported = *cases = 0;
-  for (int s = 0; s < r->o->suite_count; s++) unsupported += r->lists[s].unsupported[k], *cases += r->lists[s].count;
+  for (int s = 0; s < r->o->suite_count; s++)
+    unsupported += r->lists[s].unsupported[k], *cases += r->lists[s].count;
   return unsupported;
 }
 
@@ -383,7 +444,8 @@ static void print_table(const results *r, int k) {
   count_kills(r, k, -1, &killed, &all);
   printf("\n\n%s: %d of %d mutants killed", kernel_names[k], killed, all);
   if (equivalent) printf(", %d more proved equivalent", equivalent);
-  if (unsupported) printf("; %zu of %zu cases not run: this kernel is not built for them", unsupported, cases);
+  if (unsupported)
+    printf("; %zu of %zu cases not run: this kernel is not built for them", unsupported, cases);
   printf("\n\n");
 }
 
@@ -394,18 +456,23 @@ static int judge(const results *r, int k) {
   int wrong = first_suite(r, first_mutant[k]);
   if (wrong >= 0) {
     ifa_case_print(killing_case(r, first_mutant[k], wrong), text);
-    printf("FAILED  %s: the kernel without a fault differs from the oracle: %s\n", kernel_names[k], text);
+    printf("FAILED  %s: the kernel without a fault differs from the oracle: %s\n", kernel_names[k],
+           text);
     code = EXIT_MISMATCH;
   }
   for (int i = first_mutant[k] + 1; i < first_mutant[k + 1]; i++)
-    if (r->subjects[i].chosen && (ifa_mutant_entries[i].proof != NULL) == (first_suite(r, i) >= 0)) {
-      printf("FAILED  %s %s\n", name_of(i, name), ifa_mutant_entries[i].proof ? "was proved equivalent, but is killed" : "survives: a defect of the suites");
+    if (r->subjects[i].chosen &&
+        (ifa_mutant_entries[i].proof != NULL) == (first_suite(r, i) >= 0)) {
+      printf("FAILED  %s %s\n", name_of(i, name),
+             ifa_mutant_entries[i].proof ? "was proved equivalent, but is killed"
+                                         : "survives: a defect of the suites");
       code = EXIT_MISMATCH;
     }
   for (int s = 0; s < r->o->suite_count && !r->o->only; s++) {
     count_kills(r, k, s, &killed, &all);
     if (strcmp(r->o->suites[s], "smoke") != 0 || 100 * killed >= SMOKE_PERCENT * all) continue;
-    printf("FAILED  %s: smoke kills %d of %d mutants; %d%% are wanted\n", kernel_names[k], killed, all, SMOKE_PERCENT);
+    printf("FAILED  %s: smoke kills %d of %d mutants; %d%% are wanted\n", kernel_names[k], killed,
+           all, SMOKE_PERCENT);
     code = EXIT_MISMATCH;
   }
   return code;
@@ -415,7 +482,8 @@ static int judge(const results *r, int k) {
 static int report(const results *r) {
   int code = EXIT_AGREE, ran = 0;
   for (int k = 0; k < IFA_MUTANT_KERNELS; k++) {
-    if (r->absent[k].text[0]) printf("not available: %s\n", r->absent[k].text); /* which begins with its name */
+    /* which begins with its name */
+    if (r->absent[k].text[0]) printf("not available: %s\n", r->absent[k].text);
     if (!has_run(r, k)) continue;
     ran = 1;
     print_table(r, k);
@@ -440,8 +508,10 @@ static json_t *mutant_json(const results *r, int i) {
     ifa_case_print(killing_case(r, i, s), text);
     json_object_set_new(suites, short_name(r->o->suites[s]), json_string(text));
   }
-  json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:o}", "kernel", kernel_names[e->kernel], "name", name_of(i, name), "part", e->part, "what", e->what,
-                           "killed", first_suite(r, i) >= 0, "equivalent", e->proof != NULL, "killed_by", suites);
+  json_t *json =
+      json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:o}", "kernel", kernel_names[e->kernel], "name",
+                name_of(i, name), "part", e->part, "what", e->what, "killed",
+                first_suite(r, i) >= 0, "equivalent", e->proof != NULL, "killed_by", suites);
   if (e->proof) json_object_set_new(json, "proof", json_string(e->proof));
   return json;
 }
@@ -451,7 +521,8 @@ static json_t *kernel_json(const results *r, int k) {
   size_t cases, unsupported = count_unsupported(r, k, &cases);
   if (!has_run(r, k)) return json_pack("{s:b, s:s}", "available", 0, "message", r->absent[k].text);
   count_kills(r, k, -1, &killed, &all);
-  return json_pack("{s:b, s:i, s:i, s:I, s:I}", "available", 1, "mutants_that_count", all, "killed", killed, "cases", (json_int_t)cases, "cases_not_run", (json_int_t)unsupported);
+  return json_pack("{s:b, s:i, s:i, s:I, s:I}", "available", 1, "mutants_that_count", all, "killed",
+                   killed, "cases", (json_int_t)cases, "cases_not_run", (json_int_t)unsupported);
 }
 
 static ifa_status write_json(const results *r, int code, ifa_message *message) {
@@ -462,16 +533,21 @@ static ifa_status write_json(const results *r, int code, ifa_message *message) {
   for (int s = 0; s < r->o->suite_count; s++) {
     int by_suite = 0;
     for (int k = 0; k < IFA_MUTANT_KERNELS; k++) count_kills(r, k, s, &one, &of), by_suite += one;
-    json_object_set_new(suites, short_name(r->o->suites[s]), json_pack("{s:I, s:i}", "cases", (json_int_t)r->lists[s].count, "killed", by_suite));
+    json_object_set_new(
+        suites, short_name(r->o->suites[s]),
+        json_pack("{s:I, s:i}", "cases", (json_int_t)r->lists[s].count, "killed", by_suite));
   }
   for (int k = 0; k < IFA_MUTANT_KERNELS; k++) {
     count_kills(r, k, -1, &one, &of);
     killed += one, all += of;
-    if (has_run(r, k) || r->absent[k].text[0]) json_object_set_new(kernels, kernel_names[k], kernel_json(r, k));
+    if (has_run(r, k) || r->absent[k].text[0])
+      json_object_set_new(kernels, kernel_names[k], kernel_json(r, k));
   }
   json_t *json = ifa_json_head("mutants");
-  if (json && json_object_update_new(json, json_pack("{s:b, s:o, s:i, s:i, s:o, s:o}", "passed", code == EXIT_AGREE, "kernels", kernels, "mutants_that_count", all,
-                                                     "killed", killed, "suites", suites, "mutants", mutants)) != 0) {
+  if (json && json_object_update_new(json, json_pack("{s:b, s:o, s:i, s:i, s:o, s:o}", "passed",
+                                                     code == EXIT_AGREE, "kernels", kernels,
+                                                     "mutants_that_count", all, "killed", killed,
+                                                     "suites", suites, "mutants", mutants)) != 0) {
     json_decref(json);
     json = NULL;
   }
@@ -482,8 +558,11 @@ static ifa_status write_json(const results *r, int code, ifa_message *message) {
 
 /* Without a device none of the GPU's mutants is chosen. */
 static void leave_out_absent(results *r) {
-  if (!has_run(r, IFA_MUTANT_CUDA_SM80) || ifa_gpu_mutants_support(NULL, &r->absent[IFA_MUTANT_CUDA_SM80]) == IFA_OK) return;
-  for (int i = first_mutant[IFA_MUTANT_CUDA_SM80]; i < first_mutant[IFA_MUTANT_CUDA_SM80 + 1]; i++) r->subjects[i].chosen = 0;
+  if (!has_run(r, IFA_MUTANT_CUDA_SM80) ||
+      ifa_gpu_mutants_support(NULL, &r->absent[IFA_MUTANT_CUDA_SM80]) == IFA_OK)
+    return;
+  for (int i = first_mutant[IFA_MUTANT_CUDA_SM80]; i < first_mutant[IFA_MUTANT_CUDA_SM80 + 1]; i++)
+    r->subjects[i].chosen = 0;
 }
 
 static ifa_status run_all(results *r, ifa_message *message) {
@@ -509,7 +588,8 @@ int cmd_mutants(int argc, char **argv) {
     return EXIT_AGREE;
   }
   if (o.suite_count == 0)
-    for (size_t i = 0; i < sizeof standard_suites / sizeof standard_suites[0]; i++) o.suites[o.suite_count++] = standard_suites[i];
+    for (size_t i = 0; i < sizeof standard_suites / sizeof standard_suites[0]; i++)
+      o.suites[o.suite_count++] = standard_suites[i];
   results r = {.o = &o, .subjects = calloc(IFA_MUTANT_COUNT, sizeof *r.subjects)};
   if (!r.subjects) return complain("mutants", "no memory");
   int code;

@@ -7,9 +7,13 @@
 
 enum { MAX_FILES = 64 };
 
-typedef struct options { const char *html, *files[MAX_FILES]; size_t count; } options;
+typedef struct options {
+  const char *html, *files[MAX_FILES];
+  size_t count;
+} options;
 
-static const struct argp_option option_list[] = {{"html", 'o', "FILE", 0, "the page to write", 0}, {0}};
+static const struct argp_option option_list[] = {{"html", 'o', "FILE", 0, "the page to write", 0},
+                                                 {0}};
 
 static error_t parse(int key, char *value, struct argp_state *state) {
   options *o = state->input;
@@ -28,12 +32,18 @@ static error_t parse(int key, char *value, struct argp_state *state) {
 }
 
 static const struct argp parser = {
-    option_list, parse, "REPORT.json...",
-    "Writes one self-contained page from JSON reports of `run`, `accuracy`, `mutants` and `bench`: the verdict, failures with the commands that repeat "
+    option_list,
+    parse,
+    "REPORT.json...",
+    "Writes one self-contained page from JSON reports of `run`, `accuracy`, `mutants` and `bench`: "
+    "the verdict, failures with the commands that repeat "
     "them, cases with filters, error plots, the kill matrix, speed against ceilings.\v"
     "  validate run --suite all --json run.json; validate bench --json bench.json\n"
     "  validate report --html page.html run.json bench.json\n\n"
-    "Exit codes: 0 written, 2 bad usage, or a file that cannot be read or written.", NULL, NULL, NULL};
+    "Exit codes: 0 written, 2 bad usage, or a file that cannot be read or written.",
+    NULL,
+    NULL,
+    NULL};
 
 int cmd_report(int argc, char **argv) {
   options o = {0};

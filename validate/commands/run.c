@@ -12,39 +12,74 @@
 #include "validate/cases/suite.h"
 
 enum { MAX_SOURCES = 64, MAX_BACKENDS = 16, MAX_KERNELS = 16 };
-enum { OPTION_JUNIT = 256, OPTION_CSV, OPTION_HTML, OPTION_ANNOTATIONS, OPTION_SEED, OPTION_PLUGIN, OPTION_EXEC, OPTION_EXEC_ONCE, OPTION_CLAIM, OPTION_TIMEOUT, OPTION_ONCE };
+enum {
+  OPTION_JUNIT = 256,
+  OPTION_CSV,
+  OPTION_HTML,
+  OPTION_ANNOTATIONS,
+  OPTION_SEED,
+  OPTION_PLUGIN,
+  OPTION_EXEC,
+  OPTION_EXEC_ONCE,
+  OPTION_CLAIM,
+  OPTION_TIMEOUT,
+  OPTION_ONCE
+};
 
 typedef struct options {
-  struct { char kind; const char *text; } sources[MAX_SOURCES]; /* kind 's': a suite, 'c': a case */
+  struct {
+    char kind;
+    const char *text;
+  } sources[MAX_SOURCES]; /* kind 's': a suite, 'c': a case */
   int source_count;
   const char *input, *json, *html, *junit, *csv;
   char *backends;
   uint64_t seed;
   int verbose, annotate;
-  struct { ifa_kernel_kind kind; const char *text, *claim; } kernels[MAX_KERNELS];
+  struct {
+    ifa_kernel_kind kind;
+    const char *text, *claim;
+  } kernels[MAX_KERNELS];
   int kernel_count;
   double timeout;
   int once;
 } options;
 
 static const struct argp_option option_list[] = {
-    {"suite", 's', "NAME|FILE", 0, "a built-in suite or a file of cases; may be repeated (default: smoke)", 0},
-    {"case", 'c', "\"K=V ...\"", 0, "cases on the command line; lists multiply: d=64,128 causal=0,1; may be repeated", 0},
-    {"input", 'i', "FILE", 0, "take q, k, v from a safetensors file (float, [B,H,N,D]) instead of a fill", 0},
-    {"backend", 'b', "A,B", 0, "backends (default: all; those that this machine lacks are counted as not available)", 0},
+    {"suite", 's', "NAME|FILE", 0,
+     "a built-in suite or a file of cases; may be repeated (default: smoke)", 0},
+    {"case", 'c', "\"K=V ...\"", 0,
+     "cases on the command line; lists multiply: d=64,128 causal=0,1; may be repeated", 0},
+    {"input", 'i', "FILE", 0,
+     "take q, k, v from a safetensors file (float, [B,H,N,D]) instead of a fill", 0},
+    {"backend", 'b', "A,B", 0,
+     "backends (default: all; those that this machine lacks are counted as not available)", 0},
     {"seed", OPTION_SEED, "N", 0, "seed of the cases that name none (default 1)", 0},
     {"json", 'j', "FILE", 0, "write a JSON report", 0},
     {"html", OPTION_HTML, "FILE", 0, "write a report as one page, readable anywhere", 0},
     {"junit", OPTION_JUNIT, "FILE", 0, "write a JUnit XML report", 0},
     {"csv", OPTION_CSV, "FILE", 0, "write a CSV report", 0},
-    {"annotations", OPTION_ANNOTATIONS, "github", 0, "a line of GitHub's workflow commands for every failure", 0},
-    {NULL, 0, NULL, 0, "Kernels that are not part of this build (docs/validate.md, section 11):", 1},
-    {"plugin", OPTION_PLUGIN, "FILE", 0, "a shared library (include/ifa_plugin.h); without --backend only plug-ins are run; may be repeated", 1},
+    {"annotations", OPTION_ANNOTATIONS, "github", 0,
+     "a line of GitHub's workflow commands for every failure", 0},
+    {NULL, 0, NULL, 0,
+     "Kernels that are not part of this build (docs/validate.md, section 11):", 1},
+    {"plugin", OPTION_PLUGIN, "FILE", 0,
+     "a shared library (include/ifa_plugin.h); without --backend only plug-ins are run; may be "
+     "repeated",
+     1},
     {"exec", OPTION_EXEC, "COMMAND", 0, "a program that answers a line of JSON for each case", 1},
-    {"exec-once", OPTION_EXEC_ONCE, "COMMAND", 0, "a program that is started for each case, with the case's folder as its last argument", 1},
-    {"claim", OPTION_CLAIM, "TEXT", 0, "what the plug-in named before promises, instead of what it says: exact, or \"close q=f16 k=f16 v=f16 p=f16\"", 1},
-    {"timeout", OPTION_TIMEOUT, "SECONDS", 0, "that a plug-in has for a case, and to start (default 60)", 1},
-    {"once", OPTION_ONCE, NULL, 0, "run plug-ins once a case; otherwise small cases are followed by the same with other data, and again", 1},
+    {"exec-once", OPTION_EXEC_ONCE, "COMMAND", 0,
+     "a program that is started for each case, with the case's folder as its last argument", 1},
+    {"claim", OPTION_CLAIM, "TEXT", 0,
+     "what the plug-in named before promises, instead of what it says: exact, or \"close q=f16 "
+     "k=f16 v=f16 p=f16\"",
+     1},
+    {"timeout", OPTION_TIMEOUT, "SECONDS", 0,
+     "that a plug-in has for a case, and to start (default 60)", 1},
+    {"once", OPTION_ONCE, NULL, 0,
+     "run plug-ins once a case; otherwise small cases are followed by the same with other data, "
+     "and again",
+     1},
     {"verbose", 'v', NULL, 0, "a line for every case, not only for those that do not pass", 0},
     {0}};
 
@@ -54,7 +89,8 @@ static error_t parse(int key, char *value, struct argp_state *state) {
   switch (key) {
     case 's':
     case 'c':
-      if (o->source_count == MAX_SOURCES) argp_error(state, "more than %d suites and cases", MAX_SOURCES);
+      if (o->source_count == MAX_SOURCES)
+        argp_error(state, "more than %d suites and cases", MAX_SOURCES);
       o->sources[o->source_count].kind = (char)key;
       o->sources[o->source_count++].text = value;
       return 0;
@@ -71,16 +107,20 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case OPTION_EXEC:
     case OPTION_EXEC_ONCE:
       if (o->kernel_count == MAX_KERNELS) argp_error(state, "more than %d plug-ins", MAX_KERNELS);
-      o->kernels[o->kernel_count].kind = key == OPTION_PLUGIN ? IFA_KERNEL_LIBRARY : key == OPTION_EXEC ? IFA_KERNEL_PROGRAM : IFA_KERNEL_ONE_SHOT;
+      o->kernels[o->kernel_count].kind = key == OPTION_PLUGIN ? IFA_KERNEL_LIBRARY
+                                         : key == OPTION_EXEC ? IFA_KERNEL_PROGRAM
+                                                              : IFA_KERNEL_ONE_SHOT;
       o->kernels[o->kernel_count++].text = value;
       return 0;
     case OPTION_CLAIM:
-      if (o->kernel_count == 0) argp_error(state, "--claim stands behind the --plugin or --exec that it is about");
+      if (o->kernel_count == 0)
+        argp_error(state, "--claim stands behind the --plugin or --exec that it is about");
       o->kernels[o->kernel_count - 1].claim = value;
       return 0;
     case OPTION_TIMEOUT:
       o->timeout = strtod(value, &end);
-      if (*end != '\0' || !(o->timeout > 0 && o->timeout <= 86400)) argp_error(state, "--timeout %s is not a number of seconds", value);
+      if (*end != '\0' || !(o->timeout > 0 && o->timeout <= 86400))
+        argp_error(state, "--timeout %s is not a number of seconds", value);
       return 0;
     case OPTION_ONCE: o->once = 1; return 0;
     case OPTION_JUNIT: o->junit = value; return 0;
@@ -88,7 +128,8 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case OPTION_SEED:
       errno = 0;
       o->seed = strtoull(value, &end, 10);
-      if (*value < '0' || *value > '9' || *end != '\0' || errno != 0) argp_error(state, "--seed %s is not a number", value);
+      if (*value < '0' || *value > '9' || *end != '\0' || errno != 0)
+        argp_error(state, "--seed %s is not a number", value);
       return 0;
     case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", value); return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -96,25 +137,41 @@ static error_t parse(int key, char *value, struct argp_state *state) {
 }
 
 static const struct argp parser = {
-    option_list, parse, "",
-    "Runs cases with the oracle and with other backends and compares outputs bit by bit; the intermediate stages too where the backend can "
-    "show them, so that the first stage to differ is named. The backend `scalar` is the oracle itself: it is compared with binary64 "
-    "attention on the same operands, within the bound of docs/validate.md. Your own kernel comes in with --plugin or --exec.\v"
-    "Exit codes: 0 all executed cases agree, 1 a mismatch, 2 bad usage or input, 3 nothing was executed.", NULL, NULL, NULL};
+    option_list,
+    parse,
+    "",
+    "Runs cases with the oracle and with other backends and compares outputs bit by bit; the "
+    "intermediate stages too where the backend can "
+    "show them, so that the first stage to differ is named. The backend `scalar` is the oracle "
+    "itself: it is compared with binary64 "
+    "attention on the same operands, within the bound of docs/validate.md. Your own kernel comes "
+    "in with --plugin or --exec.\v"
+    "Exit codes: 0 all executed cases agree, 1 a mismatch, 2 bad usage or input, 3 nothing was "
+    "executed.",
+    NULL,
+    NULL,
+    NULL};
 
 /* ---- backends ---- */
 
-typedef struct backend_list { const char *names[MAX_BACKENDS]; int count; } backend_list;
+typedef struct backend_list {
+  const char *names[MAX_BACKENDS];
+  int count;
+} backend_list;
 
-static ifa_status choose_backends(char *text, int plugins, backend_list *list, ifa_message *message) {
+static ifa_status choose_backends(char *text, int plugins, backend_list *list,
+                                  ifa_message *message) {
   list->count = 0;
   if (!text && plugins) return IFA_OK;
   if (!text)
-    for (int i = 0; i < ifa_backend_count() && i < MAX_BACKENDS; i++) list->names[list->count++] = ifa_backend_name(i);
-  for (char *save = NULL, *name = text ? strtok_r(text, ",", &save) : NULL; name; name = strtok_r(NULL, ",", &save)) {
+    for (int i = 0; i < ifa_backend_count() && i < MAX_BACKENDS; i++)
+      list->names[list->count++] = ifa_backend_name(i);
+  for (char *save = NULL, *name = text ? strtok_r(text, ",", &save) : NULL; name;
+       name = strtok_r(NULL, ",", &save)) {
     ifa_status status = ifa_backend_supports(name, NULL, message);
     if (status == IFA_BAD_ARGUMENT) return status;
-    if (list->count == MAX_BACKENDS) return ifa_fail(message, IFA_BAD_ARGUMENT, "more than %d backends", MAX_BACKENDS);
+    if (list->count == MAX_BACKENDS)
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "more than %d backends", MAX_BACKENDS);
     list->names[list->count++] = name;
   }
   return list->count ? IFA_OK : ifa_fail(message, IFA_BAD_ARGUMENT, "no backend is named");
@@ -124,7 +181,8 @@ static ifa_status choose_backends(char *text, int plugins, backend_list *list, i
 
 typedef struct kernel_list {
   ifa_kernel kernels[MAX_KERNELS];
-  char selectors[MAX_KERNELS][1024]; /* the option that names each, for the command that repeats a case */
+  /* the option that names each, for the command that repeats a case */
+  char selectors[MAX_KERNELS][1024];
   int count;
 } kernel_list;
 
@@ -135,10 +193,12 @@ static void close_kernels(kernel_list *list) {
 static ifa_status open_kernels(const options *o, kernel_list *list, ifa_message *message) {
   static const char *const names[] = {"plugin", "exec", "exec-once"};
   for (int i = 0; i < o->kernel_count; i++) {
-    ifa_status status = ifa_kernel_open(&list->kernels[i], o->kernels[i].kind, o->kernels[i].text, o->kernels[i].claim, o->timeout, message);
+    ifa_status status = ifa_kernel_open(&list->kernels[i], o->kernels[i].kind, o->kernels[i].text,
+                                        o->kernels[i].claim, o->timeout, message);
     if (status != IFA_OK) return status;
     const char *claim = o->kernels[i].claim;
-    snprintf(list->selectors[i], sizeof list->selectors[i], "--%s '%s'%s%s%s", names[o->kernels[i].kind], o->kernels[i].text, claim ? " --claim '" : "",
+    snprintf(list->selectors[i], sizeof list->selectors[i], "--%s '%s'%s%s%s",
+             names[o->kernels[i].kind], o->kernels[i].text, claim ? " --claim '" : "",
              claim ? claim : "", claim ? "'" : "");
     list->count++;
   }
@@ -153,15 +213,20 @@ static ifa_status gather(const options *o, ifa_case_list *list, ifa_message *mes
   if (o->input) {
     ifa_status status = ifa_case_set_input(&base, o->input, message);
     if (status != IFA_OK) return status;
-    if (!strpbrk(base.input, "/.")) return ifa_fail(message, IFA_BAD_ARGUMENT, "--input %s is not a file's path", o->input);
+    if (!strpbrk(base.input, "/."))
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "--input %s is not a file's path", o->input);
   }
   ifa_status status = IFA_OK;
   for (int i = 0; i < o->source_count && status == IFA_OK; i++)
-    status = o->sources[i].kind == 's' ? ifa_case_list_add_suite(list, o->sources[i].text, &base, message)
-                                       : ifa_case_list_add_line(list, o->sources[i].text, &base, message);
+    status = o->sources[i].kind == 's'
+                 ? ifa_case_list_add_suite(list, o->sources[i].text, &base, message)
+                 : ifa_case_list_add_line(list, o->sources[i].text, &base, message);
   if (o->source_count == 0)
-    status = o->input ? ifa_case_list_add_line(list, "qk=int8,int4 v=int8,int4 vscale=tensor,channel,token,token_channel", &base, message)
-                      : ifa_case_list_add_suite(list, "smoke", &base, message);
+    status = o->input
+                 ? ifa_case_list_add_line(
+                       list, "qk=int8,int4 v=int8,int4 vscale=tensor,channel,token,token_channel",
+                       &base, message)
+                 : ifa_case_list_add_suite(list, "smoke", &base, message);
   return status;
 }
 
@@ -173,7 +238,9 @@ static void show_progress(size_t done, size_t total, const ifa_report *report) {
   if (terminal < 0) terminal = isatty(STDERR_FILENO);
   if (!terminal) return;
   if (done == total) fprintf(stderr, "\r\033[K");
-  else fprintf(stderr, "\r\033[K%zu of %zu cases, %lld failed ", done, total, (long long)ifa_report_failures(report));
+  else
+    fprintf(stderr, "\r\033[K%zu of %zu cases, %lld failed ", done, total,
+            (long long)ifa_report_failures(report));
   fflush(stderr);
 }
 
@@ -182,12 +249,14 @@ static void print_result(const options *o, const ifa_result *r) {
   if (failed) ifa_report_print_failure(stdout, r);
   if (failed && o->annotate) ifa_report_print_annotation(stdout, r);
   if (!failed && o->verbose)
-    printf("%s  %s  %.3f s  %s%s%s\n", ifa_verdict_name(r->outcome.verdict), r->backend, r->outcome.seconds, r->text,
-           r->outcome.verdict == IFA_PASSED ? "" : "  ", r->outcome.verdict == IFA_PASSED ? "" : r->outcome.message.text);
+    printf("%s  %s  %.3f s  %s%s%s\n", ifa_verdict_name(r->outcome.verdict), r->backend,
+           r->outcome.seconds, r->text, r->outcome.verdict == IFA_PASSED ? "" : "  ",
+           r->outcome.verdict == IFA_PASSED ? "" : r->outcome.message.text);
   if (o->verbose && r->outcome.verdict == IFA_PASSED) ifa_report_print_distance(stdout, r);
 }
 
-static ifa_status add_result(const options *o, const ifa_data *data, const ifa_case *c, const ifa_expected *expected, ifa_result *r, ifa_report *report,
+static ifa_status add_result(const options *o, const ifa_data *data, const ifa_case *c,
+                             const ifa_expected *expected, ifa_result *r, ifa_report *report,
                              ifa_message *message) {
   ifa_case_print(c, r->text);
   ifa_expected_digest(data, expected, r->digest);
@@ -195,8 +264,9 @@ static ifa_status add_result(const options *o, const ifa_data *data, const ifa_c
   return ifa_report_add(report, r, message);
 }
 
-static ifa_status run_backends(const ifa_data *data, const ifa_case *c, const ifa_expected *expected, const backend_list *backends, const options *o,
-                               ifa_report *report, ifa_message *message) {
+static ifa_status run_backends(const ifa_data *data, const ifa_case *c,
+                               const ifa_expected *expected, const backend_list *backends,
+                               const options *o, ifa_report *report, ifa_message *message) {
   ifa_status status = IFA_OK;
   for (int i = 0; i < backends->count && status == IFA_OK; i++) {
     ifa_result *r = calloc(1, sizeof *r);
@@ -209,7 +279,8 @@ static ifa_status run_backends(const ifa_data *data, const ifa_case *c, const if
   return status;
 }
 
-/* One case with what is needed to judge plug-ins on it: the same problem with other data (`repeated`), and both right answers. */
+/* One case with what is needed to judge plug-ins on it: the same problem with other data
+ * (`repeated`), and both right answers. */
 typedef struct plugin_case {
   ifa_data data, other;
   int repeated;
@@ -218,7 +289,8 @@ typedef struct plugin_case {
 } plugin_case;
 
 /* Every plug-in runs before the oracle does: what is not there cannot be found. */
-static ifa_status try_kernels(const ifa_case *c, kernel_list *kernels, const options *o, plugin_case *pc, ifa_message *message) {
+static ifa_status try_kernels(const ifa_case *c, kernel_list *kernels, const options *o,
+                              plugin_case *pc, ifa_message *message) {
   ifa_case other;
   ifa_status status = IFA_OK;
   if (!o->once && ifa_trial_other_case(c, &pc->data, &other)) {
@@ -226,14 +298,17 @@ static ifa_status try_kernels(const ifa_case *c, kernel_list *kernels, const opt
     status = ifa_data_make(&other, &pc->other, message);
   }
   for (int i = 0; i < kernels->count && status == IFA_OK; i++)
-    ifa_trial_run(&kernels->kernels[i], &pc->data, pc->repeated ? &pc->other : NULL, &pc->trials[i]);
+    ifa_trial_run(&kernels->kernels[i], &pc->data, pc->repeated ? &pc->other : NULL,
+                  &pc->trials[i]);
   return status;
 }
 
-static ifa_status judge_kernels(const ifa_case *c, kernel_list *kernels, const options *o, plugin_case *pc, ifa_report *report, ifa_message *message) {
+static ifa_status judge_kernels(const ifa_case *c, kernel_list *kernels, const options *o,
+                                plugin_case *pc, ifa_report *report, ifa_message *message) {
   ifa_status status = IFA_OK;
   int exact = 0;
-  for (int i = 0; i < kernels->count; i++) exact |= pc->trials[i].made > 1 && !kernels->kernels[i].claim.close;
+  for (int i = 0; i < kernels->count; i++)
+    exact |= pc->trials[i].made > 1 && !kernels->kernels[i].claim.close;
   if (exact) status = ifa_expected_make(&pc->other, &pc->expected_other, message);
   for (int i = 0; i < kernels->count && status == IFA_OK; i++) {
     ifa_result *r = calloc(1, sizeof *r);
@@ -241,7 +316,8 @@ static ifa_status judge_kernels(const ifa_case *c, kernel_list *kernels, const o
     r->backend = kernels->kernels[i].name;
     r->claim = kernels->kernels[i].claim.text;
     r->selector = kernels->selectors[i];
-    ifa_trial_judge(&kernels->kernels[i], &pc->trials[i], &pc->data, pc->expected, pc->repeated ? &pc->other : NULL, pc->expected_other, &r->outcome);
+    ifa_trial_judge(&kernels->kernels[i], &pc->trials[i], &pc->data, pc->expected,
+                    pc->repeated ? &pc->other : NULL, pc->expected_other, &r->outcome);
     status = add_result(o, &pc->data, c, pc->expected, r, report, message);
     free(r);
   }
@@ -249,7 +325,8 @@ static ifa_status judge_kernels(const ifa_case *c, kernel_list *kernels, const o
 }
 
 /* A case that cannot be made is reported and counted; the run goes on. */
-static void run_case(const ifa_case *c, const backend_list *backends, kernel_list *kernels, const options *o, ifa_report *report) {
+static void run_case(const ifa_case *c, const backend_list *backends, kernel_list *kernels,
+                     const options *o, ifa_report *report) {
   plugin_case pc = {0};
   ifa_message why = {""};
   ifa_status status = ifa_data_make(c, &pc.data, &why);
@@ -272,10 +349,14 @@ static void run_case(const ifa_case *c, const backend_list *backends, kernel_lis
 static ifa_status write_reports(const options *o, const ifa_report *report, ifa_message *message) {
   ifa_message *why = message, later; /* all are tried; the first failure is told */
   ifa_status first = IFA_OK, status;
-  if (o->json && (status = ifa_report_write_json(report, o->json, why)) != IFA_OK) first = status, why = &later;
-  if (o->html && (status = ifa_report_write_html(report, o->html, why)) != IFA_OK) first = first ? first : status, why = &later;
-  if (o->junit && (status = ifa_report_write_junit(report, o->junit, why)) != IFA_OK) first = first ? first : status, why = &later;
-  if (o->csv && (status = ifa_report_write_csv(report, o->csv, why)) != IFA_OK) first = first ? first : status;
+  if (o->json && (status = ifa_report_write_json(report, o->json, why)) != IFA_OK)
+    first = status, why = &later;
+  if (o->html && (status = ifa_report_write_html(report, o->html, why)) != IFA_OK)
+    first = first ? first : status, why = &later;
+  if (o->junit && (status = ifa_report_write_junit(report, o->junit, why)) != IFA_OK)
+    first = first ? first : status, why = &later;
+  if (o->csv && (status = ifa_report_write_csv(report, o->csv, why)) != IFA_OK)
+    first = first ? first : status;
   return first;
 }
 
@@ -293,7 +374,8 @@ int cmd_run(int argc, char **argv) {
   ifa_report report = {0};
   ifa_message why;
   if (argp_parse(&parser, argc, argv, 0, NULL, &o) != 0) return EXIT_BAD_USAGE;
-  if (choose_backends(o.backends, o.kernel_count > 0, &backends, &why) != IFA_OK || gather(&o, &list, &why) != IFA_OK) {
+  if (choose_backends(o.backends, o.kernel_count > 0, &backends, &why) != IFA_OK ||
+      gather(&o, &list, &why) != IFA_OK) {
     ifa_case_list_free(&list);
     return complain("run", "%s", why.text);
   }

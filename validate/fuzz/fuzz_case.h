@@ -1,10 +1,12 @@
-/* fuzz_case.h - random cases near the boundaries of the contract, ways to break a valid case, and smaller cases to try in place of a failing one. */
+/* fuzz_case.h - random cases near the boundaries of the contract, ways to break a valid case, and
+ * smaller cases to try in place of a failing one. */
 #ifndef IFA_VALIDATE_FUZZ_CASE_H
 #define IFA_VALIDATE_FUZZ_CASE_H
 
 #include "validate/cases/data.h"
 
-/* Case number `index` of `seed`: valid, but for scores that may be out of range (IFA_BAD_DATA). A pure function of both. */
+/* Case number `index` of `seed`: valid, but for scores that may be out of range (IFA_BAD_DATA). A
+ * pure function of both. */
 ifa_case ifa_fuzz_case(uint64_t seed, uint64_t index);
 
 /* A violation: what is made invalid in a valid case, and what ifa_run must answer. */
@@ -25,11 +27,13 @@ typedef struct ifa_call {
   void *owned[2]; /* freed by ifa_call_free */
 } ifa_call;
 
-/* Breaks a call on `data`. 0: this violation needs something that the case does not have (INT4, a scale, two rows ...). */
+/* Breaks a call on `data`. 0: this violation needs something that the case does not have (INT4, a
+ * scale, two rows ...). */
 int ifa_violate(int violation, const ifa_data *data, ifa_call *call);
 void ifa_call_free(ifa_call *call);
 
-/* Number of ways to make a case smaller; ifa_shrunk_case gives the way-th, or answers 0 if it changes nothing. */
+/* Number of ways to make a case smaller; ifa_shrunk_case gives the way-th, or answers 0 if it
+ * changes nothing. */
 int ifa_shrink_count(void);
 int ifa_shrunk_case(const ifa_case *c, int way, ifa_case *smaller);
 

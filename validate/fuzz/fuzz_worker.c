@@ -18,14 +18,17 @@ typedef struct request {
   char backends[IFA_FUZZ_BACKENDS][32];
 } request;
 
-/* One for the oracle, then, if it has a result (finding PASSED) or refuses the scores (REFUSED), one for each backend. */
+/* One for the oracle, then, if it has a result (finding PASSED) or refuses the scores (REFUSED),
+ * one for each backend. */
 typedef struct reply {
   ifa_status status;
   ifa_fuzz_result result;
 } reply;
 
 const char *ifa_finding_name(ifa_finding finding) {
-  static const char *const names[IFA_FINDINGS] = {"passed", "refused", "unsupported", "not available", "not applicable", "mismatch", "wrong status", "crash", "hang"};
+  static const char *const names[IFA_FINDINGS] = {"passed",        "refused",        "unsupported",
+                                                  "not available", "not applicable", "mismatch",
+                                                  "wrong status",  "crash",          "hang"};
   return (unsigned)finding < IFA_FINDINGS ? names[finding] : "?";
 }
 
@@ -51,7 +54,8 @@ static int is_untouched(const ifa_buffer *b) {
 }
 
 /* A call that must be refused: the status, a message, and nothing written. */
-static void check_refusal(const ifa_data *d, int violation, ifa_status wanted, const char *backend, ifa_fuzz_result *r) {
+static void check_refusal(const ifa_data *d, int violation, ifa_status wanted, const char *backend,
+                          ifa_fuzz_result *r) {
   ifa_run_buffers buffers;
   ifa_message why = {""};
   if (ifa_run_buffers_make(d, IFA_STAGES_NONE, IFA_BACKEND_POISON, &buffers, &why) != IFA_OK) {
@@ -59,33 +63,41 @@ static void check_refusal(const ifa_data *d, int violation, ifa_status wanted, c
     fail_with(r, IFA_FUZZ_WRONG_STATUS, why.text);
     return;
   }
-  ifa_call call = {.problem = d->p, .inputs = ifa_data_inputs(d), .outputs = ifa_run_buffers_outputs(&buffers)};
+  ifa_call call = {
+      .problem = d->p, .inputs = ifa_data_inputs(d), .outputs = ifa_run_buffers_outputs(&buffers)};
   if (violation >= 0 && !ifa_violate(violation, d, &call)) {
     r->finding = IFA_FUZZ_NOT_APPLICABLE;
   } else {
     ifa_status status = ifa_run(backend, &call.problem, &call.inputs, &call.outputs, &why);
     char text[320];
     r->finding = IFA_FUZZ_REFUSED;
-    snprintf(text, sizeof text, "answered '%s' (%.160s), not '%s'", ifa_status_name(status), why.text, ifa_status_name(wanted));
+    snprintf(text, sizeof text, "answered '%s' (%.160s), not '%s'", ifa_status_name(status),
+             why.text, ifa_status_name(wanted));
     if (status != wanted) fail_with(r, IFA_FUZZ_WRONG_STATUS, text);
-    else if (why.text[0] == '\0' || strchr(why.text, '\n')) fail_with(r, IFA_FUZZ_WRONG_STATUS, "refused without a message of one line");
-    else if (!is_untouched(&buffers.o) || !is_untouched(&buffers.lse)) fail_with(r, IFA_FUZZ_WRONG_STATUS, "refused, but something was written");
+    else if (why.text[0] == '\0' || strchr(why.text, '\n'))
+      fail_with(r, IFA_FUZZ_WRONG_STATUS, "refused without a message of one line");
+    else if (!is_untouched(&buffers.o) || !is_untouched(&buffers.lse))
+      fail_with(r, IFA_FUZZ_WRONG_STATUS, "refused, but something was written");
   }
   ifa_call_free(&call);
   ifa_run_buffers_free(&buffers);
 }
 
-static void check_result(const ifa_data *d, const ifa_expected *expected, const char *backend, ifa_fuzz_result *r) {
+static void check_result(const ifa_data *d, const ifa_expected *expected, const char *backend,
+                         ifa_fuzz_result *r) {
   ifa_outcome *o = calloc(1, sizeof *o);
   if (!o) {
     fail_with(r, IFA_FUZZ_WRONG_STATUS, "no memory");
     return;
   }
   ifa_compare(d, expected, backend, o);
-  r->finding = o->verdict == IFA_NOT_SUPPORTED ? IFA_FUZZ_UNSUPPORTED : o->verdict == IFA_ABSENT ? IFA_FUZZ_NOT_AVAILABLE : IFA_FUZZ_PASSED;
+  r->finding = o->verdict == IFA_NOT_SUPPORTED ? IFA_FUZZ_UNSUPPORTED
+               : o->verdict == IFA_ABSENT      ? IFA_FUZZ_NOT_AVAILABLE
+                                               : IFA_FUZZ_PASSED;
   if (o->verdict == IFA_FAILED) {
     char text[640];
-    snprintf(text, sizeof text, "%s%s%s", o->message.text, o->place_count ? "; first " : "", o->place_count ? o->places[0].where : "");
+    snprintf(text, sizeof text, "%s%s%s", o->message.text, o->place_count ? "; first " : "",
+             o->place_count ? o->places[0].where : "");
     fail_with(r, IFA_FUZZ_MISMATCH, text);
   }
   free(o);
@@ -129,9 +141,12 @@ static void serve(const request *q, int to) {
   send_all(to, &head, sizeof head);
   for (int i = 0; i < q->count && (runs || refused); i++) {
     reply answer = {0};
-    if (is_absent(q->backends[i], &data.p, &answer.result)) ;
+    if (is_absent(q->backends[i], &data.p, &answer.result))
+      ;
     else if (refused) check_refusal(&data, -1, IFA_BAD_DATA, q->backends[i], &answer.result);
-    else if (q->violation >= 0) check_refusal(&data, q->violation, ifa_violation_at(q->violation)->status, q->backends[i], &answer.result);
+    else if (q->violation >= 0)
+      check_refusal(&data, q->violation, ifa_violation_at(q->violation)->status, q->backends[i],
+                    &answer.result);
     else check_result(&data, expected, q->backends[i], &answer.result);
     send_all(to, &answer, sizeof answer);
   }
@@ -201,25 +216,32 @@ static int await(ifa_worker *w, reply *answer, ifa_fuzz_result *ended) {
   int hangs = ready == 0, status = reap(w, hangs);
   ended->finding = hangs ? IFA_FUZZ_HANG : IFA_FUZZ_CRASH;
   if (hangs) snprintf(ended->text, sizeof ended->text, "no answer within %g s", w->time_limit);
-  else if (WIFSIGNALED(status)) snprintf(ended->text, sizeof ended->text, "ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
-  else snprintf(ended->text, sizeof ended->text, "ended the process with code %d", WEXITSTATUS(status));
+  else if (WIFSIGNALED(status))
+    snprintf(ended->text, sizeof ended->text, "ended by signal %d (%s)", WTERMSIG(status),
+             strsignal(WTERMSIG(status)));
+  else
+    snprintf(ended->text, sizeof ended->text, "ended the process with code %d",
+             WEXITSTATUS(status));
   return 0;
 }
 
-/* Backends from `first` on; *done is how many were dealt with, the last of them perhaps by the worker's end. */
-static ifa_status run_from(ifa_worker *w, request *q, int first, const char *const *backends, int count, ifa_fuzz_result *results, int *done,
-                           ifa_message *message) {
+/* Backends from `first` on; *done is how many were dealt with, the last of them perhaps by the
+ * worker's end. */
+static ifa_status run_from(ifa_worker *w, request *q, int first, const char *const *backends,
+                           int count, ifa_fuzz_result *results, int *done, ifa_message *message) {
   reply answer;
   ifa_fuzz_result ended;
   ifa_status status = start(w, message);
   if (status != IFA_OK) return status;
   q->count = count - first;
-  for (int i = first; i < count; i++) snprintf(q->backends[i - first], sizeof q->backends[0], "%s", backends[i]);
+  for (int i = first; i < count; i++)
+    snprintf(q->backends[i - first], sizeof q->backends[0], "%s", backends[i]);
   if (!send_all(w->to, q, sizeof *q) || !await(w, &answer, &ended)) {
     if (w->pid) reap(w, 1);
     return ifa_fail(message, IFA_IO, "the oracle %.200s", ended.text);
   }
-  if (ifa_is_failure(answer.result.finding)) return ifa_fail(message, answer.status, "%.300s", answer.result.text);
+  if (ifa_is_failure(answer.result.finding))
+    return ifa_fail(message, answer.status, "%.300s", answer.result.text);
   for (*done = 0; first + *done < count;) {
     int i = first + (*done)++;
     if (!await(w, &answer, &results[i])) return IFA_OK;
@@ -228,13 +250,15 @@ static ifa_status run_from(ifa_worker *w, request *q, int first, const char *con
   return IFA_OK;
 }
 
-ifa_status ifa_worker_run(ifa_worker *w, const ifa_case *c, int violation, const char *const *backends, int count, ifa_fuzz_result *results,
+ifa_status ifa_worker_run(ifa_worker *w, const ifa_case *c, int violation,
+                          const char *const *backends, int count, ifa_fuzz_result *results,
                           ifa_message *message) {
   request *q = calloc(1, sizeof *q);
   ifa_status status = q ? IFA_OK : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory");
   if (q) ifa_case_print(c, q->text);
   if (q) q->violation = violation;
-  for (int first = 0, done; status == IFA_OK && first < count; first += done) { /* again after a crash, with the backends that are left */
+  for (int first = 0, done; status == IFA_OK && first < count; first += done) {
+    /* again after a crash, with the backends that are left */
     done = 0;
     status = run_from(w, q, first, backends, count, results, &done, message);
   }

@@ -1,5 +1,6 @@
-/* digest.c - digests of inputs and outputs (XXH3, 128 bits), over values in logical order and little-endian bytes, so that neither
- * the layout in memory nor the machine's byte order matters. */
+/* digest.c - digests of inputs and outputs (XXH3, 128 bits), over values in logical order and
+ * little-endian bytes, so that neither the layout in memory nor the machine's byte order matters.
+ */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -38,7 +39,8 @@ void ifa_digest_add(ifa_digest *d, uint32_t pattern, int bytes) {
 void ifa_digest_finish(ifa_digest *d, char hex[33]) {
   flush(d);
   XXH128_hash_t hash = XXH3_128bits_digest(d->state);
-  snprintf(hex, 33, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
+  snprintf(hex, 33, "%016llx%016llx", (unsigned long long)hash.high64,
+           (unsigned long long)hash.low64);
   XXH3_freeState(d->state);
   free(d);
 }

@@ -9,19 +9,26 @@
 
 void ifa_place_text(const ifa_problem *p, int64_t row, int32_t dim, char *text, size_t length) {
   int64_t matrix = row / p->nq;
-  int used = snprintf(text, length, "[b %" PRId64 "][h %" PRId64 "][i %" PRId64 "]", matrix / p->q_heads, matrix % p->q_heads, row % p->nq);
+  int used = snprintf(text, length, "[b %" PRId64 "][h %" PRId64 "][i %" PRId64 "]",
+                      matrix / p->q_heads, matrix % p->q_heads, row % p->nq);
   if (dim >= 0) snprintf(text + used, length - (size_t)used, "[d %d]", (int)dim);
 }
 
 /* From a number of this size (finite) to the next of the type. */
 static double spacing(ifa_type type, double size) {
-  const int digits = type == IFA_F32 ? 24 : type == IFA_F16 ? 11 : 8, least = type == IFA_F32 ? -149 : type == IFA_F16 ? -24 : -133;
+  const int digits = type == IFA_F32   ? 24
+                     : type == IFA_F16 ? 11
+                                       : 8,
+            least = type == IFA_F32   ? -149
+                    : type == IFA_F16 ? -24
+                                      : -133;
   int exponent;
   frexp(size, &exponent);
   return ldexp(1, exponent - digits > least ? exponent - digits : least);
 }
 
-/* Steps of the type at the element's size or `typical`, the row's: an element that is small because its row's terms cancel carries their errors. */
+/* Steps of the type at the element's size or `typical`, the row's: an element that is small because
+ * its row's terms cancel carries their errors. */
 static double ulps(ifa_type type, double typical, double reference, double got) {
   double size = fmax(fabs(reference), typical);
   if (isnan(got)) return NAN;
@@ -40,7 +47,8 @@ static double typical_size(const double *row, int32_t count) {
 
 int ifa_distance_worse(double x, double than) { return x > than || (isnan(x) && !isnan(than)); }
 
-void ifa_distance_add(ifa_distance_sums *s, const ifa_problem *p, int64_t row, const double *reference, const double *got) {
+void ifa_distance_add(ifa_distance_sums *s, const ifa_problem *p, int64_t row,
+                      const double *reference, const double *got) {
   ifa_distance *r = &s->result;
   double error = 0, norm = 0, typical = typical_size(reference, p->head_dim);
   for (int32_t d = 0; d < p->head_dim; d++) {
@@ -68,6 +76,8 @@ ifa_distance ifa_distance_finish(ifa_distance_sums *s) {
   ifa_distance *r = &s->result;
   r->known = 1;
   r->relative_l2 = s->error == 0 ? 0 : sqrt(s->error / s->reference);
-  r->cosine = s->own > 0 && s->reference > 0 ? s->product / sqrt(s->own) / sqrt(s->reference) : s->error == 0 ? 1 : 0;
+  r->cosine = s->own > 0 && s->reference > 0 ? s->product / sqrt(s->own) / sqrt(s->reference)
+              : s->error == 0                ? 1
+                                             : 0;
   return *r;
 }

@@ -1,19 +1,23 @@
-/* distance.h - how far an output is from what it should be, row by row: relative L2, cosine, the worst row, units in the last place. */
+/* distance.h - how far an output is from what it should be, row by row: relative L2, cosine, the
+ * worst row, units in the last place. */
 #ifndef IFA_VALIDATE_DISTANCE_H
 #define IFA_VALIDATE_DISTANCE_H
 
 #include "validate/cases/data.h"
 
 typedef struct ifa_distance {
-  int known;              /* 0: not measured */
-  double relative_l2;     /* ||o - ref|| / ||ref|| over all computed rows; NaN if any element is */
+  int known;          /* 0: not measured */
+  double relative_l2; /* ||o - ref|| / ||ref|| over all computed rows; NaN if any element is */
   double cosine;
-  double worst_row;       /* largest ||o_i - ref_i|| / ||ref_i|| of a row; a row with ref_i = 0 counts 0, or infinity; NaN if any element is */
-  char worst_row_at[64];  /* "[b 0][h 1][i 7]" */
-  double max_ulp;         /* largest |o - ref| of an element, in units in the last place of the output type at |ref| or at the root mean square of ref's row,
-                           * whichever is larger; infinity and NaN as in worst_row */
-  char max_ulp_at[80];    /* "[b 0][h 1][i 7][d 3]" */
-  double worst_bound;     /* close: largest |error| / bound, at most 1 where all is well */
+  /* largest ||o_i - ref_i|| / ||ref_i|| of a row; a row with ref_i = 0 counts 0, or infinity; NaN
+   * if any element is */
+  double worst_row;
+  char worst_row_at[64]; /* "[b 0][h 1][i 7]" */
+  double max_ulp; /* largest |o - ref| of an element, in units in the last place of the output type
+                   * at |ref| or at the root mean square of ref's row, whichever is larger; infinity
+                   * and NaN as in worst_row */
+  char max_ulp_at[80]; /* "[b 0][h 1][i 7][d 3]" */
+  double worst_bound;  /* close: largest |error| / bound, at most 1 where all is well */
   char worst_bound_at[80];
   int64_t unbounded_rows; /* close: rows for which the formats imply no bound */
 } ifa_distance;
@@ -25,7 +29,8 @@ typedef struct ifa_distance_sums {
 } ifa_distance_sums;
 
 /* One computed row, by its number (b * q_heads + h) * nq + i. got: as stored, widened. */
-void ifa_distance_add(ifa_distance_sums *sums, const ifa_problem *p, int64_t row, const double *reference, const double *got);
+void ifa_distance_add(ifa_distance_sums *sums, const ifa_problem *p, int64_t row,
+                      const double *reference, const double *got);
 ifa_distance ifa_distance_finish(ifa_distance_sums *sums);
 
 /* Does x take the place of the worst so far? A NaN is worse than any number, and stays. */

@@ -39,18 +39,29 @@ ifa_error ifa_error_of(const double *o, const double *ref, int64_t rows, int64_t
   return e;
 }
 
-ifa_status ifa_error_baseline(const ifa_data *d, const char *baseline, double **o, ifa_message *message) {
+ifa_status ifa_error_baseline(const ifa_data *d, const char *baseline, double **o,
+                              ifa_message *message) {
   const ifa_problem *p = &d->p;
   *o = calloc((size_t)(d->row_count * p->head_dim) + 1, sizeof **o);
   if (!*o) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %s", baseline);
-  ifa_float_problem problem = {.batch = p->batch, .q_heads = p->q_heads, .kv_heads = p->kv_heads, .nq = p->nq, .nk = p->nk, .head_dim = p->head_dim,
-                               .sm_scale = p->sm_scale, .causal = p->causal, .window = p->window, .kv_tile = p->kv_tile};
-  ifa_float_inputs in = {.q = d->q, .k = d->k, .v = d->v, .rows = d->rows, .row_count = d->rows ? d->row_count : 0};
+  ifa_float_problem problem = {.batch = p->batch,
+                               .q_heads = p->q_heads,
+                               .kv_heads = p->kv_heads,
+                               .nq = p->nq,
+                               .nk = p->nk,
+                               .head_dim = p->head_dim,
+                               .sm_scale = p->sm_scale,
+                               .causal = p->causal,
+                               .window = p->window,
+                               .kv_tile = p->kv_tile};
+  ifa_float_inputs in = {
+      .q = d->q, .k = d->k, .v = d->v, .rows = d->rows, .row_count = d->rows ? d->row_count : 0};
   ifa_float_outputs out = {.o = *o};
   return ifa_baseline_run(baseline, &problem, &in, &out, message);
 }
 
-ifa_status ifa_error_backend(const ifa_data *d, const char *backend, double **o, ifa_message *message) {
+ifa_status ifa_error_backend(const ifa_data *d, const char *backend, double **o,
+                             ifa_message *message) {
   ifa_run_buffers buffers;
   *o = calloc((size_t)(d->row_count * d->p.head_dim) + 1, sizeof **o);
   if (!*o) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
@@ -62,7 +73,8 @@ ifa_status ifa_error_backend(const ifa_data *d, const char *backend, double **o,
   }
   for (int64_t r = 0; status == IFA_OK && r < d->row_count; r++)
     for (int32_t i = 0; i < d->p.head_dim; i++)
-      (*o)[r * d->p.head_dim + i] = (double)ifa_float_get(d->p.out_type, buffers.o.data, ifa_output_index(d, r, i));
+      (*o)[r * d->p.head_dim + i] =
+          (double)ifa_float_get(d->p.out_type, buffers.o.data, ifa_output_index(d, r, i));
   ifa_run_buffers_free(&buffers);
   return status;
 }

@@ -13,7 +13,10 @@ void ifa_kernel_set_name(ifa_kernel *k, const char *name) {
 }
 
 ifa_verdict ifa_verdict_of_status(ifa_status status) {
-  return status == IFA_OK ? IFA_PASSED : status == IFA_UNSUPPORTED ? IFA_NOT_SUPPORTED : status == IFA_NOT_AVAILABLE ? IFA_ABSENT : IFA_FAILED;
+  return status == IFA_OK              ? IFA_PASSED
+         : status == IFA_UNSUPPORTED   ? IFA_NOT_SUPPORTED
+         : status == IFA_NOT_AVAILABLE ? IFA_ABSENT
+                                       : IFA_FAILED;
 }
 
 static const char *last_part(const char *path) {
@@ -21,11 +24,14 @@ static const char *last_part(const char *path) {
   return slash ? slash + 1 : path;
 }
 
-static ifa_verdict start(ifa_kernel *k, char claim[192], ifa_status *refused, ifa_message *message) {
-  return k->kind == IFA_KERNEL_LIBRARY ? ifa_library_start(k, claim, refused, message) : ifa_program_start(k, claim, refused, message);
+static ifa_verdict start(ifa_kernel *k, char claim[192], ifa_status *refused,
+                         ifa_message *message) {
+  return k->kind == IFA_KERNEL_LIBRARY ? ifa_library_start(k, claim, refused, message)
+                                       : ifa_program_start(k, claim, refused, message);
 }
 
-ifa_status ifa_kernel_open(ifa_kernel *k, ifa_kernel_kind kind, const char *text, const char *claim, double timeout, ifa_message *message) {
+ifa_status ifa_kernel_open(ifa_kernel *k, ifa_kernel_kind kind, const char *text, const char *claim,
+                           double timeout, ifa_message *message) {
   char said[192] = "exact";
   ifa_status refused = IFA_OK;
   *k = (ifa_kernel){.kind = kind, .text = text, .timeout = timeout, .memory = -1};
@@ -48,7 +54,8 @@ void ifa_kernel_close(ifa_kernel *k) {
   ifa_program_clean(k);
 }
 
-ifa_verdict ifa_kernel_run(ifa_kernel *k, const ifa_data *d, ifa_run_buffers *buffers, double *seconds, ifa_message *message) {
+ifa_verdict ifa_kernel_run(ifa_kernel *k, const ifa_data *d, ifa_run_buffers *buffers,
+                           double *seconds, ifa_message *message) {
   char said[192];
   ifa_status refused = IFA_OK;
   *seconds = 0;
@@ -61,5 +68,6 @@ ifa_verdict ifa_kernel_run(ifa_kernel *k, const ifa_data *d, ifa_run_buffers *bu
     ifa_verdict started = start(k, said, &refused, message);
     if (started != IFA_PASSED) return started;
   }
-  return k->kind == IFA_KERNEL_LIBRARY ? ifa_library_run(k, d, buffers, seconds, message) : ifa_program_run(k, d, buffers, seconds, message);
+  return k->kind == IFA_KERNEL_LIBRARY ? ifa_library_run(k, d, buffers, seconds, message)
+                                       : ifa_program_run(k, d, buffers, seconds, message);
 }

@@ -1,5 +1,6 @@
-/* plugin.h - kernels that are not part of this build: a shared library (include/ifa_plugin.h) or a program, each in a process of its own.
- * What it does wrong is a verdict about the case at hand, never an end of the run. docs/validate.md, section 11. */
+/* plugin.h - kernels that are not part of this build: a shared library (include/ifa_plugin.h) or a
+ * program, each in a process of its own. What it does wrong is a verdict about the case at hand,
+ * never an end of the run. docs/validate.md, section 11. */
 #ifndef IFA_VALIDATE_PLUGIN_H
 #define IFA_VALIDATE_PLUGIN_H
 
@@ -11,38 +12,48 @@
 typedef enum ifa_kernel_kind {
   IFA_KERNEL_LIBRARY = 0, /* --plugin FILE */
   IFA_KERNEL_PROGRAM,     /* --exec COMMAND: started once, a line of JSON each way for a case */
-  IFA_KERNEL_ONE_SHOT     /* --exec-once COMMAND: started for each case, the folder as its last argument */
+  /* --exec-once COMMAND: started for each case, the folder as its last argument */
+  IFA_KERNEL_ONE_SHOT
 } ifa_kernel_kind;
 
 typedef struct ifa_kernel {
   ifa_kernel_kind kind;
-  const char *text;        /* file or command */
-  double timeout;          /* seconds that a case, or the start, may take */
+  const char *text; /* file or command */
+  double timeout;   /* seconds that a case, or the start, may take */
   char name[48];
   ifa_claim claim;
   ifa_process process;
-  int memory;              /* library: what is shared with it, -1 if there is none */
-  char folder[256];        /* program: where cases are put, "" if there is none */
-  int64_t number;          /* of the case */
-  ifa_verdict start;       /* not IFA_PASSED: it could not be started, and `why` goes with every case */
+  int memory;       /* library: what is shared with it, -1 if there is none */
+  char folder[256]; /* program: where cases are put, "" if there is none */
+  int64_t number;   /* of the case */
+  /* not IFA_PASSED: it could not be started, and `why` goes with every case */
+  ifa_verdict start;
   ifa_message why;
 } ifa_kernel;
 
-/* Starts it and asks for its name and claim; `claim` (or NULL) is taken instead of what it says. Fails (a library that cannot be loaded
- * or is of another ABI, a claim that cannot be read) with a message; a start that crashes or hangs is kept for the cases' results. */
-ifa_status ifa_kernel_open(ifa_kernel *kernel, ifa_kernel_kind kind, const char *text, const char *claim, double timeout, ifa_message *message);
+/* Starts it and asks for its name and claim; `claim` (or NULL) is taken instead of what it says.
+ * Fails (a library that cannot be loaded or is of another ABI, a claim that cannot be read) with a
+ * message; a start that crashes or hangs is kept for the cases' results. */
+ifa_status ifa_kernel_open(ifa_kernel *kernel, ifa_kernel_kind kind, const char *text,
+                           const char *claim, double timeout, ifa_message *message);
 void ifa_kernel_close(ifa_kernel *kernel);
 
-/* One run into `buffers`, made and poisoned by the caller. IFA_PASSED means: it answered, and wrote what it wrote (nothing has been
- * compared; ifa_run_buffers_check is the caller's). Else a verdict and a message. */
-ifa_verdict ifa_kernel_run(ifa_kernel *kernel, const ifa_data *data, ifa_run_buffers *buffers, double *seconds, ifa_message *message);
+/* One run into `buffers`, made and poisoned by the caller. IFA_PASSED means: it answered, and wrote
+ * what it wrote (nothing has been compared; ifa_run_buffers_check is the caller's). Else a verdict
+ * and a message. */
+ifa_verdict ifa_kernel_run(ifa_kernel *kernel, const ifa_data *data, ifa_run_buffers *buffers,
+                           double *seconds, ifa_message *message);
 
 /* ---- shared by plugin.c, plugin_library.c and plugin_program.c ---- */
 
-ifa_verdict ifa_library_start(ifa_kernel *kernel, char claim[192], ifa_status *refused, ifa_message *message);
-ifa_verdict ifa_library_run(ifa_kernel *kernel, const ifa_data *data, ifa_run_buffers *buffers, double *seconds, ifa_message *message);
-ifa_verdict ifa_program_start(ifa_kernel *kernel, char claim[192], ifa_status *refused, ifa_message *message);
-ifa_verdict ifa_program_run(ifa_kernel *kernel, const ifa_data *data, ifa_run_buffers *buffers, double *seconds, ifa_message *message);
+ifa_verdict ifa_library_start(ifa_kernel *kernel, char claim[192], ifa_status *refused,
+                              ifa_message *message);
+ifa_verdict ifa_library_run(ifa_kernel *kernel, const ifa_data *data, ifa_run_buffers *buffers,
+                            double *seconds, ifa_message *message);
+ifa_verdict ifa_program_start(ifa_kernel *kernel, char claim[192], ifa_status *refused,
+                              ifa_message *message);
+ifa_verdict ifa_program_run(ifa_kernel *kernel, const ifa_data *data, ifa_run_buffers *buffers,
+                            double *seconds, ifa_message *message);
 void ifa_program_clean(ifa_kernel *kernel);
 
 /* Copies a name, printable ASCII only; others become '_'. */
@@ -51,7 +62,8 @@ void ifa_kernel_set_name(ifa_kernel *kernel, const char *name);
 /* What a plug-in's status means for the case. */
 ifa_verdict ifa_verdict_of_status(ifa_status status);
 
-/* The process that loads a library: the program's main calls it for the arguments `plugin-host FILE`. */
+/* The process that loads a library: the program's main calls it for the arguments `plugin-host
+ * FILE`. */
 int ifa_plugin_host(const char *path);
 
 #endif

@@ -1,5 +1,6 @@
-/* plugin_program.c - a program as a kernel: it is given a folder with input.safetensors and problem.json, and writes output.safetensors
- * there. --exec starts it once and sends a line of JSON for each case; --exec-once starts it for each. docs/validate.md, section 11. */
+/* plugin_program.c - a program as a kernel: it is given a folder with input.safetensors and
+ * problem.json, and writes output.safetensors there. --exec starts it once and sends a line of JSON
+ * for each case; --exec-once starts it for each. docs/validate.md, section 11. */
 #define _GNU_SOURCE /* nftw */
 #include <errno.h>
 #include <ftw.h>
@@ -20,13 +21,17 @@ enum { MAX_LINE = 65536, PROTOCOL = 1, EXIT_UNSUPPORTED = 77 };
 
 /* ---- lines of JSON ---- */
 
-static ifa_verdict garbage(ifa_kernel *k, ifa_message *message, const char *what, const char *line) {
+static ifa_verdict garbage(ifa_kernel *k, ifa_message *message, const char *what,
+                           const char *line) {
   ifa_process_end(&k->process); /* what it would say next answers nobody's question */
-  ifa_fail(message, IFA_BAD_DATA, "%s: %s (only answers go to standard output, the rest to standard error)", what, ifa_quote(line).text);
+  ifa_fail(message, IFA_BAD_DATA,
+           "%s: %s (only answers go to standard output, the rest to standard error)", what,
+           ifa_quote(line).text);
   return IFA_BAD_OUTPUT;
 }
 
-static ifa_verdict send_json(ifa_kernel *k, const json_t *json, double deadline, ifa_message *message) {
+static ifa_verdict send_json(ifa_kernel *k, const json_t *json, double deadline,
+                             ifa_message *message) {
   char *text = json_dumps(json, JSON_COMPACT | JSON_PRESERVE_ORDER);
   if (!text) {
     ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a request");
@@ -38,7 +43,8 @@ static ifa_verdict send_json(ifa_kernel *k, const json_t *json, double deadline,
   return verdict;
 }
 
-static ifa_verdict receive_json(ifa_kernel *k, json_t **json, double deadline, ifa_message *message) {
+static ifa_verdict receive_json(ifa_kernel *k, json_t **json, double deadline,
+                                ifa_message *message) {
   char *line = malloc(MAX_LINE);
   ifa_verdict verdict = IFA_PASSED;
   size_t length = 0;
@@ -53,8 +59,10 @@ static ifa_verdict receive_json(ifa_kernel *k, json_t **json, double deadline, i
     if (++length == MAX_LINE - 1) break;
   }
   line[length] = '\0';
-  if (verdict == IFA_PASSED && length == MAX_LINE - 1) verdict = garbage(k, message, "its answer is longer than 65534 bytes", line);
-  else if (verdict == IFA_PASSED && (!(*json = json_loads(line, 0, NULL)) || !json_is_object(*json))) {
+  if (verdict == IFA_PASSED && length == MAX_LINE - 1)
+    verdict = garbage(k, message, "its answer is longer than 65534 bytes", line);
+  else if (verdict == IFA_PASSED &&
+           (!(*json = json_loads(line, 0, NULL)) || !json_is_object(*json))) {
     json_decref(*json);
     *json = NULL;
     verdict = garbage(k, message, "its answer is not a JSON object", line);
@@ -73,51 +81,64 @@ static ifa_verdict judge_answer(const json_t *json, ifa_message *message) {
   const char *status = text_of(json, "status", "missing");
   if (strcmp(status, "ok") == 0) return IFA_PASSED;
   ifa_fail(message, IFA_BAD_DATA, "%s: %s", status, ifa_quote(text_of(json, "message", "")).text);
-  return strcmp(status, "unsupported") == 0 ? IFA_NOT_SUPPORTED : strcmp(status, "not available") == 0 ? IFA_ABSENT : IFA_FAILED;
+  return strcmp(status, "unsupported") == 0     ? IFA_NOT_SUPPORTED
+         : strcmp(status, "not available") == 0 ? IFA_ABSENT
+                                                : IFA_FAILED;
 }
 
 /* ---- starting ---- */
 
 /* A plain command takes the shell's place, so that its end is seen as it is. */
 static void shell_command(const ifa_kernel *k, const char *argument, char *command, size_t length) {
-  snprintf(command, length, "%s%s%s", strpbrk(k->text, ";&|<>()$`=\n") ? "" : "exec ", k->text, argument);
+  snprintf(command, length, "%s%s%s", strpbrk(k->text, ";&|<>()$`=\n") ? "" : "exec ", k->text,
+           argument);
 }
 
 static ifa_status make_folder(ifa_kernel *k, ifa_message *message) {
   const char *base = getenv("TMPDIR");
   if (k->folder[0]) return IFA_OK;
-  if (snprintf(k->folder, sizeof k->folder - 32, "%s/ifa-plugin-XXXXXX", base && *base ? base : "/tmp") >= (int)sizeof k->folder - 32 || !mkdtemp(k->folder)) {
+  if (snprintf(k->folder, sizeof k->folder - 32, "%s/ifa-plugin-XXXXXX",
+               base && *base ? base : "/tmp") >= (int)sizeof k->folder - 32 ||
+      !mkdtemp(k->folder)) {
     k->folder[0] = '\0';
     return ifa_fail(message, IFA_IO, "no folder for the cases: %s", strerror(errno));
   }
   return IFA_OK;
 }
 
-/* The last word of the command that is not an option names the kernel until it says a better one. */
+/* The last word of the command that is not an option names the kernel until it says a better one.
+ */
 static void name_after_command(ifa_kernel *k) {
   char text[256], *save = NULL, *name = NULL;
   snprintf(text, sizeof text, "%s", k->text);
   for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save))
     if (*word != '-') name = word;
-  if (name) ifa_kernel_set_name(k, strrchr(name, '/') && strrchr(name, '/')[1] ? strrchr(name, '/') + 1 : name);
+  if (name)
+    ifa_kernel_set_name(k, strrchr(name, '/') && strrchr(name, '/')[1] ? strrchr(name, '/') + 1
+                                                                       : name);
 }
 
-ifa_verdict ifa_program_start(ifa_kernel *k, char claim[192], ifa_status *refused, ifa_message *message) {
+ifa_verdict ifa_program_start(ifa_kernel *k, char claim[192], ifa_status *refused,
+                              ifa_message *message) {
   name_after_command(k);
   if ((*refused = make_folder(k, message)) != IFA_OK) return IFA_ABSENT;
   if (k->kind == IFA_KERNEL_ONE_SHOT) return IFA_PASSED;
   char shell[] = "/bin/sh", option[] = "-c", command[4096];
   shell_command(k, "", command, sizeof command);
-  *refused = ifa_process_start(&k->process, (char *[]){shell, option, command, NULL}, 1, -1, message);
+  *refused =
+      ifa_process_start(&k->process, (char *[]){shell, option, command, NULL}, 1, -1, message);
   if (*refused != IFA_OK) return IFA_ABSENT;
   double deadline = ifa_now() + k->timeout;
-  json_t *request = json_pack("{s:s, s:i, s:i}", "request", "hello", "protocol", PROTOCOL, "contract", IFA_CONTRACT_VERSION), *reply = NULL;
+  json_t *request = json_pack("{s:s, s:i, s:i}", "request", "hello", "protocol", PROTOCOL,
+                              "contract", IFA_CONTRACT_VERSION),
+         *reply = NULL;
   ifa_verdict verdict = send_json(k, request, deadline, message);
   if (verdict == IFA_PASSED) verdict = receive_json(k, &reply, deadline, message);
   if (verdict == IFA_PASSED) {
     ifa_kernel_set_name(k, text_of(reply, "name", k->name));
     snprintf(claim, 192, "%s", text_of(reply, "claim", "exact"));
-    if (json_object_get(reply, "status")) verdict = judge_answer(reply, message); /* "not available", and why */
+    /* "not available", and why */
+    if (json_object_get(reply, "status")) verdict = judge_answer(reply, message);
   }
   json_decref(request);
   json_decref(reply);
@@ -133,7 +154,9 @@ static int remove_one(const char *path, const struct stat *status, int type, str
 }
 
 /* With whatever the program has left in it; links are not followed. */
-static void remove_folder(const char *folder) { nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
+static void remove_folder(const char *folder) {
+  nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
 
 void ifa_program_clean(ifa_kernel *k) {
   if (k->folder[0]) remove_folder(k->folder);
@@ -145,7 +168,8 @@ static json_t *problem_json(const ifa_data *d) {
   char text[IFA_CASE_TEXT];
   json_t *json = json_object();
   if (ifa_problem_print(&d->p, text, sizeof text, NULL) != IFA_OK) return json;
-  for (char *save = NULL, *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+  for (char *save = NULL, *word = strtok_r(text, " ", &save); word;
+       word = strtok_r(NULL, " ", &save)) {
     char *value = strchr(word, '='), *end;
     *value++ = '\0';
     if (strstr(word, "stride")) continue; /* the files are dense */
@@ -156,17 +180,20 @@ static json_t *problem_json(const ifa_data *d) {
   json_object_set_new(json, "sm", json_real((double)d->p.sm_scale)); /* exact */
   json_object_set_new(json, "smooth", json_integer(d->c.smooth));
   json_t *rows = d->rows ? json_array() : json_null();
-  for (int64_t i = 0; d->rows && i < d->row_count; i++) json_array_append_new(rows, json_integer((json_int_t)d->rows[i]));
+  for (int64_t i = 0; d->rows && i < d->row_count; i++)
+    json_array_append_new(rows, json_integer((json_int_t)d->rows[i]));
   json_object_set_new(json, "rows", rows);
   ifa_case_print(&d->c, text);
   json_object_set_new(json, "case", json_string(text));
   return json;
 }
 
-static ifa_status write_case(const ifa_data *d, const char *folder, const json_t *problem, ifa_message *message) {
+static ifa_status write_case(const ifa_data *d, const char *folder, const json_t *problem,
+                             ifa_message *message) {
   char path[400];
   tensor_set set = {0};
-  if (mkdir(folder, 0700) != 0) return ifa_fail(message, IFA_IO, "%.200s: %s", folder, strerror(errno));
+  if (mkdir(folder, 0700) != 0)
+    return ifa_fail(message, IFA_IO, "%.200s: %s", folder, strerror(errno));
   tensor_set_add_floats(&set, d);
   ifa_status status = tensor_set_add_quantized(&set, d, message);
   snprintf(path, sizeof path, "%s/input.safetensors", folder);
@@ -178,22 +205,28 @@ static ifa_status write_case(const ifa_data *d, const char *folder, const json_t
   return status;
 }
 
-static ifa_status find_output(const ifa_tensor_file *file, const char *name, ifa_tensor_type type, int rank, const int64_t *shape, const ifa_tensor **t,
+static ifa_status find_output(const ifa_tensor_file *file, const char *name, ifa_tensor_type type,
+                              int rank, const int64_t *shape, const ifa_tensor **t,
                               ifa_message *message) {
   ifa_status status = ifa_tensor_file_find(file, name, t, message);
   if (status != IFA_OK) return status;
   if ((*t)->type != type)
-    return ifa_fail(message, IFA_BAD_FILE, "output.safetensors: %s is %s, not %s", name, ifa_tensor_type_name((*t)->type), ifa_tensor_type_name(type));
+    return ifa_fail(message, IFA_BAD_FILE, "output.safetensors: %s is %s, not %s", name,
+                    ifa_tensor_type_name((*t)->type), ifa_tensor_type_name(type));
   int same = (*t)->rank == rank;
   for (int i = 0; i < rank && same; i++) same = (*t)->shape[i] == shape[i];
   if (same) return IFA_OK;
-  return ifa_fail(message, IFA_BAD_FILE, "output.safetensors: %s has another shape than [%lld, %lld, %lld%s", name, (long long)shape[0], (long long)shape[1],
-                  (long long)shape[2], rank == 4 ? ", D]" : "]");
+  return ifa_fail(message, IFA_BAD_FILE,
+                  "output.safetensors: %s has another shape than [%lld, %lld, %lld%s", name,
+                  (long long)shape[0], (long long)shape[1], (long long)shape[2],
+                  rank == 4 ? ", D]" : "]");
 }
 
 /* Computed rows into the buffers; what the file holds for other rows does not matter. */
-static ifa_status read_output(const ifa_data *d, const char *folder, ifa_run_buffers *b, ifa_message *message) {
-  static const ifa_tensor_type types[] = {[IFA_F32] = IFA_TENSOR_F32, [IFA_F16] = IFA_TENSOR_F16, [IFA_BF16] = IFA_TENSOR_BF16};
+static ifa_status read_output(const ifa_data *d, const char *folder, ifa_run_buffers *b,
+                              ifa_message *message) {
+  static const ifa_tensor_type types[] = {
+      [IFA_F32] = IFA_TENSOR_F32, [IFA_F16] = IFA_TENSOR_F16, [IFA_BF16] = IFA_TENSOR_BF16};
   const ifa_problem *p = &d->p;
   const int64_t shape[4] = {p->batch, p->q_heads, p->nq, p->head_dim};
   size_t row_bytes = ifa_type_bytes(p->out_type) * (size_t)p->head_dim;
@@ -202,15 +235,18 @@ static ifa_status read_output(const ifa_data *d, const char *folder, ifa_run_buf
   const ifa_tensor *o, *lse;
   ifa_message why;
   snprintf(path, sizeof path, "%s/output.safetensors", folder);
-  if (access(path, F_OK) != 0) return ifa_fail(message, IFA_BAD_FILE, "it wrote no output.safetensors");
+  if (access(path, F_OK) != 0)
+    return ifa_fail(message, IFA_BAD_FILE, "it wrote no output.safetensors");
   ifa_status status = ifa_tensor_file_read(path, &file, &why);
   if (status != IFA_OK) {
-    size_t skip = strncmp(why.text, folder, strlen(folder)) == 0 ? strlen(folder) + 1 : 0; /* the folder is gone when this is read */
+    /* the folder is gone when this is read */
+    size_t skip = strncmp(why.text, folder, strlen(folder)) == 0 ? strlen(folder) + 1 : 0;
     return ifa_fail(message, IFA_BAD_FILE, "%.300s", why.text + skip);
   }
   status = find_output(file, "o", types[p->out_type], 4, shape, &o, message);
   for (int64_t r = 0; status == IFA_OK && r < d->row_count; r++)
-    memcpy(b->o.data + (size_t)ifa_output_index(d, r, 0) * ifa_type_bytes(p->out_type), (const char *)o->data + (size_t)(d->rows ? d->rows[r] : r) * row_bytes, row_bytes);
+    memcpy(b->o.data + (size_t)ifa_output_index(d, r, 0) * ifa_type_bytes(p->out_type),
+           (const char *)o->data + (size_t)(d->rows ? d->rows[r] : r) * row_bytes, row_bytes);
   if (status == IFA_OK && p->lse) {
     status = find_output(file, "lse", IFA_TENSOR_F32, 3, shape, &lse, message);
     for (int64_t r = 0; status == IFA_OK && r < d->row_count; r++) {
@@ -224,8 +260,11 @@ static ifa_status read_output(const ifa_data *d, const char *folder, ifa_run_buf
 
 /* ---- running ---- */
 
-static ifa_verdict ask(ifa_kernel *k, const char *folder, json_t *problem, double deadline, ifa_message *message) {
-  json_t *request = json_pack("{s:s, s:s, s:O}", "request", "run", "folder", folder, "problem", problem), *reply = NULL;
+static ifa_verdict ask(ifa_kernel *k, const char *folder, json_t *problem, double deadline,
+                       ifa_message *message) {
+  json_t *request =
+             json_pack("{s:s, s:s, s:O}", "request", "run", "folder", folder, "problem", problem),
+         *reply = NULL;
   ifa_verdict verdict = send_json(k, request, deadline, message);
   if (verdict == IFA_PASSED) verdict = receive_json(k, &reply, deadline, message);
   if (verdict == IFA_PASSED) verdict = judge_answer(reply, message);
@@ -234,28 +273,37 @@ static ifa_verdict ask(ifa_kernel *k, const char *folder, json_t *problem, doubl
   return verdict;
 }
 
-static ifa_verdict start_and_wait(ifa_kernel *k, char *folder, double deadline, ifa_message *message) {
+static ifa_verdict start_and_wait(ifa_kernel *k, char *folder, double deadline,
+                                  ifa_message *message) {
   char shell[] = "/bin/sh", option[] = "-c", command[4096];
   int code = 0;
   shell_command(k, " \"$1\"", command, sizeof command);
-  if (ifa_process_start(&k->process, (char *[]){shell, option, command, shell, folder, NULL}, 0, -1, message) != IFA_OK) return IFA_FAILED;
+  if (ifa_process_start(&k->process, (char *[]){shell, option, command, shell, folder, NULL}, 0, -1,
+                        message) != IFA_OK)
+    return IFA_FAILED;
   ifa_verdict verdict = ifa_process_wait(&k->process, deadline, &code, message);
   if (verdict != IFA_PASSED || code == 0) return verdict;
-  ifa_fail(message, IFA_BAD_DATA, code == EXIT_UNSUPPORTED ? "unsupported: exit code %d" : "it ended with exit code %d", code);
+  ifa_fail(message, IFA_BAD_DATA,
+           code == EXIT_UNSUPPORTED ? "unsupported: exit code %d" : "it ended with exit code %d",
+           code);
   return code == EXIT_UNSUPPORTED ? IFA_NOT_SUPPORTED : IFA_CRASHED;
 }
 
-ifa_verdict ifa_program_run(ifa_kernel *k, const ifa_data *d, ifa_run_buffers *buffers, double *seconds, ifa_message *message) {
+ifa_verdict ifa_program_run(ifa_kernel *k, const ifa_data *d, ifa_run_buffers *buffers,
+                            double *seconds, ifa_message *message) {
   char folder[300];
   snprintf(folder, sizeof folder, "%s/%06lld", k->folder, (long long)++k->number);
   json_t *problem = problem_json(d);
   ifa_verdict verdict = write_case(d, folder, problem, message) == IFA_OK ? IFA_PASSED : IFA_FAILED;
   if (verdict == IFA_PASSED) {
     double start = ifa_now();
-    verdict = k->kind == IFA_KERNEL_ONE_SHOT ? start_and_wait(k, folder, start + k->timeout, message) : ask(k, folder, problem, start + k->timeout, message);
+    verdict = k->kind == IFA_KERNEL_ONE_SHOT
+                  ? start_and_wait(k, folder, start + k->timeout, message)
+                  : ask(k, folder, problem, start + k->timeout, message);
     *seconds = ifa_now() - start;
   }
-  if (verdict == IFA_PASSED && read_output(d, folder, buffers, message) != IFA_OK) verdict = IFA_BAD_OUTPUT;
+  if (verdict == IFA_PASSED && read_output(d, folder, buffers, message) != IFA_OK)
+    verdict = IFA_BAD_OUTPUT;
   remove_folder(folder);
   json_decref(problem);
   return verdict;

@@ -19,7 +19,8 @@ static const double GRACE = 2.0;
 
 /* ---- starting ---- */
 
-/* Both ends away from the numbers that the child gives a meaning, and closed in it unless it takes them over. */
+/* Both ends away from the numbers that the child gives a meaning, and closed in it unless it takes
+ * them over. */
 static int make_pipe(int ends[2]) {
   if (pipe2(ends, O_CLOEXEC) != 0) return 0;
   for (int i = 0; i < 2; i++) {
@@ -44,11 +45,13 @@ static void become(char *const argv[], int in, int out, int inherited) {
   _exit(127);
 }
 
-ifa_status ifa_process_start(ifa_process *process, char *const argv[], int talk, int inherited, ifa_message *message) {
+ifa_status ifa_process_start(ifa_process *process, char *const argv[], int talk, int inherited,
+                             ifa_message *message) {
   int to[2] = {-1, -1}, from[2] = {-1, -1};
   *process = (ifa_process){.in = -1, .out = -1};
   signal(SIGPIPE, SIG_IGN); /* a process that has ended shows as EPIPE */
-  if (talk ? !make_pipe(to) || !make_pipe(from) : (to[0] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0)
+  if (talk ? !make_pipe(to) || !make_pipe(from)
+           : (to[0] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0)
     return ifa_fail(message, IFA_IO, "no pipe for %.100s: %s", argv[0], strerror(errno));
   fflush(NULL);
   pid_t pid = fork();
@@ -102,9 +105,12 @@ static ifa_verdict crashed(ifa_process *process, ifa_message *message) {
   int state, ended = wait_until(process->pid, ifa_now() + GRACE, &state);
   kill_group(process, ended);
   if (!ended) ifa_fail(message, IFA_BAD_DATA, "closed its output without an answer");
-  else if (WIFSIGNALED(state)) ifa_fail(message, IFA_BAD_DATA, "ended by signal %d (%s)", WTERMSIG(state), strsignal(WTERMSIG(state)));
-  else ifa_fail(message, IFA_BAD_DATA, "exited with code %d before it answered%s", WEXITSTATUS(state),
-                WEXITSTATUS(state) == 127 ? " (is there such a program?)" : "");
+  else if (WIFSIGNALED(state))
+    ifa_fail(message, IFA_BAD_DATA, "ended by signal %d (%s)", WTERMSIG(state),
+             strsignal(WTERMSIG(state)));
+  else
+    ifa_fail(message, IFA_BAD_DATA, "exited with code %d before it answered%s", WEXITSTATUS(state),
+             WEXITSTATUS(state) == 127 ? " (is there such a program?)" : "");
   return IFA_CRASHED;
 }
 
@@ -114,12 +120,14 @@ static ifa_verdict timed_out(ifa_process *process, ifa_message *message) {
   return IFA_TIMED_OUT;
 }
 
-ifa_verdict ifa_process_wait(ifa_process *process, double deadline, int *code, ifa_message *message) {
+ifa_verdict ifa_process_wait(ifa_process *process, double deadline, int *code,
+                             ifa_message *message) {
   int state;
   if (!wait_until(process->pid, deadline, &state)) return timed_out(process, message);
   kill_group(process, 1);
   if (WIFSIGNALED(state)) {
-    ifa_fail(message, IFA_BAD_DATA, "ended by signal %d (%s)", WTERMSIG(state), strsignal(WTERMSIG(state)));
+    ifa_fail(message, IFA_BAD_DATA, "ended by signal %d (%s)", WTERMSIG(state),
+             strsignal(WTERMSIG(state)));
     return IFA_CRASHED;
   }
   *code = WEXITSTATUS(state);
@@ -139,7 +147,8 @@ static int ready(int descriptor, short events, double deadline) {
   }
 }
 
-ifa_verdict ifa_process_send(ifa_process *process, const void *bytes, size_t length, double deadline, ifa_message *message) {
+ifa_verdict ifa_process_send(ifa_process *process, const void *bytes, size_t length,
+                             double deadline, ifa_message *message) {
   for (const char *at = bytes; length > 0;) {
     if (!ready(process->in, POLLOUT, deadline)) return timed_out(process, message);
     ssize_t n = write(process->in, at, length);
@@ -151,7 +160,8 @@ ifa_verdict ifa_process_send(ifa_process *process, const void *bytes, size_t len
   return IFA_PASSED;
 }
 
-ifa_verdict ifa_process_receive(ifa_process *process, void *bytes, size_t length, double deadline, ifa_message *message) {
+ifa_verdict ifa_process_receive(ifa_process *process, void *bytes, size_t length, double deadline,
+                                ifa_message *message) {
   for (char *at = bytes; length > 0;) {
     if (!ready(process->out, POLLIN, deadline)) return timed_out(process, message);
     ssize_t n = read(process->out, at, length);

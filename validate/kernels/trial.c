@@ -13,16 +13,22 @@ static const uint8_t poisons[IFA_ATTEMPTS] = {0x7f, 0x5a, 0x7e};
 
 int ifa_trial_other_case(const ifa_case *c, const ifa_data *d, ifa_case *other) {
   const ifa_problem *p = &d->p;
-  double elements = (double)p->batch * p->head_dim * ((double)p->q_heads * (double)p->nq + 2.0 * (double)p->kv_heads * (double)p->nk);
-  if (c->input[0] || elements > REPEATED_ELEMENTS || (double)d->row_count * (double)p->nk > REPEATED_SCORES) return 0;
+  double elements =
+      (double)p->batch * p->head_dim *
+      ((double)p->q_heads * (double)p->nq + 2.0 * (double)p->kv_heads * (double)p->nk);
+  if (c->input[0] || elements > REPEATED_ELEMENTS ||
+      (double)d->row_count * (double)p->nk > REPEATED_SCORES)
+    return 0;
   *other = *c;
   other->seed = c->seed == 0 ? 1 : c->seed - 1;
   return 1;
 }
 
-static void attempt(ifa_kernel *k, const ifa_data *d, ifa_stage_level level, uint8_t poison, ifa_attempt *a) {
+static void attempt(ifa_kernel *k, const ifa_data *d, ifa_stage_level level, uint8_t poison,
+                    ifa_attempt *a) {
   *a = (ifa_attempt){0};
-  if (ifa_run_buffers_make(d, level, poison, &a->buffers, &a->message) != IFA_OK) a->verdict = IFA_FAILED;
+  if (ifa_run_buffers_make(d, level, poison, &a->buffers, &a->message) != IFA_OK)
+    a->verdict = IFA_FAILED;
   else a->verdict = ifa_kernel_run(k, d, &a->buffers, &a->seconds, &a->message);
 }
 
@@ -49,7 +55,8 @@ static int wrote_nothing(const ifa_data *d, const ifa_buffer *o) {
   return d->row_count > 0;
 }
 
-static void judge_attempt(const ifa_claim *claim, const ifa_attempt *a, const ifa_data *d, const ifa_expected *expected, ifa_outcome *o) {
+static void judge_attempt(const ifa_claim *claim, const ifa_attempt *a, const ifa_data *d,
+                          const ifa_expected *expected, ifa_outcome *o) {
   *o = (ifa_outcome){.verdict = a->verdict, .message = a->message, .seconds = a->seconds};
   if (a->verdict != IFA_PASSED) return;
   if (ifa_run_buffers_check(d, &a->buffers, &o->message) != IFA_OK) o->verdict = IFA_FAILED;
@@ -60,8 +67,10 @@ static void judge_attempt(const ifa_claim *claim, const ifa_attempt *a, const if
   else ifa_compare_outputs(d, expected, &a->buffers, o);
 }
 
-/* An exact kernel whose output is wrong may show its stages; the first that differs replaces what is known. */
-static void look_at_stages(ifa_kernel *k, const ifa_data *d, const ifa_expected *expected, ifa_outcome *o) {
+/* An exact kernel whose output is wrong may show its stages; the first that differs replaces what
+ * is known. */
+static void look_at_stages(ifa_kernel *k, const ifa_data *d, const ifa_expected *expected,
+                           ifa_outcome *o) {
   ifa_attempt a;
   ifa_outcome staged = {0};
   if (!ifa_stages_affordable(d)) return;
@@ -75,18 +84,28 @@ static void look_at_stages(ifa_kernel *k, const ifa_data *d, const ifa_expected 
   *o = staged;
 }
 
-void ifa_trial_judge(ifa_kernel *k, const ifa_trial *t, const ifa_data *d, const ifa_expected *expected, const ifa_data *other,
+void ifa_trial_judge(ifa_kernel *k, const ifa_trial *t, const ifa_data *d,
+                     const ifa_expected *expected, const ifa_data *other,
                      const ifa_expected *expected_other, ifa_outcome *o) {
   judge_attempt(&k->claim, &t->attempts[0], d, expected, o);
   if (o->verdict == IFA_FAILED && o->stage && !k->claim.close) look_at_stages(k, d, expected, o);
   for (int i = 1; i < t->made && (o->verdict == IFA_PASSED || o->verdict == IFA_EMPTY); i++) {
     ifa_outcome again;
-    judge_attempt(&k->claim, &t->attempts[i], i == 1 ? other : d, i == 1 ? expected_other : expected, &again);
-    if (!ifa_verdict_is_failure(again.verdict) && again.verdict != IFA_NOT_SUPPORTED && again.verdict != IFA_ABSENT) continue;
+    judge_attempt(&k->claim, &t->attempts[i], i == 1 ? other : d,
+                  i == 1 ? expected_other : expected, &again);
+    if (!ifa_verdict_is_failure(again.verdict) && again.verdict != IFA_NOT_SUPPORTED &&
+        again.verdict != IFA_ABSENT)
+      continue;
     ifa_message why = again.message;
-    if (!ifa_verdict_is_failure(again.verdict)) again.verdict = IFA_FAILED; /* what it could do a moment ago */
-    if (i == 1) ifa_fail(&again.message, IFA_BAD_DATA, "right with this seed, wrong with seed=%" PRIu64 ": %.240s", other->c.seed, why.text);
-    else ifa_fail(&again.message, IFA_BAD_DATA, "right the first time, wrong after another case: %.240s", why.text);
+    /* what it could do a moment ago */
+    if (!ifa_verdict_is_failure(again.verdict)) again.verdict = IFA_FAILED;
+    if (i == 1)
+      ifa_fail(&again.message, IFA_BAD_DATA,
+               "right with this seed, wrong with seed=%" PRIu64 ": %.240s", other->c.seed,
+               why.text);
+    else
+      ifa_fail(&again.message, IFA_BAD_DATA,
+               "right the first time, wrong after another case: %.240s", why.text);
     *o = again;
   }
 }

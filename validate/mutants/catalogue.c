@@ -7,5 +7,6 @@
 #define GPU_R(name, part, what) {IFA_MUTANT_CUDA_SM80, #name, part, what, NULL, 1},
 #define GPU_E(name, part, what, proof) {IFA_MUTANT_CUDA_SM80, #name, part, what, proof, 1},
 const ifa_mutant_entry ifa_mutant_entries[IFA_MUTANT_COUNT] = {
-    {IFA_MUTANT_CPU, "none", "", "no fault", NULL, 0}, IFA_MUTANTS(CPU_X, CPU_E)
-    {IFA_MUTANT_CUDA_SM80, "none", "", "no fault", NULL, 1}, IFA_GPU_FAULTS(GPU_X, GPU_R, GPU_E)};
+    {IFA_MUTANT_CPU, "none", "", "no fault", NULL, 0},
+    IFA_MUTANTS(CPU_X, CPU_E){IFA_MUTANT_CUDA_SM80, "none", "", "no fault", NULL, 1},
+    IFA_GPU_FAULTS(GPU_X, GPU_R, GPU_E)};

@@ -6,7 +6,8 @@ ifa_status ifa_gpu_mutants_support(const ifa_problem *problem, ifa_message *mess
   return ifa_fail(message, IFA_NOT_AVAILABLE, "cuda-sm80: built without CUDA");
 }
 
-ifa_status ifa_gpu_case_make(const ifa_problem *problem, const ifa_inputs *inputs, ifa_gpu_case **made, ifa_message *message) {
+ifa_status ifa_gpu_case_make(const ifa_problem *problem, const ifa_inputs *inputs,
+                             ifa_gpu_case **made, ifa_message *message) {
   (void)inputs;
   *made = NULL;
   return ifa_gpu_mutants_support(problem, message);
@@ -14,7 +15,8 @@ ifa_status ifa_gpu_case_make(const ifa_problem *problem, const ifa_inputs *input
 
 void ifa_gpu_case_free(ifa_gpu_case *c) { (void)c; }
 
-ifa_status ifa_gpu_mutant_run(ifa_gpu_case *c, ifa_gpu_fault fault, uint8_t poison, const ifa_outputs *outputs, ifa_message *message) {
+ifa_status ifa_gpu_mutant_run(ifa_gpu_case *c, ifa_gpu_fault fault, uint8_t poison,
+                              const ifa_outputs *outputs, ifa_message *message) {
   (void)c, (void)fault, (void)poison, (void)outputs;
   return ifa_gpu_mutants_support(NULL, message);
 }

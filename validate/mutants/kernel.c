@@ -1,8 +1,10 @@
-/* kernel.c - docs/numerics.md once more, arranged as a production kernel is (operands unpacked first, whole tiles, tables of the weight function), with
- * a place for every mistake of catalogue.h: FAULT(name) is 0 in all kernels but one. Without a fault it gives the oracle's bits, which
- * `validate mutants` checks in every run.
+/* kernel.c - docs/numerics.md once more, arranged as a production kernel is (operands unpacked
+ * first, whole tiles, tables of the weight function), with a place for every mistake of
+ * catalogue.h: FAULT(name) is 0 in all kernels but one. Without a fault it gives the oracle's bits,
+ * which `validate mutants` checks in every run.
  *
- * Read it from ifa_mutant_run at the end upwards. What a fault reads, it reads inside the arrays; sums wrap around in 32 bits. */
+ * Read it from ifa_mutant_run at the end upwards. What a fault reads, it reads inside the arrays;
+ * sums wrap around in 32 bits. */
 #include "validate/mutants/kernel.h"
 
 #include <stdlib.h>
@@ -28,22 +30,23 @@ typedef struct kernel {
   const ifa_problem *p;
   const ifa_inputs *in;
   const ifa_outputs *out;
-  int32_t tile, dim;   /* keys a tile; head_dim rounded up to DIM_STEP */
-  int64_t split;       /* keys a split */
-  int operand_fault;   /* the fault is one of how operands are read */
-  int sees_dead_keys;  /* the fault looks at keys that are not live: their scores are wanted too */
-  int16_t *k16, *v16;  /* [batch * kv_heads][nk][dim] */
+  int32_t tile, dim;  /* keys a tile; head_dim rounded up to DIM_STEP */
+  int64_t split;      /* keys a split */
+  int operand_fault;  /* the fault is one of how operands are read */
+  int sees_dead_keys; /* the fault looks at keys that are not live: their scores are wanted too */
+  int16_t *k16, *v16; /* [batch * kv_heads][nk][dim] */
 } kernel;
 
 /* One tile of one row. Arrays are indexed by the key's place in the tile. */
 typedef struct tile {
   int64_t start;
-  int32_t count, from, to;          /* keys; the live ones */
+  int32_t count, from, to; /* keys; the live ones */
   int32_t s[MAX_TILE], n[MAX_TILE];
   float u[MAX_TILE], r;
 } tile;
 
-/* One row. `weight` is not cleared between tiles and rows: only live keys' weights are read, unless a fault reads others. */
+/* One row. `weight` is not cleared between tiles and rows: only live keys' weights are read, unless
+ * a fault reads others. */
 typedef struct row {
   ifa_row at;
   int64_t number; /* among the computed rows */
@@ -58,9 +61,12 @@ static int32_t wrapped_sum(int32_t a, int32_t b) { return (int32_t)((uint32_t)a 
 
 /* ---- operands ---- */
 
-static int64_t inside(int64_t index, int64_t count) { return index < count ? index : index % count; }
+static int64_t inside(int64_t index, int64_t count) {
+  return index < count ? index : index % count;
+}
 
-static int32_t operand(const kernel *k, ifa_type type, const void *data, int64_t index, int is_v, int is_q) {
+static int32_t operand(const kernel *k, ifa_type type, const void *data, int64_t index, int is_v,
+                       int is_q) {
   int32_t value;
   if (type == IFA_I4) {
     value = ifa_int4_get(data, FAULT(int4_nibbles_swapped) ? index ^ 1 : index);
@@ -74,11 +80,15 @@ static int32_t operand(const kernel *k, ifa_type type, const void *data, int64_t
 }
 
 /* Row (batch, head, token) of an operand to 16 bits, padded with zeros. */
-static void unpack_plainly(const kernel *k, char name, int64_t batch, int64_t head, int64_t token, int16_t *to) {
+static void unpack_plainly(const kernel *k, char name, int64_t batch, int64_t head, int64_t token,
+                           int16_t *to) {
   const ifa_problem *p = k->p;
   const void *data = name == 'q' ? k->in->q : name == 'k' ? k->in->k : k->in->v;
   ifa_type type = name == 'q' ? p->q_type : name == 'k' ? p->k_type : p->v_type;
-  int64_t base = ifa_offset(name == 'q' ? p->q_stride : name == 'k' ? p->k_stride : p->v_stride, batch, head, token);
+  int64_t base = ifa_offset(name == 'q'   ? p->q_stride
+                            : name == 'k' ? p->k_stride
+                                          : p->v_stride,
+                            batch, head, token);
   if (type == IFA_I8)
     for (int32_t d = 0; d < p->head_dim; d++) to[d] = ((const int8_t *)data)[base + d];
   else
@@ -87,7 +97,8 @@ static void unpack_plainly(const kernel *k, char name, int64_t batch, int64_t he
 }
 
 /* The same with the faults that lie here. */
-static void unpack(const kernel *k, char name, int64_t batch, int64_t head, int64_t token, int16_t *to) {
+static void unpack(const kernel *k, char name, int64_t batch, int64_t head, int64_t token,
+                   int16_t *to) {
   const ifa_problem *p = k->p;
   if (!k->operand_fault) {
     unpack_plainly(k, name, batch, head, token, to);
@@ -96,14 +107,20 @@ static void unpack(const kernel *k, char name, int64_t batch, int64_t head, int6
   const void *data = name == 'q' ? k->in->q : name == 'k' ? k->in->k : k->in->v;
   ifa_type type = name == 'q' ? p->q_type : name == 'k' ? p->k_type : p->v_type;
   int64_t heads = name == 'q' ? p->q_heads : p->kv_heads, tokens = name == 'q' ? p->nq : p->nk;
-  ifa_strides actual = name == 'q' ? p->q_stride : name == 'k' ? p->k_stride : p->v_stride, s = actual;
-  int64_t extent = ifa_extent_bytes(type, actual, p->batch, heads, tokens, p->head_dim) * (type == IFA_I4 ? 2 : 1);
+  ifa_strides actual = name == 'q'   ? p->q_stride
+                       : name == 'k' ? p->k_stride
+                                     : p->v_stride,
+              s = actual;
+  int64_t extent = ifa_extent_bytes(type, actual, p->batch, heads, tokens, p->head_dim) *
+                   (type == IFA_I4 ? 2 : 1);
   if (FAULT(k_batch_ignored) && name == 'k') batch = 0;
   if (FAULT(v_batch_ignored) && name == 'v') batch = 0;
   if (FAULT(k_batch_stride_of_q_heads) && name == 'k') s.batch = s.batch / p->kv_heads * p->q_heads;
-  if (FAULT(k_stride_ignored) && name == 'k') s = ifa_strides_bhnd(type, heads, tokens, p->head_dim);
+  if (FAULT(k_stride_ignored) && name == 'k')
+    s = ifa_strides_bhnd(type, heads, tokens, p->head_dim);
   if (FAULT(v_stride_of_k) && name == 'v') s = p->k_stride;
-  if (FAULT(int4_odd_row_unpadded) && type == IFA_I4 && p->head_dim % 2) s.token = s.token / (p->head_dim + 1) * p->head_dim;
+  if (FAULT(int4_odd_row_unpadded) && type == IFA_I4 && p->head_dim % 2)
+    s.token = s.token / (p->head_dim + 1) * p->head_dim;
   if (FAULT(key_index_16_bits) && name != 'q') token = (uint16_t)token;
   if (FAULT(q_last_row_clamped) && name == 'q' && tokens > 1) token = ifa_min64(token, tokens - 2);
   int64_t base = ifa_offset(s, batch, head, token);
@@ -111,7 +128,9 @@ static void unpack(const kernel *k, char name, int64_t batch, int64_t head, int6
     int32_t source = d;
     if (FAULT(dim_above_128_repeats) && name == 'v') source = d % 128;
     if (FAULT(v_columns_swapped) && name == 'v' && (d ^ 1) < p->head_dim) source = d ^ 1;
-    if (d < p->head_dim || (FAULT(dim_padding_not_zero) && name != 'v')) to[d] = (int16_t)operand(k, type, data, inside(base + source, extent), name == 'v', name == 'q');
+    if (d < p->head_dim || (FAULT(dim_padding_not_zero) && name != 'v'))
+      to[d] =
+          (int16_t)operand(k, type, data, inside(base + source, extent), name == 'v', name == 'q');
     else to[d] = 0;
   }
 }
@@ -120,15 +139,19 @@ static const int16_t *key_row(const kernel *k, const int16_t *matrices, const ro
   return matrices + ((r->at.batch * k->p->kv_heads + r->at.kv_head) * k->p->nk + key) * k->dim;
 }
 
-static float scale_at(const float *scales, int64_t count, int64_t index) { return scales[inside(index, count)]; }
+static float scale_at(const float *scales, int64_t count, int64_t index) {
+  return scales[inside(index, count)];
+}
 
 /* ---- section 3: which keys ---- */
 
 static void find_live_keys(const kernel *k, int64_t i, int64_t *first, int64_t *end) {
   const ifa_problem *p = k->p;
-  int64_t position = i + p->nk - p->nq, w = p->window, left = position - w + 1, right = position + w;
+  int64_t position = i + p->nk - p->nq, w = p->window, left = position - w + 1,
+          right = position + w;
   if (FAULT(causal_top_left)) position = i, left = position - w + 1, right = position + w;
-  if (FAULT(position_clamped) && position < 0) position = 0, left = position - w + 1, right = position + w;
+  if (FAULT(position_clamped) && position < 0)
+    position = 0, left = position - w + 1, right = position + w;
   if (FAULT(window_left_one_more)) left--;
   if (FAULT(window_left_one_less)) left++;
   if (FAULT(window_right_one_more)) right++;
@@ -144,19 +167,23 @@ static void find_live_keys(const kernel *k, int64_t i, int64_t *first, int64_t *
     if (FAULT(causal_one_more)) *end += 1;
     if (FAULT(causal_whole_tile) && *end > 0) *end = ifa_ceil_div(*end, k->tile) * k->tile;
     if (FAULT(causal_tile_count) && position % k->tile == 0) *end = position;
-    if (FAULT(causal_of_row_block)) *end = ifa_min64((i / ROW_BLOCK + 1) * ROW_BLOCK, p->nq) - 1 + p->nk - p->nq + 1;
+    if (FAULT(causal_of_row_block))
+      *end = ifa_min64((i / ROW_BLOCK + 1) * ROW_BLOCK, p->nq) - 1 + p->nk - p->nq + 1;
   }
   if (*end > p->nk) *end = p->nk;
   if (FAULT(last_key_dropped) && *end == p->nk) *end -= 1;
   if (FAULT(last_tile_dropped)) *end = ifa_min64(*end, p->nk / k->tile * k->tile);
-  if (FAULT(last_split_dropped) && p->nk > k->split) *end = ifa_min64(*end, p->nk / k->split * k->split);
+  if (FAULT(last_split_dropped) && p->nk > k->split)
+    *end = ifa_min64(*end, p->nk / k->split * k->split);
   if (FAULT(dead_row_mean) && *end <= *first) *first = 0, *end = p->nk;
 }
 
 /* ---- sections 4 and 5: scores, and the unit that the tile asks for ---- */
 
 static int32_t dot(const kernel *k, const int16_t *restrict a, const int16_t *restrict b) {
-  int32_t sum = 0, count = FAULT(dim_tail_dropped) && k->p->head_dim >= DIM_STEP ? k->p->head_dim / DIM_STEP * DIM_STEP : k->dim;
+  int32_t sum = 0, count = FAULT(dim_tail_dropped) && k->p->head_dim >= DIM_STEP
+                               ? k->p->head_dim / DIM_STEP * DIM_STEP
+                               : k->dim;
   for (int32_t d = 0; d < count; d++) sum += (int32_t)a[d] * b[d];
   return sum;
 }
@@ -166,7 +193,8 @@ static float row_factor(const kernel *k, const ifa_row *at) {
   int64_t matrix = at->batch * p->q_heads + at->head, token = at->row, groups;
   float sm = p->sm_scale, log2e = IFA_LOG2E, q;
   if (FAULT(q_scale_of_kv_head)) matrix = at->batch * p->q_heads + at->kv_head;
-  if (FAULT(q_scale_of_row_block) && p->q_scale == IFA_SCALE_TOKEN) token = token / ROW_BLOCK * ROW_BLOCK;
+  if (FAULT(q_scale_of_row_block) && p->q_scale == IFA_SCALE_TOKEN)
+    token = token / ROW_BLOCK * ROW_BLOCK;
   if (FAULT(q_blocks_rounded_down) && p->q_scale == IFA_SCALE_BLOCK) {
     groups = ifa_max64(1, p->nq / p->q_block);
     q = k->in->q_scale[matrix * groups + token / p->q_block];
@@ -194,16 +222,22 @@ static float key_scale(const kernel *k, const row *r, int64_t key) {
     if (FAULT(k_scale_first_tile)) group = key % k->tile;
     if (FAULT(k_scale_stale) && key >= k->tile) group = key - k->tile;
   } else if (p->k_scale == IFA_SCALE_BLOCK) {
-    groups = FAULT(k_blocks_rounded_down) ? ifa_max64(1, p->nk / p->k_block) : ifa_ceil_div(p->nk, p->k_block);
+    groups = FAULT(k_blocks_rounded_down) ? ifa_max64(1, p->nk / p->k_block)
+                                          : ifa_ceil_div(p->nk, p->k_block);
     group = FAULT(k_block_first) ? 0 : FAULT(k_block_of_tile) ? key / k->tile : key / p->k_block;
   }
-  return scale_at(k->in->k_scale, ifa_scale_count(p->k_scale, p->batch, p->kv_heads, p->nk, p->head_dim, p->k_block), matrix * groups + group);
+  return scale_at(
+      k->in->k_scale,
+      ifa_scale_count(p->k_scale, p->batch, p->kv_heads, p->nk, p->head_dim, p->k_block),
+      matrix * groups + group);
 }
 
-static int32_t integer_score(const kernel *k, const row *r, const int16_t *q16, const tile *t, int32_t j) {
+static int32_t integer_score(const kernel *k, const row *r, const int16_t *q16, const tile *t,
+                             int32_t j) {
   int64_t key = t->start + j;
   if (key >= k->p->nk) return 0;
-  if (FAULT(k_tile_stale) && j >= k->tile - STALE_KEYS && t->start >= COPY_STAGES * k->tile) key -= COPY_STAGES * k->tile;
+  if (FAULT(k_tile_stale) && j >= k->tile - STALE_KEYS && t->start >= COPY_STAGES * k->tile)
+    key -= COPY_STAGES * k->tile;
   int32_t s = dot(k, q16, key_row(k, k->k16, r, key));
   return FAULT(score_16_bits) ? (int16_t)s : s;
 }
@@ -213,7 +247,8 @@ static float scaled_score(const kernel *k, const row *r, const tile *t, int32_t 
   float s = (float)t->s[j];
   if (FAULT(score_binary16)) s = ifa_f16_to_f32(ifa_f32_to_f16(s));
   if (key >= k->p->nk) return 0.0f;
-  if (k->p->k_scale == IFA_SCALE_TOKEN) return FAULT(key_scale_in_factor) ? s : ifa_mul(s, key_scale(k, r, key));
+  if (k->p->k_scale == IFA_SCALE_TOKEN)
+    return FAULT(key_scale_in_factor) ? s : ifa_mul(s, key_scale(k, r, key));
   return FAULT(block_scale_in_score) ? ifa_mul(s, key_scale(k, r, t->start)) : s;
 }
 
@@ -233,7 +268,8 @@ static float largest_score(const kernel *k, const tile *t) {
 
 static int32_t tile_unit(const kernel *k, float largest, float r) {
   float x = ifa_mul(largest, r);
-  x = x > 0x1p24f ? 0x1p24f : x < -0x1p24f ? -0x1p24f : x; /* beyond only with a wrong factor: what follows must fit 32 bits */
+  /* beyond only with a wrong factor: what follows must fit 32 bits */
+  x = x > 0x1p24f ? 0x1p24f : x < -0x1p24f ? -0x1p24f : x;
   if (FAULT(unit_ceil)) return (int32_t)ceilf(x);
   if (FAULT(unit_floor)) return (int32_t)floorf(x);
   if (FAULT(unit_truncated)) return (int32_t)truncf(x) + 1;
@@ -244,10 +280,12 @@ static int32_t tile_unit(const kernel *k, float largest, float r) {
 static int32_t score_tile(const kernel *k, const row *r, const int16_t *q16, tile *t) {
   int32_t from = k->sees_dead_keys ? 0 : t->from, to = k->sees_dead_keys ? t->count : t->to;
   t->r = r->factor;
-  if (k->p->k_scale != IFA_SCALE_TOKEN && !FAULT(block_scale_in_score)) t->r = ifa_mul(t->r, key_scale(k, r, t->start));
+  if (k->p->k_scale != IFA_SCALE_TOKEN && !FAULT(block_scale_in_score))
+    t->r = ifa_mul(t->r, key_scale(k, r, t->start));
   for (int32_t j = from; j < to; j++) t->s[j] = integer_score(k, r, q16, t, j);
   for (int32_t j = from; j < to; j++) t->u[j] = scaled_score(k, r, t, j);
-  if (!FAULT(key_scale_in_factor) || k->p->k_scale != IFA_SCALE_TOKEN) return tile_unit(k, largest_score(k, t), t->r);
+  if (!FAULT(key_scale_in_factor) || k->p->k_scale != IFA_SCALE_TOKEN)
+    return tile_unit(k, largest_score(k, t), t->r);
   int32_t want = INT32_MIN;
   for (int32_t j = t->from; j < t->to; j++) {
     int32_t e = tile_unit(k, t->u[j], ifa_mul(t->r, key_scale(k, r, t->start + j)));
@@ -261,7 +299,8 @@ static int32_t score_tile(const kernel *k, const row *r, const int16_t *q16, til
 static int32_t largest_magnitude(const kernel *k, const int32_t *x, int32_t count) {
   uint32_t largest = 0;
   for (int32_t d = 0; d < count; d++) {
-    uint32_t magnitude = x[d] < 0 ? (FAULT(headroom_without_sign) ? 0 : 0u - (uint32_t)x[d]) : (uint32_t)x[d];
+    uint32_t magnitude =
+        x[d] < 0 ? (FAULT(headroom_without_sign) ? 0 : 0u - (uint32_t)x[d]) : (uint32_t)x[d];
     largest = magnitude > largest ? magnitude : largest;
   }
   return largest > INT32_MAX ? INT32_MAX : (int32_t)largest;
@@ -276,15 +315,19 @@ static int32_t growth_keys(const kernel *k, int64_t start) {
   return (int32_t)ifa_min64(keys, IFA_MAX_KV_SPLIT);
 }
 
-static int32_t next_unit(const kernel *k, int32_t unit, int32_t want, int32_t tau, int32_t magnitude, int32_t growth, int headroom_is_ignored) {
+static int32_t next_unit(const kernel *k, int32_t unit, int32_t want, int32_t tau,
+                         int32_t magnitude, int32_t growth, int headroom_is_ignored) {
   if (FAULT(tau_infinite_is_64) && tau == IFA_TAU_INF) tau = 64;
   if ((FAULT(tau_zero_is_never) && tau == 0) || FAULT(unit_never_falls)) tau = IFA_TAU_INF;
   if (FAULT(unit_raised_by_one_more) && unit != IFA_NO_UNIT && want > unit) return want + 1;
   if (unit == IFA_NO_UNIT || want > unit) return want;
   if (tau == IFA_TAU_INF) return unit;
-  int32_t limit = FAULT(tau_one_more) ? unit - tau - 1 : FAULT(tau_at_equality) ? unit - tau + 1 : unit - tau;
+  int32_t limit = FAULT(tau_one_more)      ? unit - tau - 1
+                  : FAULT(tau_at_equality) ? unit - tau + 1
+                                           : unit - tau;
   if (want >= limit) return unit;
-  int32_t wanted = unit - (FAULT(unit_falls_to_tau) ? want + tau : want), room = ifa_headroom(magnitude, growth, wanted);
+  int32_t wanted = unit - (FAULT(unit_falls_to_tau) ? want + tau : want),
+          room = ifa_headroom(magnitude, growth, wanted);
   if (headroom_is_ignored) room = wanted;
   if (FAULT(headroom_one_more) && room < wanted) room++;
   if (FAULT(headroom_one_less) && room < wanted && room > 0) room--;
@@ -292,7 +335,8 @@ static int32_t next_unit(const kernel *k, int32_t unit, int32_t want, int32_t ta
 }
 
 static int32_t shifted(const kernel *k, int32_t x, int32_t up) {
-  if (up > 0 && FAULT(shift_to_nearest) && up < 32) return (int32_t)(((int64_t)x + ((int64_t)1 << (up - 1))) >> up);
+  if (up > 0 && FAULT(shift_to_nearest) && up < 32)
+    return (int32_t)(((int64_t)x + ((int64_t)1 << (up - 1))) >> up);
   if (up > 0 && FAULT(shift_toward_zero) && x < 0) return -ifa_shift(-x, up);
   if (up > 31 && FAULT(shift_count_masked)) up &= 31;
   if (up > 31 && FAULT(shift_of_32_is_zero)) return 0;
@@ -307,18 +351,23 @@ static void shift_acc(const kernel *k, ifa_split_sums *sums, int32_t up) {
 static void follow_unit(const kernel *k, ifa_split_sums *sums, int64_t start, int32_t want) {
   int own_value_unit = ifa_values_per_token(k->p);
   int32_t keys = growth_keys(k, start), magnitude = sums->l < 0 ? INT32_MAX : sums->l;
-  int32_t growth = (own_value_unit && !FAULT(headroom_of_products) ? IFA_WEIGHT_MAX : IFA_MAX_PRODUCT) * keys;
+  int32_t growth =
+      (own_value_unit && !FAULT(headroom_of_products) ? IFA_WEIGHT_MAX : IFA_MAX_PRODUCT) * keys;
   if (FAULT(headroom_127) && !own_value_unit) growth = 255 * 127 * keys;
   if (!own_value_unit && !FAULT(headroom_without_acc)) {
     int32_t largest = largest_magnitude(k, sums->acc, k->p->head_dim);
     magnitude = largest > magnitude ? largest : magnitude;
   }
-  int32_t unit = next_unit(k, sums->unit, want, k->p->tau, magnitude, growth, FAULT(headroom_ignored));
+  int32_t unit =
+      next_unit(k, sums->unit, want, k->p->tau, magnitude, growth, FAULT(headroom_ignored));
   if (FAULT(headroom_strict) && unit < sums->unit) /* M * 2^k < limit */
-    while (unit < sums->unit && ((int64_t)magnitude << (sums->unit - unit)) >= (int64_t)INT32_MAX - growth && magnitude) unit++;
+    while (unit < sums->unit &&
+           ((int64_t)magnitude << (sums->unit - unit)) >= (int64_t)INT32_MAX - growth && magnitude)
+      unit++;
   if (sums->unit != IFA_NO_UNIT && unit != sums->unit) {
     int32_t up = unit - sums->unit;
-    if (!(FAULT(raise_forgets_l) && up > 0) && !(FAULT(fall_forgets_sums) && up < 0)) sums->l = shifted(k, sums->l, up);
+    if (!(FAULT(raise_forgets_l) && up > 0) && !(FAULT(fall_forgets_sums) && up < 0))
+      sums->l = shifted(k, sums->l, up);
     if (!own_value_unit || FAULT(value_unit_shifts_with_u)) shift_acc(k, sums, up);
   }
   sums->unit = unit;
@@ -334,7 +383,9 @@ static uint16_t rounded_down_to_f16(double x) {
 
 /* A fault of the weight function itself, or the contract's: h * g. */
 static float weight_product(ifa_mutant_number fault, int32_t n) {
-  struct { ifa_mutant_number fault; } mutant = {fault}, *k = &mutant;
+  struct {
+    ifa_mutant_number fault;
+  } mutant = {fault}, *k = &mutant;
   float w = ifa_f16_to_f32((uint16_t)((~n & 1023) | 0x3c00)), g;
   if (FAULT(weight_g_binary32)) {
     g = fmaf(w, ifa_f16_to_f32(IFA_WEIGHT_C3), ifa_f16_to_f32(IFA_WEIGHT_C2));
@@ -345,7 +396,9 @@ static float weight_product(ifa_mutant_number fault, int32_t n) {
     static const uint16_t constants[3] = {IFA_WEIGHT_C2, IFA_WEIGHT_C1, IFA_WEIGHT_C0};
     uint16_t sum = IFA_WEIGHT_C3;
     for (int i = 0; i < 3; i++)
-      sum = ifa_f64_to_f16((double)ifa_f16_to_f32(ifa_f64_to_f16((double)ifa_f16_to_f32(sum) * (double)w)) + (double)ifa_f16_to_f32(constants[i]));
+      sum = ifa_f64_to_f16(
+          (double)ifa_f16_to_f32(ifa_f64_to_f16((double)ifa_f16_to_f32(sum) * (double)w)) +
+          (double)ifa_f16_to_f32(constants[i]));
     return ifa_f16_to_f32((uint16_t)n) * ifa_f16_to_f32(sum);
   }
   return ifa_weight_exact(n);
@@ -360,28 +413,36 @@ static void fill_tables(ifa_mutant *k) {
     if (FAULT(value_weight_w_flushed) && k->weight16[n] < 0x400) k->weight16[n] = 0;
     k->weight[n] = (uint8_t)ifa_rne(exact);
     if (FAULT(weight_truncated)) k->weight[n] = (uint8_t)exact;
-    if (FAULT(weight_through_binary16)) k->weight[n] = (uint8_t)ifa_rne(ifa_f16_to_f32(k->weight16[n]));
+    if (FAULT(weight_through_binary16))
+      k->weight[n] = (uint8_t)ifa_rne(ifa_f16_to_f32(k->weight16[n]));
     if (FAULT(weight_127)) k->weight[n] = (uint8_t)ifa_rne(exact * (127.0f / 255.0f));
   }
 }
 
 static int32_t weight_index(const kernel *k, float u, float r, int32_t unit) {
   const float low = 1024 * IFA_INDEX_ZERO, high = low + IFA_WEIGHT_TOP;
-  float offset = (float)(IFA_INDEX_ZERO + IFA_OCTAVES - unit), z = 1024.0f * (FAULT(index_not_fused) ? ifa_add(ifa_mul(u, r), offset) : ifa_fma(u, r, offset));
+  float offset = (float)(IFA_INDEX_ZERO + IFA_OCTAVES - unit),
+        z = 1024.0f *
+            (FAULT(index_not_fused) ? ifa_add(ifa_mul(u, r), offset) : ifa_fma(u, r, offset));
   if (FAULT(index_truncated)) z = (float)floor((double)u * r * 1024 + 1024.0 * offset);
   if (FAULT(index_half_up)) z = (float)floor((double)u * r * 1024 + 1024.0 * offset + 0.5);
-  if (FAULT(index_rounded_twice)) z = ifa_rne(ifa_fma(u, ifa_mul(r, 1024.0f), 1024.0f * (float)(IFA_OCTAVES - unit))) + low;
-  int32_t n = (int32_t)((z > low ? z < high ? z : high : low) - low); /* above `high` only where a fault lowered the unit */
+  if (FAULT(index_rounded_twice))
+    z = ifa_rne(ifa_fma(u, ifa_mul(r, 1024.0f), 1024.0f * (float)(IFA_OCTAVES - unit))) + low;
+  /* above `high` only where a fault lowered the unit */
+  int32_t n = (int32_t)((z > low ? z < high ? z : high : low) - low);
   return FAULT(index_low_bit_lost) ? n & ~1 : n;
 }
 
 static void weigh_tile(const kernel *k, row *r, tile *t) {
-  int32_t from = k->sees_dead_keys ? 0 : t->from, to = k->sees_dead_keys ? t->count : t->to, sum = 0;
+  int32_t from = k->sees_dead_keys ? 0 : t->from, to = k->sees_dead_keys ? t->count : t->to,
+          sum = 0;
   for (int32_t j = from; j < to; j++) {
     float factor = t->r;
-    if (FAULT(key_scale_in_factor) && k->p->k_scale == IFA_SCALE_TOKEN) factor = ifa_mul(factor, key_scale(k, r, t->start + j));
+    if (FAULT(key_scale_in_factor) && k->p->k_scale == IFA_SCALE_TOKEN)
+      factor = ifa_mul(factor, key_scale(k, r, t->start + j));
     t->n[j] = weight_index(k, t->u[j], factor, r->split.unit);
-    if (FAULT(masked_nan) && (j < t->from || j >= t->to)) t->n[j] = t->r == 0.0f ? IFA_WEIGHT_TOP : 0;
+    if (FAULT(masked_nan) && (j < t->from || j >= t->to))
+      t->n[j] = t->r == 0.0f ? IFA_WEIGHT_TOP : 0;
   }
   for (int32_t j = t->from; j < t->to; j++) r->weight[j] = k->mutant->weight[t->n[j]];
   for (int32_t j = t->from; j < t->to; j++) sum += r->weight[j];
@@ -449,20 +510,28 @@ static void weigh_values(const kernel *k, row *r, const tile *t) {
   ifa_split_sums *sums = &r->split;
   int32_t b = value_exponent(k, r, t), from = t->from, to = t->to, sum = 0;
   float y[MAX_TILE], largest = 0.0f;
-  if (FAULT(value_shift_of_dead_keys) || FAULT(masked_nan)) from = 0, to = (int32_t)ifa_min64(t->count, k->p->nk - t->start);
+  if (FAULT(value_shift_of_dead_keys) || FAULT(masked_nan))
+    from = 0, to = (int32_t)ifa_min64(t->count, k->p->nk - t->start);
   for (int32_t j = from; j < to; j++) {
-    y[j] = t->start + j < k->p->nk ? value_weight(k, k->mutant->weight16[t->n[j]], value_scale(k, r, t->start + j), b) : 0.0f;
+    y[j] = t->start + j < k->p->nk
+               ? value_weight(k, k->mutant->weight16[t->n[j]], value_scale(k, r, t->start + j), b)
+               : 0.0f;
     largest = y[j] > largest ? y[j] : largest;
   }
   if (largest == 0.0f && !FAULT(value_zero_tile_asks)) {
     for (int32_t j = from; j < to && !FAULT(value_zero_tile_weighs); j++) r->weight[j] = 0;
     return;
   }
-  int32_t m = value_shift(k, largest), want = sums->unit + (FAULT(value_unit_without_b) ? 0 : b) - m, keys = growth_keys(k, t->start);
-  int32_t magnitude = FAULT(value_headroom_of_l) ? sums->l : largest_magnitude(k, sums->acc, k->p->head_dim);
-  int32_t unit = next_unit(k, sums->value_unit, want, FAULT(value_tau_infinite) ? IFA_TAU_INF : k->p->tau, magnitude, IFA_MAX_PRODUCT * keys,
-                           FAULT(headroom_ignored) || FAULT(value_headroom_ignored));
-  if (sums->value_unit != IFA_NO_UNIT && unit != sums->value_unit && !FAULT(value_unit_forgets_acc)) shift_acc(k, sums, unit - sums->value_unit);
+  int32_t m = value_shift(k, largest),
+          want = sums->unit + (FAULT(value_unit_without_b) ? 0 : b) - m,
+          keys = growth_keys(k, t->start);
+  int32_t magnitude =
+      FAULT(value_headroom_of_l) ? sums->l : largest_magnitude(k, sums->acc, k->p->head_dim);
+  int32_t unit = next_unit(
+      k, sums->value_unit, want, FAULT(value_tau_infinite) ? IFA_TAU_INF : k->p->tau, magnitude,
+      IFA_MAX_PRODUCT * keys, FAULT(headroom_ignored) || FAULT(value_headroom_ignored));
+  if (sums->value_unit != IFA_NO_UNIT && unit != sums->value_unit && !FAULT(value_unit_forgets_acc))
+    shift_acc(k, sums, unit - sums->value_unit);
   sums->value_unit = unit;
   for (int32_t j = from; j < to; j++) {
     float weight = scalbnf(y[j], sums->unit + b - unit);
@@ -477,8 +546,10 @@ static void weigh_values(const kernel *k, row *r, const tile *t) {
 
 static int32_t saturated16(int32_t x) { return x > 32767 ? 32767 : x < -32768 ? -32768 : x; }
 
-static void add_products(int32_t *restrict acc, int32_t weight, const int16_t *restrict v, int32_t count) {
-  for (int32_t d = 0; d < count; d++) acc[d] = (int32_t)((uint32_t)acc[d] + (uint32_t)(weight * v[d]));
+static void add_products(int32_t *restrict acc, int32_t weight, const int16_t *restrict v,
+                         int32_t count) {
+  for (int32_t d = 0; d < count; d++)
+    acc[d] = (int32_t)((uint32_t)acc[d] + (uint32_t)(weight * v[d]));
 }
 
 static void add_values(const kernel *k, row *r, const tile *t) {
@@ -490,7 +561,8 @@ static void add_values(const kernel *k, row *r, const tile *t) {
     int32_t place = j, weight = r->weight[j];
     if (FAULT(v_keys_permuted) && (j & 31) >= 8 && (j & 31) < 24) place = j ^ 24;
     int64_t key = t->start + place;
-    if (FAULT(v_tile_stale) && j >= k->tile - STALE_KEYS && t->start >= COPY_STAGES * k->tile) key -= COPY_STAGES * k->tile;
+    if (FAULT(v_tile_stale) && j >= k->tile - STALE_KEYS && t->start >= COPY_STAGES * k->tile)
+      key -= COPY_STAGES * k->tile;
     const int16_t *v = key < k->p->nk ? key_row(k, k->v16, r, key) : zeros;
     if (FAULT(weight_signed)) weight = (int8_t)weight;
     if (FAULT(acc_pairs_saturate)) {
@@ -517,7 +589,8 @@ static void start_split(const kernel *k, row *r, int64_t start) {
   if (start > 0 && before.unit != IFA_NO_UNIT) { /* of the split before */
     if (FAULT(acc_stale_split)) memcpy(r->split.acc, before.acc, sizeof before.acc);
     if (FAULT(l_stale_split)) r->split.l = before.l;
-    if (FAULT(unit_stale_split)) r->split.unit = before.unit, r->split.value_unit = before.value_unit;
+    if (FAULT(unit_stale_split))
+      r->split.unit = before.unit, r->split.value_unit = before.value_unit;
   }
   if (start == 0 && r->number > 0 && before.unit != IFA_NO_UNIT) { /* of the row before */
     if (FAULT(unit_stale_row)) r->split.unit = before.unit, r->split.value_unit = before.value_unit;
@@ -532,7 +605,9 @@ static void sum_split(const kernel *k, row *r, const int16_t *q16, int64_t start
     t.count = (int32_t)ifa_min64(k->tile, end - t.start);
     t.from = (int32_t)ifa_min64(t.count, ifa_max64(0, r->live_first - t.start));
     t.to = (int32_t)ifa_max64(t.from, ifa_min64(t.count, r->live_end - t.start));
-    if (FAULT(padding_keys_live) && t.start + t.count == k->p->nk && t.to == t.count && t.to > t.from) t.count = t.to = k->tile;
+    if (FAULT(padding_keys_live) && t.start + t.count == k->p->nk && t.to == t.count &&
+        t.to > t.from)
+      t.count = t.to = k->tile;
     if (t.to == t.from) {
       if (FAULT(dead_tile_asks)) follow_unit(k, &r->split, t.start, 1);
       continue;
@@ -544,12 +619,16 @@ static void sum_split(const kernel *k, row *r, const int16_t *q16, int64_t start
   }
 }
 
-static float merged(const kernel *k, float sum, int32_t e, int32_t split_sum, int32_t e_split, int32_t e_new) {
-  float other = (float)split_sum, f = ifa_pow2(e_split - e_new > 0 ? 0 : e_split - e_new), g = ifa_pow2(e - e_new > 0 ? 0 : e - e_new);
-  if (FAULT(merge_truncated_sum) && fabs((double)other) > fabs((double)split_sum)) other = nextafterf(other, 0.0f);
+static float merged(const kernel *k, float sum, int32_t e, int32_t split_sum, int32_t e_split,
+                    int32_t e_new) {
+  float other = (float)split_sum, f = ifa_pow2(e_split - e_new > 0 ? 0 : e_split - e_new),
+        g = ifa_pow2(e - e_new > 0 ? 0 : e - e_new);
+  if (FAULT(merge_truncated_sum) && fabs((double)other) > fabs((double)split_sum))
+    other = nextafterf(other, 0.0f);
   if (FAULT(merge_without_exponents)) f = g = 1.0f;
   if (FAULT(merge_exponent_of_latest)) g = scalbnf(1.0f, e - e_new);
-  if (FAULT(merge_subnormal_factor)) f = scalbnf(1.0f, e_split - e_new), g = scalbnf(1.0f, e - e_new);
+  if (FAULT(merge_subnormal_factor))
+    f = scalbnf(1.0f, e_split - e_new), g = scalbnf(1.0f, e - e_new);
   if (FAULT(merge_not_fused)) return ifa_add(ifa_mul(other, f), ifa_mul(sum, g));
   return ifa_fma(other, f, ifa_mul(sum, g));
 }
@@ -561,16 +640,19 @@ static int32_t larger_unit(const kernel *k, int32_t e, int32_t e_split) {
 static void merge_split(const kernel *k, row *r) {
   ifa_split_sums *split = &r->split;
   ifa_row_sums *sums = &r->sums;
-  if (FAULT(merge_dead_split) && split->unit == IFA_NO_UNIT && sums->unit != IFA_NO_UNIT) split->unit = split->value_unit = 0;
+  if (FAULT(merge_dead_split) && split->unit == IFA_NO_UNIT && sums->unit != IFA_NO_UNIT)
+    split->unit = split->value_unit = 0;
   if (split->unit == IFA_NO_UNIT) return;
   int32_t e = larger_unit(k, sums->unit, split->unit), e_before = sums->unit;
-  sums->l = sums->unit == IFA_NO_UNIT ? (float)split->l : merged(k, sums->l, sums->unit, split->l, split->unit, e);
+  sums->l = sums->unit == IFA_NO_UNIT ? (float)split->l
+                                      : merged(k, sums->l, sums->unit, split->l, split->unit, e);
   sums->unit = e;
   if (split->value_unit == IFA_NO_UNIT) return;
   int32_t ev = larger_unit(k, sums->value_unit, split->value_unit);
   for (int32_t d = 0; d < k->p->head_dim; d++) {
     if (sums->value_unit == IFA_NO_UNIT) sums->o[d] = (float)split->acc[d];
-    else if (FAULT(merge_values_by_e) && e_before != IFA_NO_UNIT) sums->o[d] = merged(k, sums->o[d], e_before, split->acc[d], split->unit, e);
+    else if (FAULT(merge_values_by_e) && e_before != IFA_NO_UNIT)
+      sums->o[d] = merged(k, sums->o[d], e_before, split->acc[d], split->unit, e);
     else sums->o[d] = merged(k, sums->o[d], sums->value_unit, split->acc[d], split->value_unit, ev);
   }
   sums->value_unit = ev;
@@ -584,7 +666,8 @@ static float channel_scale(const kernel *k, const row *r, const float *scales, i
   if (FAULT(output_channel_of_head_0)) matrix = r->at.batch * p->kv_heads;
   if (FAULT(output_channel_of_q_head)) matrix = r->at.batch * p->kv_heads + r->at.head;
   if (FAULT(scale_batch_ignored)) matrix = r->at.kv_head;
-  return scale_at(scales, p->batch * p->kv_heads * p->head_dim, matrix * p->head_dim + d + (FAULT(output_channel_next) ? 1 : 0));
+  return scale_at(scales, p->batch * p->kv_heads * p->head_dim,
+                  matrix * p->head_dim + d + (FAULT(output_channel_next) ? 1 : 0));
 }
 
 static float output_at(const kernel *k, const row *r, int32_t d) {
@@ -592,16 +675,26 @@ static float output_at(const kernel *k, const row *r, int32_t d) {
   const ifa_row_sums *s = &r->sums;
   if (s->unit == IFA_NO_UNIT) return FAULT(dead_row_nan) ? NAN : 0.0f;
   if (s->value_unit == IFA_NO_UNIT) return FAULT(no_value_unit_nan) ? NAN : 0.0f;
-  float quotient = FAULT(output_reciprocal) ? ifa_mul(s->o[d], ifa_div(1.0f, s->l)) : ifa_div(s->o[d], s->l);
+  float quotient =
+      FAULT(output_reciprocal) ? ifa_mul(s->o[d], ifa_div(1.0f, s->l)) : ifa_div(s->o[d], s->l);
   if (!ifa_values_per_token(p)) {
-    float scale = p->v_scale == IFA_SCALE_TENSOR ? k->in->v_scale[FAULT(scale_batch_ignored) ? r->at.kv_head : r->at.batch * p->kv_heads + r->at.kv_head]
-                                                 : channel_scale(k, r, k->in->v_scale, d);
-    return FAULT(output_scaled_first) ? ifa_div(ifa_mul(s->o[d], scale), s->l) : ifa_mul(quotient, scale);
+    float scale =
+        p->v_scale == IFA_SCALE_TENSOR
+            ? k->in->v_scale[FAULT(scale_batch_ignored) ? r->at.kv_head
+                                                        : r->at.batch * p->kv_heads + r->at.kv_head]
+            : channel_scale(k, r, k->in->v_scale, d);
+    return FAULT(output_scaled_first) ? ifa_div(ifa_mul(s->o[d], scale), s->l)
+                                      : ifa_mul(quotient, scale);
   }
   int32_t up = s->value_unit - s->unit;
-  float scale = p->v_scale == IFA_SCALE_TOKEN ? 1.0f : channel_scale(k, r, k->in->v_channel_scale, d);
+  float scale =
+      p->v_scale == IFA_SCALE_TOKEN ? 1.0f : channel_scale(k, r, k->in->v_channel_scale, d);
   if (FAULT(output_channel_first)) return scalbnf(ifa_mul(quotient, scale), up);
-  if (FAULT(output_factor_flushed)) return ifa_mul(ifa_mul(quotient, up > 127 ? INFINITY : up > 0 ? scalbnf(1.0f, up) : ifa_pow2(up)), scale);
+  if (FAULT(output_factor_flushed))
+    return ifa_mul(ifa_mul(quotient, up > 127 ? INFINITY
+                                     : up > 0 ? scalbnf(1.0f, up)
+                                              : ifa_pow2(up)),
+                   scale);
   return ifa_mul(scalbnf(quotient, up), scale);
 }
 
@@ -635,16 +728,23 @@ static void write_element(const kernel *k, int64_t index, float x) {
 /* Section 11. */
 static float log_sum_exp(const kernel *k, const ifa_row_sums *s) {
   int32_t whole, e = FAULT(lse_without_unit) ? 0 : s->unit;
-  float fraction = ifa_log2(s->l, &whole), offset = FAULT(lse_without_255) ? 0.0f : -7.99435344f, ln2 = FAULT(lse_in_octaves) ? 1.0f : 0.693147182f;
+  float fraction = ifa_log2(s->l, &whole), offset = FAULT(lse_without_255) ? 0.0f : -7.99435344f,
+        ln2 = FAULT(lse_in_octaves) ? 1.0f : 0.693147182f;
   if (FAULT(lse_libm)) fraction = log2f(s->l), whole = 0;
   if (FAULT(lse_range_1_2)) { /* the same series, from a significand of [1, 2) */
     int exponent;
-    float x = 2.0f * frexpf(s->l, &exponent), t = ifa_div(ifa_add(x, -1.0f), ifa_add(x, 1.0f)), q = ifa_mul(t, t);
+    float x = 2.0f * frexpf(s->l, &exponent), t = ifa_div(ifa_add(x, -1.0f), ifa_add(x, 1.0f)),
+          q = ifa_mul(t, t);
     whole = exponent - 1;
-    fraction = ifa_mul(ifa_fma(ifa_fma(ifa_fma(ifa_fma(q, 0.320598898f, 0.412198583f), q, 0.577078016f), q, 0.961796694f), q, 2.88539008f), t);
+    fraction =
+        ifa_mul(ifa_fma(ifa_fma(ifa_fma(ifa_fma(q, 0.320598898f, 0.412198583f), q, 0.577078016f), q,
+                                0.961796694f),
+                        q, 2.88539008f),
+                t);
   }
   fraction = ifa_add(fraction, offset);
-  if (FAULT(lse_not_fused)) return ifa_add(ifa_mul((float)(e + whole), ln2), ifa_mul(fraction, ln2));
+  if (FAULT(lse_not_fused))
+    return ifa_add(ifa_mul((float)(e + whole), ln2), ifa_mul(fraction, ln2));
   return ifa_fma((float)(e + whole), ln2, ifa_mul(fraction, ln2));
 }
 
@@ -660,14 +760,18 @@ static void write_lse(const kernel *k, const row *r) {
 
 static void write_row(const kernel *k, const row *r) {
   const ifa_problem *p = k->p;
-  int64_t total = p->batch * p->q_heads * p->nq, index = FAULT(output_rows_ignored) ? r->number : r->at.index, written = p->head_dim;
+  int64_t total = p->batch * p->q_heads * p->nq,
+          index = FAULT(output_rows_ignored) ? r->number : r->at.index, written = p->head_dim;
   int beside = FAULT(output_beside) && k->in->rows && index + 1 < total;
-  ifa_strides s = FAULT(output_stride_ignored) ? ifa_strides_bhnd(p->out_type, p->q_heads, p->nq, p->head_dim) : p->o_stride;
+  ifa_strides s = FAULT(output_stride_ignored)
+                      ? ifa_strides_bhnd(p->out_type, p->q_heads, p->nq, p->head_dim)
+                      : p->o_stride;
   if (FAULT(dead_row_unwritten) && r->sums.unit == IFA_NO_UNIT) return;
   if (FAULT(output_last_row_unwritten) && r->at.row == p->nq - 1 && p->nq % ROW_BLOCK == 1) return;
   if (FAULT(output_tail_unwritten)) written = p->head_dim / 4 * 4;
   for (int64_t i = index; i <= index + beside; i++) {
-    int64_t matrix = i / p->nq, base = ifa_offset(s, matrix / p->q_heads, matrix % p->q_heads, i % p->nq);
+    int64_t matrix = i / p->nq,
+            base = ifa_offset(s, matrix / p->q_heads, matrix % p->q_heads, i % p->nq);
     for (int32_t d = 0; d < written; d++) write_element(k, base + d, output_at(k, r, d));
   }
 }
@@ -700,14 +804,23 @@ static void attend_row(const kernel *k, row *r) {
   if (p->lse) write_lse(k, r);
 }
 
-ifa_status ifa_mutant_run(const ifa_mutant *mutant, const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) {
-  kernel call = {.fault = mutant->fault, .mutant = mutant, .p = p, .in = in, .out = out, .tile = p->kv_tile, .split = p->kv_split}, *k = &call;
+ifa_status ifa_mutant_run(const ifa_mutant *mutant, const ifa_problem *p, const ifa_inputs *in,
+                          const ifa_outputs *out, ifa_message *message) {
+  kernel call = {.fault = mutant->fault,
+                 .mutant = mutant,
+                 .p = p,
+                 .in = in,
+                 .out = out,
+                 .tile = p->kv_tile,
+                 .split = p->kv_split},
+         *k = &call;
   if (out->stages) return ifa_fail(message, IFA_UNSUPPORTED, "no stages are recorded");
   if (FAULT(tile_always_64)) k->tile = 64;
   if (FAULT(split_ignored)) k->split = IFA_MAX_KV_SPLIT;
   if (FAULT(split_zero_is_whole) && p->kv_split == IFA_MAX_KV_SPLIT) k->split = IFA_MAX_TOKENS;
   k->operand_fault = strcmp(ifa_mutant_entries[mutant->fault].part, "operands") == 0;
-  k->sees_dead_keys = FAULT(unit_of_dead_keys) || FAULT(l_of_dead_keys) || FAULT(value_shift_of_dead_keys) || FAULT(masked_nan) || FAULT(weights_stale);
+  k->sees_dead_keys = FAULT(unit_of_dead_keys) || FAULT(l_of_dead_keys) ||
+                      FAULT(value_shift_of_dead_keys) || FAULT(masked_nan) || FAULT(weights_stale);
   k->dim = (p->head_dim + DIM_STEP - 1) / DIM_STEP * DIM_STEP;
   if (FAULT(no_keys_unwritten) && p->nk == 0) return ifa_succeed(message);
 
@@ -728,7 +841,8 @@ ifa_status ifa_mutant_run(const ifa_mutant *mutant, const ifa_problem *p, const 
   free(k->v16);
   free(k->k16);
   free(r);
-  return have_memory ? ifa_succeed(message) : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the unpacked operands");
+  return have_memory ? ifa_succeed(message)
+                     : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the unpacked operands");
 }
 
 /* ---- mutants ---- */

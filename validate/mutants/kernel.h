@@ -1,5 +1,5 @@
-/* kernel.h - attention kernels that can be told to make one of the mistakes of a catalogue: on the CPU those of catalogue.h, on the GPU those of
- * gpu/mutants/faults.h (gpu/mutants/mutants.h). */
+/* kernel.h - attention kernels that can be told to make one of the mistakes of a catalogue: on the
+ * CPU those of catalogue.h, on the GPU those of gpu/mutants/faults.h (gpu/mutants/mutants.h). */
 #ifndef IFA_VALIDATE_MUTANTS_KERNEL_H
 #define IFA_VALIDATE_MUTANTS_KERNEL_H
 
@@ -9,7 +9,11 @@
 #include "validate/mutants/catalogue.h"
 
 /* Which kernel a fault lies in. */
-typedef enum ifa_mutant_kernel { IFA_MUTANT_CPU = 0, IFA_MUTANT_CUDA_SM80, IFA_MUTANT_KERNELS } ifa_mutant_kernel;
+typedef enum ifa_mutant_kernel {
+  IFA_MUTANT_CPU = 0,
+  IFA_MUTANT_CUDA_SM80,
+  IFA_MUTANT_KERNELS
+} ifa_mutant_kernel;
 
 /* One after the other, so that no name is given twice. */
 #define IFA_MUTANT_ENUM(name, ...) IFA_MUTANT_##name,
@@ -26,18 +30,22 @@ typedef struct ifa_mutant_entry {
   const char *proof; /* NULL, or why the fault cannot be seen */
   int race;          /* it need not show in every run */
 } ifa_mutant_entry;
-extern const ifa_mutant_entry ifa_mutant_entries[IFA_MUTANT_COUNT]; /* IFA_MUTANT_none and IFA_MUTANT_gpu_none: part "" */
+/* IFA_MUTANT_none and IFA_MUTANT_gpu_none: part "" */
+extern const ifa_mutant_entry ifa_mutant_entries[IFA_MUTANT_COUNT];
 
-static inline ifa_gpu_fault ifa_gpu_fault_of(int number) { return (ifa_gpu_fault)(number - (int)IFA_MUTANT_gpu_none); }
+static inline ifa_gpu_fault ifa_gpu_fault_of(int number) {
+  return (ifa_gpu_fault)(number - (int)IFA_MUTANT_gpu_none);
+}
 
 /* A kernel of the CPU with one fault. It may be run by several threads at once. NULL: no memory. */
 typedef struct ifa_mutant ifa_mutant;
 ifa_mutant *ifa_mutant_new(ifa_mutant_number fault);
 void ifa_mutant_free(ifa_mutant *mutant);
 
-/* As a backend's `run` (common/backend.h): everything was checked, the problem is resolved, the floating-point environment is the default one. No
- * stages: IFA_UNSUPPORTED. */
-ifa_status ifa_mutant_run(const ifa_mutant *mutant, const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs,
+/* As a backend's `run` (common/backend.h): everything was checked, the problem is resolved, the
+ * floating-point environment is the default one. No stages: IFA_UNSUPPORTED. */
+ifa_status ifa_mutant_run(const ifa_mutant *mutant, const ifa_problem *problem,
+                          const ifa_inputs *inputs, const ifa_outputs *outputs,
                           ifa_message *message);
 
 #endif

@@ -17,8 +17,9 @@ enum { MAX_JSON_BYTES = 256 << 20 };
 json_t *ifa_json_head(const char *kind) {
   char processor[128];
   machine_processor(processor, sizeof processor);
-  return json_pack("{s:s, s:s, s:i, s:{s:s, s:s, s:i}}", "kind", kind, "version", IFA_VERSION, "contract", IFA_CONTRACT_VERSION, "machine", "processor",
-                   processor, "compiler", machine_compiler(), "threads", machine_threads());
+  return json_pack("{s:s, s:s, s:i, s:{s:s, s:s, s:i}}", "kind", kind, "version", IFA_VERSION,
+                   "contract", IFA_CONTRACT_VERSION, "machine", "processor", processor, "compiler",
+                   machine_compiler(), "threads", machine_threads());
 }
 
 json_t *ifa_json_number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
@@ -28,16 +29,20 @@ ifa_status ifa_json_read(const char *path, json_t **json, ifa_message *message) 
   struct stat about;
   json_error_t error;
   *json = NULL;
-  if (stat(path, &about) != 0) return ifa_fail(message, IFA_IO, "%.200s: %s", path, strerror(errno));
-  if (!S_ISREG(about.st_mode)) return ifa_fail(message, IFA_BAD_FILE, "%.200s: not a regular file", path);
-  if (about.st_size > MAX_JSON_BYTES) return ifa_fail(message, IFA_BAD_FILE, "%.200s: more than %d MiB", path, MAX_JSON_BYTES >> 20);
+  if (stat(path, &about) != 0)
+    return ifa_fail(message, IFA_IO, "%.200s: %s", path, strerror(errno));
+  if (!S_ISREG(about.st_mode))
+    return ifa_fail(message, IFA_BAD_FILE, "%.200s: not a regular file", path);
+  if (about.st_size > MAX_JSON_BYTES)
+    return ifa_fail(message, IFA_BAD_FILE, "%.200s: more than %d MiB", path, MAX_JSON_BYTES >> 20);
   FILE *file = fopen(path, "rb");
   if (!file) return ifa_fail(message, IFA_IO, "%.200s: %s", path, strerror(errno));
   *json = json_loadf(file, JSON_REJECT_DUPLICATES, &error);
   fclose(file);
   if (!*json) { /* jansson's message may quote the file: make it fit for one line */
     ifa_quoted text = ifa_quote(error.text);
-    return ifa_fail(message, IFA_BAD_FILE, "%.200s:%d:%d: not JSON: %s", path, error.line, error.column, text.text);
+    return ifa_fail(message, IFA_BAD_FILE, "%.200s:%d:%d: not JSON: %s", path, error.line,
+                    error.column, text.text);
   }
   if (json_is_object(*json)) return IFA_OK;
   json_decref(*json);
@@ -60,7 +65,9 @@ ifa_status ifa_json_write(const json_t *json, const char *path, ifa_message *mes
 }
 
 /* A report's list, and what each of its objects must have: strings that name it. */
-static const struct kind { const char *name, *list, *names[3]; } kinds[IFA_REPORT_KINDS] = {
+static const struct kind {
+  const char *name, *list, *names[3];
+} kinds[IFA_REPORT_KINDS] = {
     [IFA_REPORT_RUN] = {"run", "results", {"case", "backend", "verdict"}},
     [IFA_REPORT_ACCURACY] = {"accuracy", "results", {"table", "algorithm", "data"}},
     [IFA_REPORT_MUTANTS] = {"mutants", "mutants", {"name", "part", "what"}},
@@ -68,20 +75,28 @@ static const struct kind { const char *name, *list, *names[3]; } kinds[IFA_REPOR
 };
 
 const char *ifa_report_kind_name(ifa_report_kind kind) { return kinds[kind].name; }
-const json_t *ifa_report_list(const json_t *json, ifa_report_kind kind) { return json_object_get(json, kinds[kind].list); }
+const json_t *ifa_report_list(const json_t *json, ifa_report_kind kind) {
+  return json_object_get(json, kinds[kind].list);
+}
 
-ifa_status ifa_report_kind_of(const json_t *json, const char *path, ifa_report_kind *kind, ifa_message *message) {
+ifa_status ifa_report_kind_of(const json_t *json, const char *path, ifa_report_kind *kind,
+                              ifa_message *message) {
   const char *name = ifa_json_text(json, "kind");
   int k = 0;
   while (k < IFA_REPORT_KINDS && strcmp(name, kinds[k].name) != 0) k++;
-  if (k == IFA_REPORT_KINDS) return ifa_fail(message, IFA_BAD_FILE, "%.200s: no report of validate: \"kind\" is not run, accuracy, mutants or bench", path);
+  if (k == IFA_REPORT_KINDS)
+    return ifa_fail(
+        message, IFA_BAD_FILE,
+        "%.200s: no report of validate: \"kind\" is not run, accuracy, mutants or bench", path);
   const json_t *list = ifa_report_list(json, (ifa_report_kind)k), *entry;
   size_t i;
-  if (!json_is_array(list)) return ifa_fail(message, IFA_BAD_FILE, "%.200s: \"%s\" is not a list", path, kinds[k].list);
-  json_array_foreach(list, i, entry)
-    for (int n = 0; n < 3; n++)
-      if (!json_is_string(json_object_get(entry, kinds[k].names[n])))
-        return ifa_fail(message, IFA_BAD_FILE, "%.200s: %s[%zu] has no \"%s\"", path, kinds[k].list, i, kinds[k].names[n]);
+  if (!json_is_array(list))
+    return ifa_fail(message, IFA_BAD_FILE, "%.200s: \"%s\" is not a list", path, kinds[k].list);
+  json_array_foreach(list, i, entry) for (int n = 0; n < 3; n++) if (
+      !json_is_string(json_object_get(
+          entry, kinds[k].names[n]))) return ifa_fail(message, IFA_BAD_FILE,
+                                                      "%.200s: %s[%zu] has no \"%s\"", path,
+                                                      kinds[k].list, i, kinds[k].names[n]);
   *kind = (ifa_report_kind)k;
   return IFA_OK;
 }
@@ -96,7 +111,8 @@ double ifa_json_value(const json_t *object, const char *key) {
   return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
-ifa_status ifa_print_file(const char *path, void (*print)(FILE *to, const void *context), const void *context, ifa_message *message) {
+ifa_status ifa_print_file(const char *path, void (*print)(FILE *to, const void *context),
+                          const void *context, ifa_message *message) {
   ifa_output_file out;
   ifa_status status = ifa_output_open(&out, path, message);
   if (status != IFA_OK) return status;
@@ -119,7 +135,12 @@ void ifa_print_csv(FILE *to, const char *text) {
 void ifa_print_xml(FILE *to, const char *text) {
   for (; *text; text++) {
     unsigned char c = (unsigned char)*text;
-    const char *name = c == '&' ? "amp" : c == '<' ? "lt" : c == '>' ? "gt" : c == '"' ? "quot" : c == '\'' ? "#39" : NULL;
+    const char *name = c == '&'    ? "amp"
+                       : c == '<'  ? "lt"
+                       : c == '>'  ? "gt"
+                       : c == '"'  ? "quot"
+                       : c == '\'' ? "#39"
+                                   : NULL;
     if (name) fprintf(to, "&%s;", name);
     else fputc(c < 32 || c == 127 ? '?' : c, to);
   }
@@ -133,7 +154,8 @@ void ifa_print_plain(FILE *to, const char *text) {
 static void print_command_text(FILE *to, const char *text, int property) {
   for (; *text; text++) {
     unsigned char c = (unsigned char)*text;
-    if (c == '%' || c == '\r' || c == '\n' || (property && (c == ':' || c == ','))) fprintf(to, "%%%02X", c);
+    if (c == '%' || c == '\r' || c == '\n' || (property && (c == ':' || c == ',')))
+      fprintf(to, "%%%02X", c);
     else fputc(c, to);
   }
 }

@@ -1,4 +1,5 @@
-/* html.c - the page, printed from top to bottom. Text that comes from a document goes through ifa_print_xml, numbers through printf. */
+/* html.c - the page, printed from top to bottom. Text that comes from a document goes through
+ * ifa_print_xml, numbers through printf. */
 #include "validate/reports/html.h"
 
 #include <math.h>
@@ -8,7 +9,9 @@
 /* ---- small pieces ---- */
 
 static void put(FILE *to, const char *text) { ifa_print_xml(to, text); }
-static void put_member(FILE *to, const json_t *object, const char *key) { put(to, ifa_json_text(object, key)); }
+static void put_member(FILE *to, const json_t *object, const char *key) {
+  put(to, ifa_json_text(object, key));
+}
 
 /* <td data-label="LABEL">TEXT</td>: on a phone the label stands before the cell. */
 static void cell(FILE *to, const char *label, const char *text) {
@@ -24,33 +27,62 @@ static void number_cell(FILE *to, const char *label, double x, const char *forma
 }
 
 static const char style[] =
-    ":root{color-scheme:light dark;--fg:#1b1f24;--bg:#fff;--soft:#f3f5f7;--line:#d5dae0;--good:#116329;--bad:#b3261e;--dim:#5f6a76;--mark:#0b57d0}"
-    "@media(prefers-color-scheme:dark){:root{--fg:#e6e9ed;--bg:#14171b;--soft:#1e2329;--line:#3a424c;--good:#6fcf83;--bad:#ff8a80;--dim:#9aa5b1;--mark:#8ab4f8}}"
-    "*{box-sizing:border-box}body{font:15px/1.45 system-ui,sans-serif;color:var(--fg);background:var(--bg);margin:0 auto;padding:1rem;max-width:1200px}"
-    "h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.15rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}"
-    ".verdict{border-left:.5rem solid var(--dim);background:var(--soft);padding:.6rem 1rem;border-radius:.3rem}.verdict.good{border-color:var(--good)}"
+    ":root{color-scheme:light "
+    "dark;--fg:#1b1f24;--bg:#fff;--soft:#f3f5f7;--line:#d5dae0;--good:#116329;--bad:#b3261e;--dim:#"
+    "5f6a76;--mark:#0b57d0}"
+    "@media(prefers-color-scheme:dark){:root{--fg:#e6e9ed;--bg:#14171b;--soft:#1e2329;--line:#"
+    "3a424c;--good:#6fcf83;--bad:#ff8a80;--dim:#9aa5b1;--mark:#8ab4f8}}"
+    "*{box-sizing:border-box}body{font:15px/1.45 "
+    "system-ui,sans-serif;color:var(--fg);background:var(--bg);margin:0 "
+    "auto;padding:1rem;max-width:1200px}"
+    "h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.15rem;margin:2rem 0 .5rem;border-bottom:1px "
+    "solid var(--line)}"
+    ".verdict{border-left:.5rem solid var(--dim);background:var(--soft);padding:.6rem "
+    "1rem;border-radius:.3rem}.verdict.good{border-color:var(--good)}"
     ".verdict.bad{border-color:var(--bad)}.verdict p{margin:.2rem 0}.dim{color:var(--dim)}"
-    "pre,code{font:13px/1.4 ui-monospace,monospace}pre{background:var(--soft);padding:.5rem;border-radius:.3rem;overflow-x:auto;white-space:pre-wrap;overflow-wrap:anywhere}"
-    "table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.25rem .5rem;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:break-word}"
-    "th{position:sticky;top:0;background:var(--bg)}td.case{font:13px/1.4 ui-monospace,monospace;overflow-wrap:anywhere}td.short{white-space:nowrap}"
-    ".passed,.killed{color:var(--good)}.failure,.survived{color:var(--bad);font-weight:600}.other{color:var(--dim)}"
-    "input[type=radio]{position:absolute;opacity:0}label{display:inline-block;border:1px solid var(--line);border-radius:1rem;padding:.15rem .7rem;margin:.15rem .2rem .15rem 0;cursor:pointer}"
-    "input:focus-visible+label{outline:2px solid var(--mark)}input:checked+label{background:var(--soft);border-color:var(--mark)}"
-    ".only-failure:checked~table tr:not(.r-failure),.only-passed:checked~table tr:not(.r-passed),.only-other:checked~table tr:not(.r-other),"
-    ".only-survived:checked~table tr:not(.r-survived){display:none}thead tr{display:table-row!important}"
-    "[type=search]{font:inherit;padding:.2rem .5rem;max-width:100%;color:inherit;background:var(--bg);border:1px solid var(--line);border-radius:.3rem}"
-    "svg{max-width:100%;height:auto;display:block}svg text{fill:var(--fg);font:12px system-ui,sans-serif}svg .grid{stroke:var(--line)}svg .dot{fill:var(--mark);fill-opacity:.65}"
-    "svg .ours{font-weight:600}svg .bar{fill:var(--mark);fill-opacity:.55}svg .limit{stroke:var(--bad);stroke-width:2}svg .line{fill:none;stroke:var(--mark);stroke-width:1.5}"
+    "pre,code{font:13px/1.4 "
+    "ui-monospace,monospace}pre{background:var(--soft);padding:.5rem;border-radius:.3rem;overflow-"
+    "x:auto;white-space:pre-wrap;overflow-wrap:anywhere}"
+    "table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.25rem "
+    ".5rem;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:break-word}"
+    "th{position:sticky;top:0;background:var(--bg)}td.case{font:13px/1.4 "
+    "ui-monospace,monospace;overflow-wrap:anywhere}td.short{white-space:nowrap}"
+    ".passed,.killed{color:var(--good)}.failure,.survived{color:var(--bad);font-weight:600}.other{"
+    "color:var(--dim)}"
+    "input[type=radio]{position:absolute;opacity:0}label{display:inline-block;border:1px solid "
+    "var(--line);border-radius:1rem;padding:.15rem .7rem;margin:.15rem .2rem .15rem "
+    "0;cursor:pointer}"
+    "input:focus-visible+label{outline:2px solid "
+    "var(--mark)}input:checked+label{background:var(--soft);border-color:var(--mark)}"
+    ".only-failure:checked~table tr:not(.r-failure),.only-passed:checked~table "
+    "tr:not(.r-passed),.only-other:checked~table tr:not(.r-other),"
+    ".only-survived:checked~table tr:not(.r-survived){display:none}thead "
+    "tr{display:table-row!important}"
+    "[type=search]{font:inherit;padding:.2rem "
+    ".5rem;max-width:100%;color:inherit;background:var(--bg);border:1px solid "
+    "var(--line);border-radius:.3rem}"
+    "svg{max-width:100%;height:auto;display:block}svg text{fill:var(--fg);font:12px "
+    "system-ui,sans-serif}svg .grid{stroke:var(--line)}svg .dot{fill:var(--mark);fill-opacity:.65}"
+    "svg .ours{font-weight:600}svg .bar{fill:var(--mark);fill-opacity:.55}svg "
+    ".limit{stroke:var(--bad);stroke-width:2}svg "
+    ".line{fill:none;stroke:var(--mark);stroke-width:1.5}"
     "svg .published{fill:none;stroke:var(--bad);stroke-width:1.5;stroke-dasharray:5 4}"
-    "@media(max-width:640px){body{padding:.6rem}table.stack thead,table.stack thead tr{display:none!important}table.stack tr{display:block;border-bottom:1px solid var(--line);padding:.3rem 0}"
-    "table.stack td{display:block;border:0;padding:.05rem 0}table.stack td:empty{display:none}table.stack td[data-label]:before{content:attr(data-label) \": \";color:var(--dim)}"
+    "@media(max-width:640px){body{padding:.6rem}table.stack thead,table.stack thead "
+    "tr{display:none!important}table.stack tr{display:block;border-bottom:1px solid "
+    "var(--line);padding:.3rem 0}"
+    "table.stack td{display:block;border:0;padding:.05rem 0}table.stack "
+    "td:empty{display:none}table.stack td[data-label]:before{content:attr(data-label) \": "
+    "\";color:var(--dim)}"
     ".scroll{overflow-x:auto}.scroll svg{max-width:none}td.short{white-space:normal}}";
 
 /* The filters above work without it; it adds a search box. */
 static const char script[] =
-    "document.querySelectorAll('[type=search]').forEach(function(box){box.hidden=false;box.addEventListener('input',function(){"
-    "var words=box.value.toLowerCase().split(/\\s+/);box.parentNode.querySelectorAll('tbody tr').forEach(function(row){"
-    "var text=row.textContent.toLowerCase();row.hidden=!words.every(function(w){return text.indexOf(w)>=0})})})})";
+    "document.querySelectorAll('[type=search]').forEach(function(box){box.hidden=false;box."
+    "addEventListener('input',function(){"
+    "var words=box.value.toLowerCase().split(/\\s+/);box.parentNode.querySelectorAll('tbody "
+    "tr').forEach(function(row){"
+    "var text=row.textContent.toLowerCase();row.hidden=!words.every(function(w){return "
+    "text.indexOf(w)>=0})})})})";
 
 static void print_machine(FILE *to, const json_t *json) {
   const json_t *machine = json_object_get(json, "machine");
@@ -64,9 +96,12 @@ static void print_machine(FILE *to, const json_t *json) {
 }
 
 /* A choice of the rows below it, by style alone. `number` is the document's. */
-static void print_filter(FILE *to, size_t number, const char *class, const char *label, size_t count, int chosen) {
-  fprintf(to, "<input type=\"radio\" name=\"rows-%zu\" id=\"rows-%zu-%s\" class=\"only-%s\"%s/><label for=\"rows-%zu-%s\">%s %zu</label>\n", number, number, class, class,
-          chosen ? " checked=\"\"" : "", number, class, label, count);
+static void print_filter(FILE *to, size_t number, const char *class, const char *label,
+                         size_t count, int chosen) {
+  fprintf(to,
+          "<input type=\"radio\" name=\"rows-%zu\" id=\"rows-%zu-%s\" class=\"only-%s\"%s/><label "
+          "for=\"rows-%zu-%s\">%s %zu</label>\n",
+          number, number, class, class, chosen ? " checked=\"\"" : "", number, class, label, count);
 }
 
 /* ---- plots: errors as dots on a scale of decades ---- */
@@ -81,20 +116,27 @@ static double decade_x(double error, double low, double high) {
 static void print_scale(FILE *to, int low, int high, int height) {
   for (int decade = low; decade <= high; decade++) {
     double x = decade_x(pow(10, decade), low, high);
-    fprintf(to, "<line class=\"grid\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\"/><text x=\"%.1f\" y=\"14\" text-anchor=\"%s\">1e%d</text>\n", x, TOP - 6, x, height,
-            x, decade == high ? "end" : "middle", decade);
+    fprintf(to,
+            "<line class=\"grid\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\"/><text x=\"%.1f\" "
+            "y=\"14\" text-anchor=\"%s\">1e%d</text>\n",
+            x, TOP - 6, x, height, x, decade == high ? "end" : "middle", decade);
   }
 }
 
 /* ---- run ---- */
 
 static int is_failure(const char *verdict) {
-  return strcmp(verdict, "passed") != 0 && strcmp(verdict, "unsupported") != 0 && strcmp(verdict, "not available") != 0 && strcmp(verdict, "empty") != 0;
+  return strcmp(verdict, "passed") != 0 && strcmp(verdict, "unsupported") != 0 &&
+         strcmp(verdict, "not available") != 0 && strcmp(verdict, "empty") != 0;
 }
 
-static const char *class_of(const char *verdict) { return is_failure(verdict) ? "failure" : strcmp(verdict, "passed") == 0 ? "passed" : "other"; }
+static const char *class_of(const char *verdict) {
+  return is_failure(verdict) ? "failure" : strcmp(verdict, "passed") == 0 ? "passed" : "other";
+}
 
-typedef struct tally { long passed, failures, others, invalid; } tally;
+typedef struct tally {
+  long passed, failures, others, invalid;
+} tally;
 
 static tally count_run(const json_t *json) {
   tally t = {0, 0, 0, 0};
@@ -124,7 +166,9 @@ static void print_failure(FILE *to, const json_t *r) {
   put_member(to, r, "message");
   fprintf(to, "</p>\n");
   if (json_array_size(places) > 0) {
-    fprintf(to, "<div class=\"scroll\"><table><thead><tr><th>where</th><th>expected</th><th>got</th></tr></thead><tbody>\n");
+    fprintf(to, "<div "
+                "class=\"scroll\"><table><thead><tr><th>where</th><th>expected</th><th>got</th></"
+                "tr></thead><tbody>\n");
     json_array_foreach(places, i, place) {
       fprintf(to, "<tr>");
       cell(to, "where", ifa_json_text(place, "where"));
@@ -139,34 +183,44 @@ static void print_failure(FILE *to, const json_t *r) {
   fprintf(to, "</pre></section>\n");
 }
 
-/* A backend that was available for none of its cases: name -> one of its results. Said in a line, not in a row for each case. Released by the caller. */
+/* A backend that was available for none of its cases: name -> one of its results. Said in a line,
+ * not in a row for each case. Released by the caller. */
 static json_t *absent_backends(const json_t *list) {
   json_t *absent = json_object(), *r;
   size_t i;
-  json_array_foreach(list, i, r)
-    if (strcmp(ifa_json_text(r, "verdict"), "not available") == 0) json_object_set_nocheck(absent, ifa_json_text(r, "backend"), r);
-  json_array_foreach(list, i, r)
-    if (strcmp(ifa_json_text(r, "verdict"), "not available") != 0) json_object_del(absent, ifa_json_text(r, "backend"));
+  json_array_foreach(list, i, r) if (strcmp(ifa_json_text(r, "verdict"), "not available") == 0)
+      json_object_set_nocheck(absent, ifa_json_text(r, "backend"), r);
+  json_array_foreach(list, i, r) if (strcmp(ifa_json_text(r, "verdict"), "not available") != 0)
+      json_object_del(absent, ifa_json_text(r, "backend"));
   return absent;
 }
 
-/* Plug-ins' results hold how far they are from what is right: a dot for each case, a line for each plug-in. */
+/* Plug-ins' results hold how far they are from what is right: a dot for each case, a line for each
+ * plug-in. */
 static void print_distances(FILE *to, const json_t *list) {
   json_t *lines = json_object();
   const json_t *r;
   size_t i;
-  json_array_foreach(list, i, r)
-    if (ifa_json_value(json_object_get(r, "distance"), "relative_l2") > 0 && !json_object_get(lines, ifa_json_text(r, "backend")) && json_object_size(lines) < 50)
-      json_object_set_new_nocheck(lines, ifa_json_text(r, "backend"), json_integer((json_int_t)json_object_size(lines)));
+  json_array_foreach(list, i,
+                     r) if (ifa_json_value(json_object_get(r, "distance"), "relative_l2") > 0 &&
+                            !json_object_get(lines, ifa_json_text(r, "backend")) &&
+                            json_object_size(lines) < 50)
+      json_object_set_new_nocheck(lines, ifa_json_text(r, "backend"),
+                                  json_integer((json_int_t)json_object_size(lines)));
   const int height = TOP + (int)json_object_size(lines) * LINE + 10;
   if (json_object_size(lines) > 0) {
     const char *name;
     json_t *line;
-    fprintf(to, "<p>Relative L2 distance of plug-ins, a dot for each case:</p><div class=\"scroll\"><svg viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"distance of each "
-                "plug-in, a dot for each case\">\n", WIDTH, height, WIDTH, height);
+    fprintf(to,
+            "<p>Relative L2 distance of plug-ins, a dot for each case:</p><div "
+            "class=\"scroll\"><svg viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" role=\"img\" "
+            "aria-label=\"distance of each "
+            "plug-in, a dot for each case\">\n",
+            WIDTH, height, WIDTH, height);
     print_scale(to, -8, 0, height);
     json_object_foreach(lines, name, line) {
-      fprintf(to, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">", LEFT - 8, TOP + LINE * (int)json_integer_value(line) + 14);
+      fprintf(to, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">", LEFT - 8,
+              TOP + LINE * (int)json_integer_value(line) + 14);
       put(to, name);
       fprintf(to, "</text>\n");
     }
@@ -174,7 +228,8 @@ static void print_distances(FILE *to, const json_t *list) {
       double distance = ifa_json_value(json_object_get(r, "distance"), "relative_l2");
       const json_t *at = json_object_get(lines, ifa_json_text(r, "backend"));
       if (!(distance > 0) || !at) continue;
-      fprintf(to, "<circle class=\"dot\" cx=\"%.1f\" cy=\"%d\" r=\"4\"><title>", decade_x(distance, -8, 0), TOP + LINE * (int)json_integer_value(at) + 10);
+      fprintf(to, "<circle class=\"dot\" cx=\"%.1f\" cy=\"%d\" r=\"4\"><title>",
+              decade_x(distance, -8, 0), TOP + LINE * (int)json_integer_value(at) + 10);
       put_member(to, r, "case");
       fprintf(to, ": %.3g</title></circle>\n", distance);
     }
@@ -189,11 +244,15 @@ static void print_message(FILE *to, const json_t *r) {
   fprintf(to, "<td>");
   put_member(to, r, "message");
   if (d && !isnan(ifa_json_value(d, "relative_l2"))) {
-    fprintf(to, "%srelative L2 %.3g, cosine %.7g, worst row %.3g ", *ifa_json_text(r, "message") ? "<br/>" : "", ifa_json_value(d, "relative_l2"), ifa_json_value(d, "cosine"),
-            ifa_json_value(d, "worst_row"));
+    fprintf(to, "%srelative L2 %.3g, cosine %.7g, worst row %.3g ",
+            *ifa_json_text(r, "message") ? "<br/>" : "", ifa_json_value(d, "relative_l2"),
+            ifa_json_value(d, "cosine"), ifa_json_value(d, "worst_row"));
     put_member(to, d, "worst_row_at");
-    if (!isnan(ifa_json_value(d, "max_ulp"))) fprintf(to, ", %.4g ulp ", ifa_json_value(d, "max_ulp")), put_member(to, d, "max_ulp_at");
-    if (!isnan(ifa_json_value(d, "worst_bound"))) fprintf(to, ", %.3g of the bound ", ifa_json_value(d, "worst_bound")), put_member(to, d, "worst_bound_at");
+    if (!isnan(ifa_json_value(d, "max_ulp")))
+      fprintf(to, ", %.4g ulp ", ifa_json_value(d, "max_ulp")), put_member(to, d, "max_ulp_at");
+    if (!isnan(ifa_json_value(d, "worst_bound")))
+      fprintf(to, ", %.3g of the bound ", ifa_json_value(d, "worst_bound")),
+          put_member(to, d, "worst_bound_at");
   }
   fprintf(to, "</td>");
 }
@@ -209,14 +268,18 @@ static void print_run(FILE *to, const json_t *json, size_t number) {
   if (t.failures) fprintf(to, "<h2>Failures</h2>\n");
   json_array_foreach(list, i, r) {
     if (!is_failure(ifa_json_text(r, "verdict"))) continue;
-    if (shown++ == OPEN_FAILURES) fprintf(to, "<details><summary>%ld more</summary>\n", t.failures - OPEN_FAILURES);
+    if (shown++ == OPEN_FAILURES)
+      fprintf(to, "<details><summary>%ld more</summary>\n", t.failures - OPEN_FAILURES);
     print_failure(to, r);
   }
   if (shown > OPEN_FAILURES) fprintf(to, "</details>\n");
   fprintf(to, "<h2>Cases</h2>\n");
   print_machine(to, json);
-  json_array_foreach(list, i, r) hidden += json_object_get(absent, ifa_json_text(r, "backend")) != NULL;
-  if (hidden) fprintf(to, "<p>Not available here, and counted as not run (%zu comparisons):</p><ul>\n", hidden);
+  json_array_foreach(list, i, r) hidden +=
+      json_object_get(absent, ifa_json_text(r, "backend")) != NULL;
+  if (hidden)
+    fprintf(to, "<p>Not available here, and counted as not run (%zu comparisons):</p><ul>\n",
+            hidden);
   json_object_foreach(absent, name, example) {
     fprintf(to, "<li>");
     put(to, name);
@@ -231,8 +294,11 @@ static void print_run(FILE *to, const json_t *json, size_t number) {
   print_filter(to, number, "failure", "failures", (size_t)t.failures, 0);
   print_filter(to, number, "passed", "passed", (size_t)t.passed, 0);
   print_filter(to, number, "other", "not run", (size_t)t.others - hidden, 0);
-  fprintf(to, "<input type=\"search\" placeholder=\"words: token causal\" aria-label=\"cases that hold these words\" hidden=\"\"/>\n"
-              "<table class=\"stack\"><thead><tr><th>verdict</th><th>backend</th><th>case</th><th>seconds</th><th>message</th></tr></thead><tbody>\n");
+  fprintf(to, "<input type=\"search\" placeholder=\"words: token causal\" aria-label=\"cases that "
+              "hold these words\" hidden=\"\"/>\n"
+              "<table "
+              "class=\"stack\"><thead><tr><th>verdict</th><th>backend</th><th>case</"
+              "th><th>seconds</th><th>message</th></tr></thead><tbody>\n");
   json_array_foreach(list, i, r) {
     const char *verdict = ifa_json_text(r, "verdict"), *class = class_of(verdict);
     if (json_object_get(absent, ifa_json_text(r, "backend"))) continue;
@@ -253,9 +319,12 @@ static void print_run(FILE *to, const json_t *json, size_t number) {
 
 /* ---- accuracy: a dot for each (algorithm, data), on a scale of decades ---- */
 
-static int in_table(const json_t *r, const char *table) { return strcmp(ifa_json_text(r, "table"), table) == 0; }
+static int in_table(const json_t *r, const char *table) {
+  return strcmp(ifa_json_text(r, "table"), table) == 0;
+}
 
-/* Results come column by column, each with all algorithms in one order: the first column names them. */
+/* Results come column by column, each with all algorithms in one order: the first column names
+ * them. */
 static size_t algorithm_count(const json_t *list, const char *table) {
   const json_t *r;
   const char *data = NULL;
@@ -273,20 +342,25 @@ static void print_error_plot(FILE *to, const json_t *list) {
   const json_t *r;
   if (lines == 0 || lines > 1000) return;
   const int height = TOP + (int)lines * LINE + 10;
-  fprintf(to, "<div class=\"scroll\"><svg viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"relative L2 error of each algorithm, a dot for each data set\">\n",
-          WIDTH, height, WIDTH, height);
+  fprintf(
+      to,
+      "<div class=\"scroll\"><svg viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" role=\"img\" "
+      "aria-label=\"relative L2 error of each algorithm, a dot for each data set\">\n",
+      WIDTH, height, WIDTH, height);
   print_scale(to, -5, 0, height);
   json_array_foreach(list, i, r) {
     if (!in_table(r, "fills")) continue;
     double error = ifa_json_value(r, "relative_l2"), y = TOP + LINE * (double)(line % lines) + 10;
     if (line < lines) {
-      fprintf(to, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\"%s>", LEFT - 8, y + 4, *ifa_json_text(r, "keys") ? " class=\"ours\"" : "");
+      fprintf(to, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\"%s>", LEFT - 8, y + 4,
+              *ifa_json_text(r, "keys") ? " class=\"ours\"" : "");
       put_member(to, r, "algorithm");
       fprintf(to, "</text>\n");
     }
     line++;
     if (!(error > 0)) continue;
-    fprintf(to, "<circle class=\"dot\" cx=\"%.1f\" cy=\"%.1f\" r=\"4\"><title>", decade_x(error, -5, 0), y);
+    fprintf(to, "<circle class=\"dot\" cx=\"%.1f\" cy=\"%.1f\" r=\"4\"><title>",
+            decade_x(error, -5, 0), y);
     put_member(to, r, "algorithm");
     fprintf(to, ", ");
     put_member(to, r, "data");
@@ -295,20 +369,30 @@ static void print_error_plot(FILE *to, const json_t *list) {
   fprintf(to, "</svg></div>\n");
 }
 
-/* The paper's setting: measured (ratio of means) against tokens, with the published lines beside. */
+/* The paper's setting: measured (ratio of means) against tokens, with the published lines beside.
+ */
 static void print_paper_plot(FILE *to, const json_t *json, const char *fill) {
   static const char *const algorithms[] = {"fp8-e5m2", "int-flash-full", "int-flash-half"};
   const json_t *r, *list = ifa_report_list(json, IFA_REPORT_ACCURACY);
   size_t i;
   int any = 0;
-  json_array_foreach(json_object_get(json, "published"), i, r) any |= strcmp(ifa_json_text(r, "fill"), fill) == 0;
+  json_array_foreach(json_object_get(json, "published"), i, r) any |=
+      strcmp(ifa_json_text(r, "fill"), fill) == 0;
   if (!any) return;
-  fprintf(to, "<h3>INT-FlashAttention's setting, inputs %s</h3><div class=\"scroll\"><svg viewBox=\"0 0 640 260\" width=\"640\" height=\"260\" role=\"img\" aria-label=\"error against tokens\">\n",
-          fill);
+  fprintf(
+      to,
+      "<h3>INT-FlashAttention's setting, inputs %s</h3><div class=\"scroll\"><svg viewBox=\"0 0 "
+      "640 260\" width=\"640\" height=\"260\" role=\"img\" aria-label=\"error against tokens\">\n",
+      fill);
   for (int decade = -3; decade <= 0; decade++)
-    fprintf(to, "<line class=\"grid\" x1=\"60\" y1=\"%d\" x2=\"500\" y2=\"%d\"/><text x=\"52\" y=\"%d\" text-anchor=\"end\">%g%%</text>\n", 220 + 70 * (-3 - decade),
-            220 + 70 * (-3 - decade), 224 + 70 * (-3 - decade), 100 * pow(10, decade));
-  for (int k = 0; k < 5; k++) fprintf(to, "<text x=\"%d\" y=\"245\" text-anchor=\"middle\">%dk</text>\n", 80 + 100 * k, 1 << k);
+    fprintf(to,
+            "<line class=\"grid\" x1=\"60\" y1=\"%d\" x2=\"500\" y2=\"%d\"/><text x=\"52\" "
+            "y=\"%d\" text-anchor=\"end\">%g%%</text>\n",
+            220 + 70 * (-3 - decade), 220 + 70 * (-3 - decade), 224 + 70 * (-3 - decade),
+            100 * pow(10, decade));
+  for (int k = 0; k < 5; k++)
+    fprintf(to, "<text x=\"%d\" y=\"245\" text-anchor=\"middle\">%dk</text>\n", 80 + 100 * k,
+            1 << k);
   for (size_t a = 0; a < sizeof algorithms / sizeof algorithms[0]; a++)
     for (int measured = 0; measured < 2; measured++) {
       double last = 0;
@@ -317,17 +401,26 @@ static void print_paper_plot(FILE *to, const json_t *json, const char *fill) {
         if (strcmp(ifa_json_text(r, "algorithm"), algorithms[a]) != 0) continue;
         const char *data = ifa_json_text(r, "data");
         size_t length = strlen(fill);
-        if (measured ? !in_table(r, "paper") || strncmp(data, fill, length) != 0 || data[length] != ' ' : strcmp(ifa_json_text(r, "fill"), fill) != 0) continue;
+        if (measured
+                ? !in_table(r, "paper") || strncmp(data, fill, length) != 0 || data[length] != ' '
+                : strcmp(ifa_json_text(r, "fill"), fill) != 0)
+          continue;
         double error = ifa_json_value(r, measured ? "mean_relative" : "mre");
         if (!(error > 0)) continue;
         last = 220 - 70 * fmin(fmax(log10(error) + 3, 0), 3);
-        fprintf(to, "%s%d,%.1f", points ? " " : measured ? "<polyline class=\"line\" points=\"" : "<polyline class=\"published\" points=\"", 80 + 100 * points, last);
+        fprintf(to, "%s%d,%.1f",
+                points     ? " "
+                : measured ? "<polyline class=\"line\" points=\""
+                           : "<polyline class=\"published\" points=\"",
+                80 + 100 * points, last);
         points++;
       }
       if (points) fprintf(to, "\"/>\n");
-      if (points && measured) fprintf(to, "<text x=\"510\" y=\"%.1f\">%s</text>\n", last + 4, algorithms[a]);
+      if (points && measured)
+        fprintf(to, "<text x=\"510\" y=\"%.1f\">%s</text>\n", last + 4, algorithms[a]);
     }
-  fprintf(to, "</svg></div><p class=\"dim\">Full lines: measured, mean |error| / mean |o|. Dashed: published.</p>\n");
+  fprintf(to, "</svg></div><p class=\"dim\">Full lines: measured, mean |error| / mean |o|. Dashed: "
+              "published.</p>\n");
 }
 
 static void print_accuracy(FILE *to, const json_t *json, size_t number) {
@@ -336,12 +429,17 @@ static void print_accuracy(FILE *to, const json_t *json, size_t number) {
   (void)number;
   fprintf(to, "<h2>Accuracy</h2>\n");
   print_machine(to, json);
-  fprintf(to, "<p>Relative L2 error against binary64 attention on the tensors before quantization; a dot for each data set, in bold this library.</p>\n");
+  fprintf(to, "<p>Relative L2 error against binary64 attention on the tensors before quantization; "
+              "a dot for each data set, in bold this library.</p>\n");
   print_error_plot(to, list);
   print_paper_plot(to, json, "normal");
   print_paper_plot(to, json, "centred");
-  fprintf(to, "<details><summary>All %zu figures</summary><table class=\"stack\"><thead><tr><th>algorithm</th><th>data</th><th>relative L2</th><th>mean relative</th><th>MRE</th>"
-              "<th>cosine</th><th>worst row</th></tr></thead><tbody>\n", json_array_size(list));
+  fprintf(to,
+          "<details><summary>All %zu figures</summary><table "
+          "class=\"stack\"><thead><tr><th>algorithm</th><th>data</th><th>relative L2</th><th>mean "
+          "relative</th><th>MRE</th>"
+          "<th>cosine</th><th>worst row</th></tr></thead><tbody>\n",
+          json_array_size(list));
   json_array_foreach(list, i, r) {
     fprintf(to, "<tr>");
     cell(to, "algorithm", ifa_json_text(r, "algorithm"));
@@ -362,8 +460,9 @@ static void print_accuracy(FILE *to, const json_t *json, size_t number) {
 static size_t count_survivors(const json_t *json) {
   const json_t *m;
   size_t i, count = 0;
-  json_array_foreach(ifa_report_list(json, IFA_REPORT_MUTANTS), i, m)
-    count += !json_is_true(json_object_get(m, "killed")) && !json_is_true(json_object_get(m, "equivalent"));
+  json_array_foreach(ifa_report_list(json, IFA_REPORT_MUTANTS), i, m) count +=
+      !json_is_true(json_object_get(m, "killed")) &&
+      !json_is_true(json_object_get(m, "equivalent"));
   return count;
 }
 
@@ -375,19 +474,22 @@ static void print_mutants(FILE *to, const json_t *json, size_t number) {
   json_array_foreach(list, i, m) equivalent += json_is_true(json_object_get(m, "equivalent"));
   fprintf(to, "<h2>Kill matrix</h2>\n");
   print_machine(to, json);
-  fprintf(to, "<p>%zu mutants: kernels with one fault each. %zu survive, %zu are proved equivalent.", json_array_size(list), count_survivors(json), equivalent);
+  fprintf(to,
+          "<p>%zu mutants: kernels with one fault each. %zu survive, %zu are proved equivalent.",
+          json_array_size(list), count_survivors(json), equivalent);
   json_object_foreach(suites, suite, about) {
     fprintf(to, " <b>");
     put(to, suite);
-    fprintf(to, "</b> kills %.0f with %.0f cases.", fmax(ifa_json_value(about, "killed"), 0), fmax(ifa_json_value(about, "cases"), 0));
+    fprintf(to, "</b> kills %.0f with %.0f cases.", fmax(ifa_json_value(about, "killed"), 0),
+            fmax(ifa_json_value(about, "cases"), 0));
   }
   fprintf(to, "</p>\n");
-  json_object_foreach(json_object_get(json, "kernels"), kernel, about)
-    if (json_is_false(json_object_get(about, "available"))) {
-      fprintf(to, "<p>Not run: ");
-      put_member(to, about, "message");
-      fprintf(to, "</p>\n");
-    }
+  json_object_foreach(json_object_get(json, "kernels"), kernel,
+                      about) if (json_is_false(json_object_get(about, "available"))) {
+    fprintf(to, "<p>Not run: ");
+    put_member(to, about, "message");
+    fprintf(to, "</p>\n");
+  }
   fprintf(to, "<div>");
   print_filter(to, number, "all", "all", json_array_size(list), 1);
   print_filter(to, number, "survived", "survivors", count_survivors(json), 0);
@@ -399,7 +501,8 @@ static void print_mutants(FILE *to, const json_t *json, size_t number) {
   }
   fprintf(to, "</tr></thead><tbody>\n");
   json_array_foreach(list, i, m) {
-    int is_equivalent = json_is_true(json_object_get(m, "equivalent")), killed = json_is_true(json_object_get(m, "killed"));
+    int is_equivalent = json_is_true(json_object_get(m, "equivalent")),
+        killed = json_is_true(json_object_get(m, "killed"));
     fprintf(to, "<tr class=\"r-%s\">", killed || is_equivalent ? "killed" : "survived");
     cell(to, "mutant", ifa_json_text(m, "name"));
     fprintf(to, "<td>");
@@ -407,13 +510,18 @@ static void print_mutants(FILE *to, const json_t *json, size_t number) {
     put_member(to, m, "part");
     fprintf(to, ": ");
     put_member(to, m, "what");
-    if (is_equivalent) fprintf(to, "<br/><span class=\"dim\">equivalent: "), put_member(to, m, "proof"), fprintf(to, "</span>");
+    if (is_equivalent)
+      fprintf(to, "<br/><span class=\"dim\">equivalent: "), put_member(to, m, "proof"),
+          fprintf(to, "</span>");
     fprintf(to, "</td>");
     json_object_foreach(suites, suite, about) {
       const char *by = ifa_json_text(json_object_get(m, "killed_by"), suite);
       fprintf(to, "<td data-label=\"");
       put(to, suite);
-      fprintf(to, "\" class=\"%s\" title=\"", *by ? "killed" : is_equivalent ? "other" : "survived");
+      fprintf(to, "\" class=\"%s\" title=\"",
+              *by             ? "killed"
+              : is_equivalent ? "other"
+                              : "survived");
       put(to, by);
       fprintf(to, "\">%s</td>", *by ? "killed" : is_equivalent ? "equivalent" : "survives");
     }
@@ -433,19 +541,29 @@ static void print_bench_case(FILE *to, const json_t *list, size_t first, size_t 
   const int height = (int)(last - first) * LINE + 6;
   fprintf(to, "<h3><code>");
   put_member(to, json_array_get(list, first), "case");
-  fprintf(to, "</code></h3>\n<div class=\"scroll\"><svg viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"speed of each backend and its ceiling\">\n", WIDTH, height,
-          WIDTH, height);
+  fprintf(to,
+          "</code></h3>\n<div class=\"scroll\"><svg viewBox=\"0 0 %d %d\" width=\"%d\" "
+          "height=\"%d\" role=\"img\" aria-label=\"speed of each backend and its ceiling\">\n",
+          WIDTH, height, WIDTH, height);
   for (size_t i = first; i < last && most > 0; i++) {
     const json_t *r = json_array_get(list, i);
-    double rate = ifa_json_value(r, "rate"), ceiling = ifa_json_value(r, "ceiling"), y = LINE * (double)(i - first), scale = (WIDTH - LEFT - 220) / most;
+    double rate = ifa_json_value(r, "rate"), ceiling = ifa_json_value(r, "ceiling"),
+           y = LINE * (double)(i - first), scale = (WIDTH - LEFT - 220) / most;
     fprintf(to, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">", LEFT - 8, y + 12);
     put_member(to, r, "subject");
     fprintf(to, "</text>\n");
     if (!(rate >= 0)) continue;
-    fprintf(to, "<rect class=\"bar\" x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"%d\"/><text x=\"%.1f\" y=\"%.1f\">%.4g Gop/s", LEFT, y + 2, rate * scale, LINE - 5,
+    fprintf(to,
+            "<rect class=\"bar\" x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"%d\"/><text "
+            "x=\"%.1f\" y=\"%.1f\">%.4g Gop/s",
+            LEFT, y + 2, rate * scale, LINE - 5,
             LEFT + fmax(rate, ceiling > 0 ? ceiling : 0) * scale + 8, y + 13, rate);
-    if (ceiling > 0) fprintf(to, ", %.1f%% of %.4g</text><line class=\"limit\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", 100 * rate / ceiling, ceiling,
-                             LEFT + ceiling * scale, y, LEFT + ceiling * scale, y + LINE - 1);
+    if (ceiling > 0)
+      fprintf(to,
+              ", %.1f%% of %.4g</text><line class=\"limit\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" "
+              "y2=\"%.1f\"/>\n",
+              100 * rate / ceiling, ceiling, LEFT + ceiling * scale, y, LEFT + ceiling * scale,
+              y + LINE - 1);
     else fprintf(to, "</text>\n");
   }
   fprintf(to, "</svg></div>\n");
@@ -457,7 +575,8 @@ static void print_bench(FILE *to, const json_t *json, size_t number) {
   (void)number;
   fprintf(to, "<h2>Speed</h2>\n");
   print_machine(to, json);
-  fprintf(to, "<p>Medians; the mark is the ceiling of that line, measured in the same run:</p><ul>");
+  fprintf(to,
+          "<p>Medians; the mark is the ceiling of that line, measured in the same run:</p><ul>");
   json_array_foreach(json_object_get(json, "ceilings"), i, c) {
     fprintf(to, "<li>");
     put_member(to, c, "name");
@@ -466,12 +585,16 @@ static void print_bench(FILE *to, const json_t *json, size_t number) {
     fprintf(to, "</li>");
   }
   fprintf(to, "</ul>\n");
-  json_array_foreach(list, i, r)
-    if (i + 1 == json_array_size(list) || strcmp(ifa_json_text(r, "case"), ifa_json_text(json_array_get(list, i + 1), "case")) != 0) {
-      print_bench_case(to, list, first, i + 1);
-      first = i + 1;
-    }
-  fprintf(to, "<table class=\"stack\"><thead><tr><th>case</th><th>subject</th><th>median ms</th><th>least</th><th>most</th><th>Gop/s</th><th>of the ceiling</th></tr></thead><tbody>\n");
+  json_array_foreach(list, i,
+                     r) if (i + 1 == json_array_size(list) ||
+                            strcmp(ifa_json_text(r, "case"),
+                                   ifa_json_text(json_array_get(list, i + 1), "case")) != 0) {
+    print_bench_case(to, list, first, i + 1);
+    first = i + 1;
+  }
+  fprintf(to, "<table class=\"stack\"><thead><tr><th>case</th><th>subject</th><th>median "
+              "ms</th><th>least</th><th>most</th><th>Gop/s</th><th>of the "
+              "ceiling</th></tr></thead><tbody>\n");
   json_array_foreach(list, i, r) {
     fprintf(to, "<tr><td class=\"case\">");
     put_member(to, r, "case");
@@ -481,7 +604,8 @@ static void print_bench(FILE *to, const json_t *json, size_t number) {
     number_cell(to, "least", 1e3 * ifa_json_value(r, "least"), "%.3f");
     number_cell(to, "most", 1e3 * ifa_json_value(r, "most"), "%.3f");
     number_cell(to, "Gop/s", ifa_json_value(r, "rate"), "%.2f");
-    number_cell(to, "of the ceiling", 100 * ifa_json_value(r, "rate") / ifa_json_value(r, "ceiling"), "%.1f%%");
+    number_cell(to, "of the ceiling",
+                100 * ifa_json_value(r, "rate") / ifa_json_value(r, "ceiling"), "%.1f%%");
     fprintf(to, "</tr>\n");
   }
   fprintf(to, "</tbody></table>\n");
@@ -489,11 +613,15 @@ static void print_bench(FILE *to, const json_t *json, size_t number) {
 
 /* ---- the page ---- */
 
-typedef struct page { json_t *const *documents; size_t count; } page;
+typedef struct page {
+  json_t *const *documents;
+  size_t count;
+} page;
 
 static ifa_report_kind kind_of(const json_t *json) {
   for (int k = 0; k < IFA_REPORT_KINDS; k++)
-    if (strcmp(ifa_json_text(json, "kind"), ifa_report_kind_name((ifa_report_kind)k)) == 0) return (ifa_report_kind)k;
+    if (strcmp(ifa_json_text(json, "kind"), ifa_report_kind_name((ifa_report_kind)k)) == 0)
+      return (ifa_report_kind)k;
   return IFA_REPORT_RUN; /* not reached: ifa_report_kind_of has looked */
 }
 
@@ -507,7 +635,8 @@ static void print_verdict(FILE *to, const page *p) {
     if (kind_of(json) == IFA_REPORT_RUN) {
       tally t = count_run(json);
       runs++;
-      all = (tally){all.passed + t.passed, all.failures + t.failures, all.others + t.others, all.invalid + t.invalid};
+      all = (tally){all.passed + t.passed, all.failures + t.failures, all.others + t.others,
+                    all.invalid + t.invalid};
     } else if (kind_of(json) == IFA_REPORT_MUTANTS) {
       mutants++;
       survivors += count_survivors(json);
@@ -516,19 +645,37 @@ static void print_verdict(FILE *to, const page *p) {
   }
   int bad = all.failures > 0 || all.invalid > 0 || survivors > 0 || mutants_failed;
   int good = !bad && (all.passed > 0 || (mutants > 0 && runs == 0));
-  fprintf(to, "<div class=\"verdict %s\"><h1>%s</h1>\n", bad ? "bad" : good ? "good" : "", bad ? "Failed" : good ? "Passed" : runs ? "Nothing was executed" : "Measured");
-  if (runs) fprintf(to, "<p>%ld comparisons agree, %ld fail, %ld not run</p>\n", all.passed, all.failures, all.others);
+  fprintf(to, "<div class=\"verdict %s\"><h1>%s</h1>\n",
+          bad    ? "bad"
+          : good ? "good"
+                 : "",
+          bad    ? "Failed"
+          : good ? "Passed"
+          : runs ? "Nothing was executed"
+                 : "Measured");
+  if (runs)
+    fprintf(to, "<p>%ld comparisons agree, %ld fail, %ld not run</p>\n", all.passed, all.failures,
+            all.others);
   if (all.invalid) fprintf(to, "<p>%ld cases are invalid</p>\n", all.invalid);
-  if (mutants) fprintf(to, "<p>%zu mutants survive%s</p>\n", survivors, mutants_failed && !survivors ? ", and the suites do not reach what is asked of them" : "");
+  if (mutants)
+    fprintf(to, "<p>%zu mutants survive%s</p>\n", survivors,
+            mutants_failed && !survivors ? ", and the suites do not reach what is asked of them"
+                                         : "");
   fprintf(to, "</div>\n");
 }
 
 static void print_page(FILE *to, const void *context) {
-  static void (*const print[IFA_REPORT_KINDS])(FILE *, const json_t *, size_t) = {
-      [IFA_REPORT_RUN] = print_run, [IFA_REPORT_ACCURACY] = print_accuracy, [IFA_REPORT_MUTANTS] = print_mutants, [IFA_REPORT_BENCH] = print_bench};
+  static void (*const print[IFA_REPORT_KINDS])(FILE *, const json_t *,
+                                               size_t) = {[IFA_REPORT_RUN] = print_run,
+                                                          [IFA_REPORT_ACCURACY] = print_accuracy,
+                                                          [IFA_REPORT_MUTANTS] = print_mutants,
+                                                          [IFA_REPORT_BENCH] = print_bench};
   const page *p = context;
-  fprintf(to, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>"
-              "<title>validate</title><style>%s</style></head><body>\n", style);
+  fprintf(to,
+          "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/><meta "
+          "name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>"
+          "<title>validate</title><style>%s</style></head><body>\n",
+          style);
   print_verdict(to, p);
   for (int k = 0; k < IFA_REPORT_KINDS; k++)
     for (size_t i = 0; i < p->count; i++)
@@ -536,7 +683,8 @@ static void print_page(FILE *to, const void *context) {
   fprintf(to, "<script>%s</script></body></html>\n", script);
 }
 
-ifa_status ifa_html_write(const char *path, json_t *const *documents, size_t count, ifa_message *message) {
+ifa_status ifa_html_write(const char *path, json_t *const *documents, size_t count,
+                          ifa_message *message) {
   page p = {documents, count};
   return ifa_print_file(path, print_page, &p, message);
 }

@@ -48,9 +48,10 @@ void ifa_report_print_failure(FILE *to, const ifa_result *r) {
   for (char *c = name; *c; c++) *c = (char)toupper((unsigned char)*c);
   fprintf(to, "%s  %s  %s\n  %s\n", name, r->backend, r->text, o->message.text);
   for (int i = 0; i < o->place_count; i++)
-    fprintf(to, "  %-44s expected %0*" PRIx32 "  got %0*" PRIx32 "\n", o->places[i].where, o->places[i].digits, o->places[i].expected,
-            o->places[i].digits, o->places[i].got);
-  if (o->mismatches > o->place_count) fprintf(to, "  ... %" PRId64 " places in all\n", o->mismatches);
+    fprintf(to, "  %-44s expected %0*" PRIx32 "  got %0*" PRIx32 "\n", o->places[i].where,
+            o->places[i].digits, o->places[i].expected, o->places[i].digits, o->places[i].got);
+  if (o->mismatches > o->place_count)
+    fprintf(to, "  ... %" PRId64 " places in all\n", o->mismatches);
   char repeat[2304];
   repeat_command(r, repeat, sizeof repeat);
   ifa_report_print_distance(to, r);
@@ -60,7 +61,8 @@ void ifa_report_print_failure(FILE *to, const ifa_result *r) {
 void ifa_report_print_distance(FILE *to, const ifa_result *r) {
   const ifa_distance *d = &r->outcome.distance;
   if (!d->known) return;
-  fprintf(to, "  relative L2 %.3e  cosine %.7f  worst row %.3e at %s  ", d->relative_l2, d->cosine, d->worst_row, d->worst_row_at);
+  fprintf(to, "  relative L2 %.3e  cosine %.7f  worst row %.3e at %s  ", d->relative_l2, d->cosine,
+          d->worst_row, d->worst_row_at);
   fprintf(to, "largest %.4g ulp at %s\n", d->max_ulp, d->max_ulp_at);
   if (r->claim && strcmp(r->claim, "exact") != 0) {
     fprintf(to, "  error / bound at most %.3g at %s", d->worst_bound, d->worst_bound_at);
@@ -72,7 +74,8 @@ void ifa_report_print_distance(FILE *to, const ifa_result *r) {
 void ifa_report_print_counts(FILE *to, const ifa_report *report) {
   for (int v = 0; v < IFA_VERDICTS; v++) /* the first four always, the rest where there are any */
     if (v <= IFA_ABSENT || report->counts[v])
-      fprintf(to, "%s%" PRId64 " %s", v ? ", " : "", report->counts[v], ifa_verdict_name((ifa_verdict)v));
+      fprintf(to, "%s%" PRId64 " %s", v ? ", " : "", report->counts[v],
+              ifa_verdict_name((ifa_verdict)v));
   if (report->invalid) fprintf(to, ", %" PRId64 " invalid", report->invalid);
   fprintf(to, "\n");
 }
@@ -111,10 +114,14 @@ static json_t *distance_json(const ifa_distance *d, int close) {
 
 static json_t *result_json(const ifa_result *r) {
   const ifa_outcome *o = &r->outcome;
-  json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:f, s:I, s:b}", "case", r->text, "backend", r->backend, "verdict", ifa_verdict_name(o->verdict),
-                           "digest", r->digest, "seconds", o->seconds, "compared", (json_int_t)o->compared, "stages", o->stages_compared);
+  json_t *json =
+      json_pack("{s:s, s:s, s:s, s:s, s:f, s:I, s:b}", "case", r->text, "backend", r->backend,
+                "verdict", ifa_verdict_name(o->verdict), "digest", r->digest, "seconds", o->seconds,
+                "compared", (json_int_t)o->compared, "stages", o->stages_compared);
   if (r->claim) json_object_set_new(json, "claim", json_string(r->claim));
-  if (o->distance.known) json_object_set_new(json, "distance", distance_json(&o->distance, r->claim && strcmp(r->claim, "exact") != 0));
+  if (o->distance.known)
+    json_object_set_new(json, "distance",
+                        distance_json(&o->distance, r->claim && strcmp(r->claim, "exact") != 0));
   if (o->verdict == IFA_PASSED || o->verdict == IFA_EMPTY) return json;
   json_object_set_new(json, "message", json_string_nocheck(o->message.text));
   if (!ifa_verdict_is_failure(o->verdict)) return json;
@@ -132,10 +139,14 @@ static json_t *result_json(const ifa_result *r) {
 json_t *ifa_report_json(const ifa_report *report) {
   json_t *json = ifa_json_head("run"), *results = json_array(), *counts = json_object();
   int failed = 0;
-  for (int v = 0; v < IFA_VERDICTS; v++) failed |= json_object_set_new(counts, ifa_verdict_name((ifa_verdict)v), json_integer((json_int_t)report->counts[v]));
+  for (int v = 0; v < IFA_VERDICTS; v++)
+    failed |= json_object_set_new(counts, ifa_verdict_name((ifa_verdict)v),
+                                  json_integer((json_int_t)report->counts[v]));
   failed |= json_object_set_new(counts, "invalid", json_integer((json_int_t)report->invalid));
-  for (size_t i = 0; i < report->count; i++) failed |= json_array_append_new(results, result_json(&report->results[i]));
-  failed |= json_object_set_new(json, "counts", counts) | json_object_set_new(json, "results", results);
+  for (size_t i = 0; i < report->count; i++)
+    failed |= json_array_append_new(results, result_json(&report->results[i]));
+  failed |=
+      json_object_set_new(json, "counts", counts) | json_object_set_new(json, "results", results);
   if (!failed) return json;
   json_decref(json); /* no memory: no report rather than part of one */
   return NULL;
@@ -150,7 +161,9 @@ ifa_status ifa_report_write_json(const ifa_report *report, const char *path, ifa
 
 ifa_status ifa_report_write_html(const ifa_report *report, const char *path, ifa_message *message) {
   json_t *json = ifa_report_json(report);
-  ifa_status status = json ? ifa_html_write(path, &json, 1, message) : ifa_fail(message, IFA_OUT_OF_MEMORY, "%.200s: no memory for the report", path);
+  ifa_status status =
+      json ? ifa_html_write(path, &json, 1, message)
+           : ifa_fail(message, IFA_OUT_OF_MEMORY, "%.200s: no memory for the report", path);
   json_decref(json);
   return status;
 }
@@ -172,8 +185,12 @@ static void print_junit_result(FILE *to, const ifa_result *r) {
 
 static void print_junit(FILE *to, const void *context) {
   const ifa_report *report = context;
-  fprintf(to, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"validate\" tests=\"%zu\" failures=\"%" PRId64 "\" skipped=\"%" PRId64 "\">\n",
-          report->count, ifa_report_failures(report), report->counts[IFA_NOT_SUPPORTED] + report->counts[IFA_ABSENT] + report->counts[IFA_EMPTY]);
+  fprintf(to,
+          "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"validate\" tests=\"%zu\" "
+          "failures=\"%" PRId64 "\" skipped=\"%" PRId64 "\">\n",
+          report->count, ifa_report_failures(report),
+          report->counts[IFA_NOT_SUPPORTED] + report->counts[IFA_ABSENT] +
+              report->counts[IFA_EMPTY]);
   for (size_t i = 0; i < report->count; i++) print_junit_result(to, &report->results[i]);
   fprintf(to, "</testsuite>\n");
 }
@@ -184,12 +201,18 @@ static void print_csv(FILE *to, const void *context) {
   for (size_t i = 0; i < report->count; i++) {
     const ifa_result *r = &report->results[i];
     ifa_print_csv(to, r->text);
-    fprintf(to, ",%s,%s,%s,%" PRId64 ",%.6f,%s,", r->backend, ifa_verdict_name(r->outcome.verdict), r->outcome.stage ? r->outcome.stage : "",
-            r->outcome.mismatches, r->outcome.seconds, r->digest);
+    fprintf(to, ",%s,%s,%s,%" PRId64 ",%.6f,%s,", r->backend, ifa_verdict_name(r->outcome.verdict),
+            r->outcome.stage ? r->outcome.stage : "", r->outcome.mismatches, r->outcome.seconds,
+            r->digest);
     ifa_print_csv(to, r->outcome.message.text);
     fprintf(to, "\r\n");
   }
 }
 
-ifa_status ifa_report_write_junit(const ifa_report *report, const char *path, ifa_message *message) { return ifa_print_file(path, print_junit, report, message); }
-ifa_status ifa_report_write_csv(const ifa_report *report, const char *path, ifa_message *message) { return ifa_print_file(path, print_csv, report, message); }
+ifa_status ifa_report_write_junit(const ifa_report *report, const char *path,
+                                  ifa_message *message) {
+  return ifa_print_file(path, print_junit, report, message);
+}
+ifa_status ifa_report_write_csv(const ifa_report *report, const char *path, ifa_message *message) {
+  return ifa_print_file(path, print_csv, report, message);
+}

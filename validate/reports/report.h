@@ -10,9 +10,11 @@
 /* One executed (case, backend). */
 typedef struct ifa_result {
   char text[IFA_CASE_TEXT];
-  const char *backend;   /* or a plug-in's name */
-  const char *claim;     /* of a plug-in: "exact" or "close ..."; NULL for a backend */
-  const char *selector;  /* of a plug-in: what chooses it on the command line, "--plugin ./libmine.so"; NULL for a backend */
+  const char *backend; /* or a plug-in's name */
+  const char *claim;   /* of a plug-in: "exact" or "close ..."; NULL for a backend */
+  /* of a plug-in: what chooses it on the command line, "--plugin ./libmine.so"; NULL for a backend
+   */
+  const char *selector;
   char digest[33]; /* of the oracle's output */
   ifa_outcome outcome;
 } ifa_result;
@@ -32,7 +34,8 @@ ifa_status ifa_report_add(ifa_report *report, const ifa_result *result, ifa_mess
 /* Results that are the kernel's fault: ifa_verdict_is_failure. */
 int64_t ifa_report_failures(const ifa_report *report);
 
-/* A failure: the message, the first differing places with both values in hex, and the command that repeats this one case. */
+/* A failure: the message, the first differing places with both values in hex, and the command that
+ * repeats this one case. */
 void ifa_report_print_failure(FILE *to, const ifa_result *result);
 
 /* How far a plug-in's output is from the right one; nothing if that was not measured. */

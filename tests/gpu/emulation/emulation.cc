@@ -1,4 +1,5 @@
-/* emulation.cc - coroutines for the threads of a CTA, copies that come late, and memory that counts as the device's. */
+/* emulation.cc - coroutines for the threads of a CTA, copies that come late, and memory that counts
+ * as the device's. */
 #undef _FORTIFY_SOURCE /* longjmp between stacks is what this does */
 #include <setjmp.h>
 #include <ucontext.h>
@@ -26,7 +27,10 @@ long long rounds;
 
 /* ---- threads ---- */
 
-struct Copy { uint32_t to, bytes; const void *from; }; /* from NULL: zeros */
+struct Copy {
+  uint32_t to, bytes;
+  const void *from;
+}; /* from NULL: zeros */
 
 static void finish(const Copy &c) {
   if (c.from) memcpy(shared_bytes + c.to, c.from, c.bytes);
@@ -34,7 +38,11 @@ static void finish(const Copy &c) {
 }
 
 /* Copies that come at some time, and then arrive at a barrier. */
-struct Arrival { std::vector<Copy> copies; uint32_t barrier; int thread; /* that waits for them; -1: none does */ };
+struct Arrival {
+  std::vector<Copy> copies;
+  uint32_t barrier;
+  int thread; /* that waits for them; -1: none does */
+};
 
 struct Thread {
   jmp_buf here;
@@ -159,7 +167,8 @@ static void run_cta() {
 }
 
 void run(void (*kernel)(void *), void *argument, dim3 size, dim3 cta, size_t shared) {
-  if (cta.x % 32 || cta.x > THREADS || cta.y * cta.z != 1 || shared > SHARED_BYTES) fail("a launch that cannot be");
+  if (cta.x % 32 || cta.x > THREADS || cta.y * cta.z != 1 || shared > SHARED_BYTES)
+    fail("a launch that cannot be");
   body = kernel, body_argument = argument, count = (int)cta.x;
   thread = dim3(0, 0, 0), grid = size;
   for (unsigned z = 0; z < grid.z; z++)
@@ -170,7 +179,7 @@ void run(void (*kernel)(void *), void *argument, dim3 size, dim3 cta, size_t sha
       }
 }
 
-}  // namespace emulation
+} // namespace emulation
 
 /* ---- copies ---- */
 
@@ -224,15 +233,21 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *attributes, const vo
   attributes->type = cudaMemoryTypeUnregistered;
   if (after == device_memory.begin()) return cudaSuccess;
   --after;
-  if ((const uint8_t *)pointer < after->first + after->second) attributes->type = cudaMemoryTypeDevice;
+  if ((const uint8_t *)pointer < after->first + after->second)
+    attributes->type = cudaMemoryTypeDevice;
   return cudaSuccess;
 }
 
-struct call { const void *kernel; ifa_gpu_params *a; };
+struct call {
+  const void *kernel;
+  ifa_gpu_params *a;
+};
 
 /* Every kernel that is launched takes one ifa_gpu_params. */
-cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 cta, void **arguments, size_t shared_bytes, cudaStream_t) {
+cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 cta, void **arguments,
+                             size_t shared_bytes, cudaStream_t) {
   call c = {kernel, (ifa_gpu_params *)arguments[0]};
-  emulation::run([](void *p) { ((void (*)(ifa_gpu_params))((call *)p)->kernel)(*((call *)p)->a); }, &c, grid, cta, shared_bytes);
+  emulation::run([](void *p) { ((void (*)(ifa_gpu_params))((call *)p)->kernel)(*((call *)p)->a); },
+                 &c, grid, cta, shared_bytes);
   return cudaSuccess;
 }

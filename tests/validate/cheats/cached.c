@@ -1,10 +1,11 @@
-/* cached.c - gives the answer that it gave to an earlier case of the same problem. Caught: small cases are followed by the same
- * problem with other data, and there the old answer is wrong. */
+/* cached.c - gives the answer that it gave to an earlier case of the same problem. Caught: small
+ * cases are followed by the same problem with other data, and there the old answer is wrong. */
 #include <stdlib.h>
 
 #include "tests/validate/cheats/cheat.h"
 
-static ifa_status run(const ifa_problem *p, const ifa_plugin_inputs *in, const ifa_outputs *out, ifa_message *why) {
+static ifa_status run(const ifa_problem *p, const ifa_plugin_inputs *in, const ifa_outputs *out,
+                      ifa_message *why) {
   static ifa_problem last;
   static void *answer;
   if (answer && memcmp(&last, p, sizeof last) == 0) {

@@ -1,4 +1,5 @@
-/* broken.c - a plug-in that breaks, in the way that IFA_TEST_FAULT names, on cases with nk > 100; others it gets right. */
+/* broken.c - a plug-in that breaks, in the way that IFA_TEST_FAULT names, on cases with nk > 100;
+ * others it gets right. */
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -7,17 +8,22 @@
 
 #include "tests/validate/cheats/cheat.h"
 
-static ifa_plugin plugin = {.abi = IFA_PLUGIN_ABI, .contract = IFA_CONTRACT_VERSION, .name = "broken", .claim = "exact"};
+static ifa_plugin plugin = {
+    .abi = IFA_PLUGIN_ABI, .contract = IFA_CONTRACT_VERSION, .name = "broken", .claim = "exact"};
 
-static int is(const char *fault) { return strcmp(getenv("IFA_TEST_FAULT") ? getenv("IFA_TEST_FAULT") : "", fault) == 0; }
+static int is(const char *fault) {
+  return strcmp(getenv("IFA_TEST_FAULT") ? getenv("IFA_TEST_FAULT") : "", fault) == 0;
+}
 
-static ifa_status run(const ifa_problem *p, const ifa_plugin_inputs *in, const ifa_outputs *out, ifa_message *why) {
+static ifa_status run(const ifa_problem *p, const ifa_plugin_inputs *in, const ifa_outputs *out,
+                      ifa_message *why) {
   ifa_status status = right(p, in, out, why);
   if (p->nk <= 100) return status;
   if (is("segv")) raise(SIGSEGV);
   if (is("abort")) abort();
   if (is("exit")) exit(3);
-  if (is("hang")) for (;;) pause();
+  if (is("hang"))
+    for (;;) pause();
   if (is("nan")) *(float *)out->o = NAN;
   if (is("status")) return snprintf(why->text, sizeof why->text, "no luck"), IFA_BAD_DATA;
   if (is("stage") && out->stages) out->stages->l[0]++;
@@ -33,6 +39,7 @@ const ifa_plugin *ifa_plugin_get(void) {
   if (is("contract")) plugin.contract = IFA_CONTRACT_VERSION + 1;
   if (is("claim")) plugin.claim = "perfect";
   if (is("start-abort")) abort();
-  if (is("start-hang")) for (;;) pause();
+  if (is("start-hang"))
+    for (;;) pause();
   return is("null") ? NULL : &plugin;
 }
