@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""counts.py VALIDATE SOURCE_DIR: the counts that documents state, against the program. Exit codes: 0 all hold, 1 not.
+
+Each claim is a document, a pattern whose groups are numbers, and what they must be. A pattern must be found: a sentence
+that was reworded takes its check along."""
+import re
+import subprocess
+import sys
+
+validate, source = sys.argv[1:3]
+
+
+def output(*arguments):
+    return subprocess.run([validate, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+listing = output("list")
+suites = {m[1]: int(m[2]) for m in re.finditer(r"^  (\w+) +(\d+) cases", listing, re.M)}
+faults, kernel = {}, None
+for line in output("mutants", "--list").split("\n"):
+    if re.match(r"\S+: ", line):
+        kernel = line.split(":")[0]
+    elif re.match(r"  [a-z0-9-]+", line):
+        faults[kernel] = faults.get(kernel, 0) + 1
+manual = " ".join(open(f"{source}/docs/validate.md", encoding="utf-8").read().split())
+
+
+def manuals(pattern):
+    """A number that docs/validate.md shows; its examples are compared with the program by examples.py."""
+    found = re.search(pattern, manual)
+    return int(found[1]) if found else None
+
+
+CLAIMS = [
+    ("README.md", r"That is (\d+) cases \(`validate list`\)", [suites["all"]]),
+    ("README.md", r"of (\d+) faults in an attention kernel, one at a time, `smoke` notices (\d+)",
+     [manuals(r"cpu: (\d+) of \d+ mutants killed"), manuals(r"killed (\d+) [\d .]+ cpu: ")]),
+    ("README.md", r"of (\d+) in the GPU's `mma.sync` kernels",
+     [manuals(r"cuda-sm80: \d+ of (\d+) mutants killed")]),
+    ("docs/validate.md", r"\*\*`cpu`\*\*, (\d+) faults", [faults["cpu"]]),
+    ("docs/validate.md", r"\*\*`cuda-sm80`\*\*, (\d+) faults", [faults["cuda-sm80"]]),
+    ("CHANGELOG.md", r"(\d+) faults in a kernel of the CPU, (\d+) in the GPU's `mma.sync` kernels",
+     [faults["cpu"], faults["cuda-sm80"]]),
+    *(("docs/validate.md", rf"\| `{name}` \| (\d+) \|", [suites[name]]) for name in suites if name != "all"),
+]  # fmt: skip
+
+wrong = 0
+for document, pattern, values in CLAIMS:
+    text = " ".join(open(f"{source}/{document}", encoding="utf-8").read().split())
+    found = re.search(pattern, text)
+    if not found:
+        print(f"{document}: no sentence like {pattern!r}")
+    elif [int(group) for group in found.groups()] != values:
+        print(f"{document}: {found[0]!r}, but it is {values}")
+    else:
+        continue
+    wrong += 1
+print(f"counts of the documents: {len(CLAIMS) - wrong} right, {wrong} wrong")
+sys.exit(1 if wrong else 0)
