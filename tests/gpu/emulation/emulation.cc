@@ -10,6 +10,7 @@
 #include "gpu/params.h"
 #include "tests/gpu/emulation/cuda_runtime.h"
 #include "tests/gpu/emulation/memory.h"
+#include "tests/gpu/emulation/products.h"
 
 enum { THREADS = 1024, STACK_BYTES = 1 << 17, SHARED_BYTES = 232448 };
 
@@ -63,7 +64,7 @@ static void (*body)(void *);
 static void *body_argument;
 static uint64_t random_state = 88172645463325252u;
 
-static uint64_t draw() {
+uint64_t draw() {
   random_state ^= random_state << 13, random_state ^= random_state >> 7;
   return random_state ^= random_state << 17;
 }
@@ -151,6 +152,22 @@ void wait_for_cta() {
   }
 }
 
+/* Named barriers: 0 is the CTA's. */
+struct Some { int arrived; uint64_t generation; };
+static Some some[16];
+
+void wait_for_some(int barrier, int threads) {
+  if (barrier < 1 || barrier > 15 || threads % 32 || threads > count) fail("bar.sync: no such barrier");
+  Some &s = some[barrier];
+  const uint64_t generation = s.generation;
+  if (++s.arrived == threads) {
+    s.arrived = 0;
+    s.generation++;
+    progress();
+  }
+  while (s.generation == generation) yield();
+}
+
 static void run_cta() {
   memset(shared_bytes, 0xee, SHARED_BYTES);
   for (int i = 0; i < count; i++) {
@@ -161,8 +178,11 @@ static void run_cta() {
   }
   memset(meetings, 0, sizeof meetings);
   memset(asleep, 0, sizeof asleep);
+  memset(some, 0, sizeof some);
   left = count, cta_arrived = 0, idle_rounds = 0;
+  begin_products(count / 32);
   if (_setjmp(scheduler) == 0) resume(0);
+  end_products();
   if (!arrivals.empty()) fail("the CTA ended before its copies");
 }
 

@@ -72,6 +72,7 @@ extern long long rounds; /* of the threads of a CTA */
 [[noreturn]] void fail(const char *what);
 
 void yield(); /* lets other threads of the CTA run */
+uint64_t draw(); /* a random number */
 
 /* What a warp does as one: each lane brings `in`; the last to come computes all 32 `out`. All must
  * be at the same operation. */
@@ -110,6 +111,7 @@ static inline Out meet(const char *operation, const In &in, Compute compute) {
 }
 
 void wait_for_cta();
+void wait_for_some(int barrier, int threads); /* bar.sync */
 void run(void (*kernel)(void *), void *argument, dim3 grid, dim3 cta, size_t shared_bytes);
 
 } // namespace emulation
