@@ -8,6 +8,7 @@
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2 };
 enum {
   cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor,
   cudaDevAttrMaxSharedMemoryPerBlockOptin,
   cudaDevAttrMultiProcessorCount
 };
@@ -44,14 +45,16 @@ static inline cudaError_t cudaMemcpyToSymbol(T &symbol, const void *from, size_t
 static inline cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
 static inline cudaError_t cudaDeviceGetAttribute(int *value, int attribute, int) {
 #ifdef IFA_GPU_EMULATION_BULK
-  const int major = 9, shared = 228 << 10;
+  const int major = 9, minor = 0, shared = 228 << 10;
 #else
-  const int major = 8, shared = 100 << 10; /* 8.6 and 8.9, which have least */
+  const int major = 8, minor = 6, shared = 100 << 10; /* 8.6 and 8.9, which have least */
 #endif
-  const int multiprocessors = 3; /* few, so that a CTA has several items */
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? major
-           : attribute == cudaDevAttrMultiProcessorCount  ? multiprocessors
-                                                          : shared - 1024;
+  switch (attribute) {
+    case cudaDevAttrComputeCapabilityMajor: *value = major; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = minor; break;
+    case cudaDevAttrMultiProcessorCount: *value = 3; break; /* few: a CTA has several items */
+    default: *value = shared - 1024;
+  }
   return cudaSuccess;
 }
 static inline cudaError_t cudaFuncSetAttribute(const void *, int, int) { return cudaSuccess; }

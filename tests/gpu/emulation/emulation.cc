@@ -12,7 +12,9 @@
 #include "tests/gpu/emulation/memory.h"
 #include "tests/gpu/emulation/products.h"
 
-enum { THREADS = 1024, STACK_BYTES = 1 << 17, SHARED_BYTES = 232448 };
+using emulation::SHARED_BYTES;
+
+enum { THREADS = 1024, STACK_BYTES = 1 << 17 };
 
 thread_local __align__(128) uint8_t shared_bytes[SHARED_BYTES];
 
@@ -153,11 +155,15 @@ void wait_for_cta() {
 }
 
 /* Named barriers: 0 is the CTA's. */
-struct Some { int arrived; uint64_t generation; };
+struct Some {
+  int arrived;
+  uint64_t generation;
+};
 static Some some[16];
 
 void wait_for_some(int barrier, int threads) {
-  if (barrier < 1 || barrier > 15 || threads % 32 || threads > count) fail("bar.sync: no such barrier");
+  if (barrier < 1 || barrier > 15 || threads % 32 || threads > count)
+    fail("bar.sync: no such barrier");
   Some &s = some[barrier];
   const uint64_t generation = s.generation;
   if (++s.arrived == threads) {

@@ -69,9 +69,11 @@ namespace emulation {
 extern thread_local dim3 thread, block, grid;
 extern long long rounds; /* of the threads of a CTA */
 
+enum { SHARED_BYTES = 232448 }; /* of a CTA, at most */
+
 [[noreturn]] void fail(const char *what);
 
-void yield(); /* lets other threads of the CTA run */
+void yield();    /* lets other threads of the CTA run */
 uint64_t draw(); /* a random number */
 
 /* What a warp does as one: each lane brings `in`; the last to come computes all 32 `out`. All must
@@ -178,6 +180,7 @@ static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fdiv_rn(float a, float b) { return a / b; }
 static inline float __frcp_rn(float a) { return 1.0f / a; }
 static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+static inline float __int2float_rn(int x) { return (float)x; }
 static inline int __float_as_int(float x) { return (int)ifa_bits_of_f32(x); }
 static inline unsigned __float_as_uint(float x) { return ifa_bits_of_f32(x); }
 static inline float __int_as_float(int x) { return ifa_f32_of_bits((uint32_t)x); }

@@ -8,6 +8,12 @@
 
 namespace sm90 {
 
+extern "C" {
+extern thread_local __align__(128) uint8_t shared_bytes[]; /* as in memory.h */
+}
+/* (so that what gcc calls to get at it is there for templates) */
+static inline uint8_t *dynamic_shared_memory() { return shared_bytes; }
+
 /* ---- products ---- */
 
 static inline uint32_t operand_low(uint32_t address) { return address >> 4 | 1u << 16; }
