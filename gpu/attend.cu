@@ -8,6 +8,7 @@ extern "C" {
 #include "common/problem.h"
 }
 #include "gpu/sm80/attention.cuh"
+#include "gpu/packed.h"
 #include "gpu/parts/pack.cuh"
 #include "ifa_cuda.h"
 
@@ -25,12 +26,6 @@ extern "C" ifa_status ifa_cuda_available(ifa_message *message) {
   if (major < 8)
     return ifa_fail(message, IFA_NOT_AVAILABLE,
                     "cuda-sm80: the device has compute capability %d.x; 8.0 is needed", major);
-  return ifa_succeed(message);
-}
-
-extern "C" ifa_status ifa_cuda_supports(const ifa_problem *problem, ifa_message *message) {
-  ifa_status status = ifa_problem_check(problem, message);
-  if (status != IFA_OK) return status;
   return ifa_succeed(message);
 }
 
@@ -118,6 +113,32 @@ enum { MOST_CTAS = 512 };
 /* A CTA computes one after another. */
 static int64_t item_count(const ifa_problem *p, const kernel_entry *k) {
   return p->batch * p->q_heads * ifa_ceil_div(p->nq, k->rows);
+}
+
+/* Blocks of K and V, or matrices where there are none: a CTA of the packing kernel each. */
+static int64_t packed_count(const ifa_problem *p, const kernel_entry *k) {
+  return p->batch * p->kv_heads * ifa_max64(1, ifa_ceil_div(p->nk, k->keys));
+}
+
+extern "C" ifa_status ifa_cuda_supports(const ifa_problem *problem, ifa_message *message) {
+  ifa_status status = ifa_problem_check(problem, message);
+  if (status != IFA_OK) return status;
+  const kernel_entry k = kernel_for(problem);
+  const int64_t items = item_count(problem, &k), blocks = packed_count(problem, &k);
+  if (items > INT32_MAX || blocks > INT32_MAX)
+    return ifa_fail(message, IFA_UNSUPPORTED,
+                    "batch * q_heads * ceil(nq / %d) is %" PRId64
+                    " and batch * kv_heads * ceil(nk / %d) is %" PRId64 "; each at most 2^31 - 1",
+                    k.rows, items, k.keys, blocks);
+  return ifa_succeed(message);
+}
+
+ifa_status ifa_gpu_fits(const ifa_problem *problem, ifa_message *message) {
+  const kernel_entry k = kernel_for(problem);
+  int32_t stages;
+  int ctas;
+  ifa_status status = choose_stages(problem, &k, &stages, &ctas, message);
+  return status == IFA_OK ? ifa_succeed(message) : status;
 }
 
 /* ---- workspace ---- */
@@ -267,29 +288,22 @@ ifa_status ifa_gpu_attend(int parts, const ifa_problem *problem, const ifa_input
   if (workspace_bytes < needed)
     return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace_bytes is %zu; %zu are needed",
                     workspace_bytes, needed);
-  int64_t items = item_count(&a.p, &k), matrices = a.p.batch * a.p.kv_heads;
-  if (items > INT32_MAX || matrices > 65535)
-    return ifa_fail(message, IFA_UNSUPPORTED,
-                    "%" PRId64 " blocks of rows and %" PRId64
-                    " key matrices; cuda-sm80 has 2^31 - 1 and 65535",
-                    items, matrices);
   int ctas = 0;
   if ((status = choose_stages(&a.p, &k, &a.stages, &ctas, message)) != IFA_OK) return status;
-  ctas = (int)ifa_min64(ctas, ifa_min64(items, MOST_CTAS));
+  ctas = (int)ifa_min64(ctas, ifa_min64(a.item_count, MOST_CTAS));
   a.in = *inputs;
   a.parts = parts;
 
   void *arguments[] = {&a};
   if (parts & IFA_GPU_PACK_SCALES && !(parts & (IFA_GPU_PACK_K | IFA_GPU_PACK_V))) {
-    const int64_t blocks = matrices * a.block_count, teams = PACK_THREADS / 64;
+    const int64_t blocks = a.p.batch * a.p.kv_heads * a.block_count, teams = PACK_THREADS / 64;
     cudaLaunchKernel((const void *)pack_scales,
                      dim3((unsigned)(blocks > 0 ? ifa_ceil_div(blocks, teams) : 1)),
                      dim3(PACK_THREADS), arguments, 0, (cudaStream_t)stream);
     if ((status = check_launch("pack scales", message)) != IFA_OK) return status;
   } else if (parts & IFA_GPU_PACK_SCALES) {
-    cudaLaunchKernel((const void *)pack,
-                     dim3((unsigned)(a.block_count > 0 ? a.block_count : 1), (unsigned)matrices),
-                     dim3(PACK_THREADS), arguments, 0, (cudaStream_t)stream);
+    cudaLaunchKernel((const void *)pack, dim3((unsigned)packed_count(&a.p, &k)), dim3(PACK_THREADS),
+                     arguments, 0, (cudaStream_t)stream);
     if ((status = check_launch("pack", message)) != IFA_OK) return status;
   }
   if (!(parts & IFA_GPU_ATTEND)) return ifa_succeed(message);

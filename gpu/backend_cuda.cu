@@ -10,6 +10,7 @@ extern "C" {
 #include "common/problem.h"
 }
 #include "gpu/device_copies.h"
+#include "gpu/packed.h"
 #include "ifa_cuda.h"
 
 /* between two events, so that the host's part of a call overlaps the one before */
@@ -163,7 +164,8 @@ static ifa_status run_on_device(const ifa_problem *p, const ifa_inputs *in, cons
 
 static ifa_status supports(const ifa_problem *problem, ifa_message *message) {
   ifa_status status = ifa_cuda_available(message);
-  return status == IFA_OK && problem ? ifa_cuda_supports(problem, message) : status;
+  if (status == IFA_OK && problem) status = ifa_cuda_supports(problem, message);
+  return status == IFA_OK && problem ? ifa_gpu_fits(problem, message) : status;
 }
 
 static ifa_status run_timed(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out,

@@ -27,7 +27,9 @@ extern "C" {
  * IFA_NOT_AVAILABLE and why. */
 ifa_status ifa_cuda_available(ifa_message *message);
 
-/* IFA_OK, IFA_UNSUPPORTED (with the field) or IFA_BAD_PROBLEM. Needs no device. */
+/* IFA_OK, IFA_BAD_PROBLEM, or IFA_UNSUPPORTED: more than 2^31 - 1 blocks of query rows or of keys
+ * (the message has the figures). Needs no device; one with too little shared memory for head_dim
+ * and kv_tile refuses the call itself: IFA_UNSUPPORTED (ifa_backend_supports asks it too). */
 ifa_status ifa_cuda_supports(const ifa_problem *problem, ifa_message *message);
 
 /* Bytes of device memory that ifa_cuda_attend needs beside its operands, for this problem. */

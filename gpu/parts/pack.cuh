@@ -141,21 +141,22 @@ __device__ __forceinline__ void pack_scales_of(const ifa_gpu_params &a, int64_t 
   }
 }
 
-/* K, V or both, and scales. grid (blocks or, where there are none, 1; batch * kv_heads) */
+/* K, V or both, and scales. grid (batch * kv_heads * (blocks or, where there are none, 1)) */
 static __global__ void __launch_bounds__(PACK_THREADS)
     pack(__grid_constant__ const ifa_gpu_params a) {
   __shared__ __align__(16) int8_t rows[64 * (IFA_MAX_HEAD_DIM + 16)];
   __shared__ Largest largest;
   const ifa_problem &p = a.p;
-  const int block = (int)blockIdx.x, keys = a.keys, dim = a.dim_padded, chunks = dim / 16,
-            pitch = dim + 16;
-  const int64_t matrix = blockIdx.y, batch = matrix / p.kv_heads, head = matrix % p.kv_heads,
-                first = (int64_t)block * keys;
+  const unsigned blocks = a.block_count > 0 ? (unsigned)a.block_count : 1;
+  const int block = (int)(blockIdx.x % blocks), keys = a.keys, dim = a.dim_padded,
+            chunks = dim / 16, pitch = dim + 16;
+  const int64_t matrix = blockIdx.x / blocks, batch = matrix / p.kv_heads,
+                head = matrix % p.kv_heads, first = (int64_t)block * keys;
   uint8_t *const to = block_at(a, matrix, block);
   const bool with_k = a.parts & IFA_GPU_PACK_K, with_v = a.parts & IFA_GPU_PACK_V;
 
-  list_items(a, ((int64_t)blockIdx.y * gridDim.x + blockIdx.x) * PACK_THREADS + threadIdx.x,
-             (int64_t)gridDim.x * gridDim.y * PACK_THREADS);
+  list_items(a, (int64_t)blockIdx.x * PACK_THREADS + threadIdx.x,
+             (int64_t)gridDim.x * PACK_THREADS);
   if (a.block_count == 0) return;
   if (threadIdx.x == 0) largest.k = largest.v = 0;
   __syncthreads();

@@ -43,6 +43,7 @@ static const char *const problems[] = {
     "b=1 hq=4 hkv=1 nq=90 nk=333 d=128 v=int4 vscale=token causal=1 out=f16",
     "b=1 hq=4 hkv=4 nq=90 nk=333 d=64 q=int4 k=int4 v=int4 qscale=tensor vscale=tensor out=f16",
     "b=3 hq=1 hkv=1 nq=1 nk=1025 d=128 vscale=token out=f16 lse=1",
+    "b=301 hq=300 hkv=300 nq=1 nk=2 d=1", /* more matrices than a grid's second dimension has */
 };
 
 /* ---- refusals ---- */
@@ -270,6 +271,24 @@ static void floats_refusals(cudaStream_t stream) {
         message.text);
 }
 
+/* More blocks than are counted in 31 bits: refused by what is asked before, as by the call. Needs
+ * no device. */
+static void size_refusals() {
+  static const char *const texts[] = {"b=65535 hq=60000 hkv=60000 nq=1 nk=1 d=1",
+                                      "b=60000 hq=600 hkv=1 nq=16384 nk=1 d=1",
+                                      "b=60000 hq=600 hkv=600 nq=1 nk=16384 d=1"};
+  for (const char *text : texts) {
+    ifa_problem p = problem_of(text);
+    size_t bytes = 0;
+    refuse(text, IFA_UNSUPPORTED, [&](ifa_message *why) { return ifa_cuda_supports(&p, why); });
+    refuse(text, IFA_UNSUPPORTED,
+           [&](ifa_message *why) { return ifa_cuda_workspace_bytes(&p, &bytes, why); });
+    ifa_message why = {};
+    ifa_status backend = ifa_backend_supports("cuda-sm80", &p, &why);
+    check(backend == IFA_UNSUPPORTED || backend == IFA_NOT_AVAILABLE, "%s: %s", text, why.text);
+  }
+}
+
 /* Without a device (or with too old a one) every call says so. */
 static void absent_refusals() {
   ifa_problem p = problem_of("nq=3 nk=5");
@@ -297,6 +316,7 @@ static void absent_refusals() {
 
 static void run_refusals() {
   cudaStream_t stream = new_stream();
+  size_refusals();
   attend_refusals(stream);
   floats_refusals(stream);
   must(cudaStreamSynchronize(stream), "after refusals");
@@ -1008,6 +1028,7 @@ int main(int count, char **arguments) {
   ifa_message why = {};
   if (ifa_cuda_available(&why) != IFA_OK) {
     absent_refusals();
+    size_refusals();
     printf("attention: not available: %s\n", why.text);
     return failed ? 1 : 3;
   }
