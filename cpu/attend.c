@@ -12,10 +12,7 @@
 
 #include "common/backend.h"
 #include "common/fpenv.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include "common/team.h"
 
 enum {
   ALIGN = 64,
@@ -482,29 +479,37 @@ static void attend_block(const ifa_cpu_job *job, scratch *m) {
     write_row(job, m, row, &m->sums[row], m->o + (size_t)row * pitch);
 }
 
-static int thread_number(void) {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
+/* What the members of a team share. */
+typedef struct attention {
+  const ifa_cpu_job *job;
+  const plan *w;
+  const int64_t *starts;
+  int64_t blocks;
+  uint8_t *workspace;
+  int64_t wave, count; /* splits wave .. wave + count - 1, where splits are shared out */
+  ifa_team_items items;
+} attention;
+
+/* Each thread has an environment of its own. */
+static scratch *enter(const attention *a, int member, ifa_fpenv *env) {
+  ifa_fpenv_enter(env);
+  return scratch_at(a->job, a->w, a->workspace, member);
 }
 
-static void attend_blocks(const ifa_cpu_job *job, const plan *w, const int64_t *starts,
-                          int64_t blocks, uint8_t *workspace) {
-#pragma omp parallel num_threads(job->threads)
-  {
-    ifa_fpenv env;
-    ifa_fpenv_enter(&env); /* each thread has its own */
-    scratch *m = scratch_at(job, w, workspace, thread_number());
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t i = 0; i < blocks; i++) { /* causal: the longest first */
-      load_block(job, w, starts, blocks - 1 - i, m);
-      attend_block(job, m);
-    }
-    if (job->kernels->leave) job->kernels->leave();
-    ifa_fpenv_leave(&env);
+static void leave(const attention *a, const ifa_fpenv *env) {
+  if (a->job->kernels->leave) a->job->kernels->leave();
+  ifa_fpenv_leave(env);
+}
+
+static void take_blocks(void *context, int member) {
+  attention *a = context;
+  ifa_fpenv env;
+  scratch *m = enter(a, member, &env);
+  for (int64_t i; (i = ifa_team_take(&a->items)) < a->items.count;) {
+    load_block(a->job, a->w, a->starts, a->blocks - 1 - i, m); /* causal: the longest first */
+    attend_block(a->job, m);
   }
+  leave(a, &env);
 }
 
 static split_sums *split_at(const plan *w, uint8_t *workspace, int64_t blocks, int64_t slot,
@@ -513,59 +518,112 @@ static split_sums *split_at(const plan *w, uint8_t *workspace, int64_t blocks, i
                         (size_t)(slot * blocks + block) * w->split_bytes);
 }
 
+/* Each split of each block, for a later merge. */
+static void take_splits(void *context, int member) {
+  attention *a = context;
+  size_t pitch = (size_t)a->job->layout.dim;
+  ifa_fpenv env;
+  scratch *m = enter(a, member, &env);
+  const ifa_cpu_block *b = &m->block;
+  for (int64_t i; (i = ifa_team_take(&a->items)) < a->items.count;) {
+    int64_t slot = i / a->blocks, block = i % a->blocks;
+    split_sums *to = split_at(a->w, a->workspace, a->blocks, slot, block);
+    load_block(a->job, a->w, a->starts, block, m);
+    attend_split(a->job, m, a->wave + slot);
+    memcpy(to->unit, b->unit, sizeof to->unit);
+    memcpy(to->value_unit, b->value_unit, sizeof to->value_unit);
+    for (int32_t row = 0; row < b->rows; row++) to->l[row] = total_l(b, row);
+    memcpy((uint8_t *)to + aligned(sizeof *to), b->acc, (size_t)b->rows * pitch * sizeof(int32_t));
+  }
+  leave(a, &env);
+}
+
+static void merge_block(const attention *a, int64_t block, scratch *m) {
+  const ifa_cpu_job *job = a->job;
+  const ifa_cpu_block *b = &m->block;
+  const size_t pitch = (size_t)job->layout.dim;
+  row_sums *sums = (row_sums *)(a->workspace + a->w->at_sums + (size_t)block * a->w->sums_bytes);
+  float *o = (float *)((uint8_t *)sums + aligned((size_t)a->w->rows * sizeof *sums));
+  load_block(job, a->w, a->starts, block, m);
+  if (a->wave == 0) memcpy(sums, m->sums, (size_t)b->rows * sizeof *sums);
+  for (int64_t slot = 0; slot < a->count; slot++) {
+    const split_sums *from = split_at(a->w, a->workspace, a->blocks, slot, block);
+    const int32_t *acc = (const int32_t *)((const uint8_t *)from + aligned(sizeof *from));
+    for (int32_t row = 0; row < b->rows; row++)
+      merge(&sums[row], o + (size_t)row * pitch, from->unit[row], from->value_unit[row],
+            from->l[row], acc + (size_t)row * pitch, job->p->head_dim);
+  }
+  if (a->wave + a->count == a->w->splits)
+    for (int32_t row = 0; row < b->rows; row++)
+      write_row(job, m, row, &sums[row], o + (size_t)row * pitch);
+}
+
+static void take_merges(void *context, int member) {
+  attention *a = context;
+  ifa_fpenv env;
+  scratch *m = enter(a, member, &env);
+  for (int64_t i; (i = ifa_team_take(&a->items)) < a->items.count;) merge_block(a, i, m);
+  leave(a, &env);
+}
+
 /* Splits shared out: a wave of them at a time, then a merge in order. */
-static void attend_splits(const ifa_cpu_job *job, const plan *w, const int64_t *starts,
-                          int64_t blocks, uint8_t *workspace) {
-  size_t pitch = (size_t)job->layout.dim;
-#pragma omp parallel num_threads(job->threads)
-  {
-    ifa_fpenv env;
-    ifa_fpenv_enter(&env);
-    scratch *m = scratch_at(job, w, workspace, thread_number());
-    const ifa_cpu_block *b = &m->block;
-    for (int64_t wave = 0; wave < w->splits; wave += w->wave) {
-      int64_t count = ifa_min64(w->wave, w->splits - wave);
-#pragma omp for schedule(dynamic, 1)
-      for (int64_t i = 0; i < count * blocks; i++) {
-        int64_t slot = i / blocks, block = i % blocks;
-        split_sums *to = split_at(w, workspace, blocks, slot, block);
-        load_block(job, w, starts, block, m);
-        attend_split(job, m, wave + slot);
-        memcpy(to->unit, b->unit, sizeof to->unit);
-        memcpy(to->value_unit, b->value_unit, sizeof to->value_unit);
-        for (int32_t row = 0; row < b->rows; row++) to->l[row] = total_l(b, row);
-        memcpy((uint8_t *)to + aligned(sizeof *to), b->acc,
-               (size_t)b->rows * pitch * sizeof(int32_t));
-      }
-#pragma omp for schedule(dynamic, 1)
-      for (int64_t block = 0; block < blocks; block++) {
-        row_sums *sums = (row_sums *)(workspace + w->at_sums + (size_t)block * w->sums_bytes);
-        float *o = (float *)((uint8_t *)sums + aligned((size_t)w->rows * sizeof *sums));
-        load_block(job, w, starts, block, m);
-        if (wave == 0) memcpy(sums, m->sums, (size_t)b->rows * sizeof *sums);
-        for (int64_t slot = 0; slot < count; slot++) {
-          const split_sums *from = split_at(w, workspace, blocks, slot, block);
-          const int32_t *acc = (const int32_t *)((const uint8_t *)from + aligned(sizeof *from));
-          for (int32_t row = 0; row < b->rows; row++)
-            merge(&sums[row], o + (size_t)row * pitch, from->unit[row], from->value_unit[row],
-                  from->l[row], acc + (size_t)row * pitch, job->p->head_dim);
-        }
-        if (wave + count == w->splits)
-          for (int32_t row = 0; row < b->rows; row++)
-            write_row(job, m, row, &sums[row], o + (size_t)row * pitch);
-      }
-    }
-    if (job->kernels->leave) job->kernels->leave();
-    ifa_fpenv_leave(&env);
+static void attend_splits(attention *a) {
+  for (a->wave = 0; a->wave < a->w->splits; a->wave += a->w->wave) {
+    a->count = ifa_min64(a->w->wave, a->w->splits - a->wave);
+    a->items = (ifa_team_items){.count = a->count * a->blocks};
+    ifa_team_run(a->job->threads, take_splits, a);
+    a->items = (ifa_team_items){.count = a->blocks};
+    ifa_team_run((int)ifa_min64(a->job->threads, a->blocks), take_merges, a);
   }
 }
 
-void ifa_cpu_attend_tiles(const ifa_cpu_job *job, void *workspace) {
-  plan w = plan_for(job->p, job->queries, job->threads);
-  int64_t *starts = (int64_t *)((uint8_t *)workspace + w.at_starts);
+/* ---- how many threads ---- */
+
+/* Keys that a row of nq sees among nk, about: half of the last nq if the mask is causal. */
+static double keys_seen(const ifa_problem *p, int64_t nq, int64_t nk) {
+  double keys = (double)nk - (p->causal ? 0.5 * (double)ifa_min64(nq, nk) : 0.0);
+  double within = (p->causal ? 1.0 : 2.0) * (double)p->window;
+  return p->window && within < keys ? within : keys;
+}
+
+/* The time of all of it on one thread, roughly: AVX-512 VNNI does 400 thousand million operations a
+ * second, four to a channel of a key and a row; a tile that is read costs as much as 8 rows. */
+static double nanoseconds(const ifa_cpu_job *job, int64_t blocks) {
+  const ifa_problem *p = job->p;
+  const double per_key = 0.01 * p->head_dim * job->kernels->slowness;
+  double steps = 0;
+  if (!job->queries) {
+    double rows = (double)ifa_computed_rows(p, job->in);
+    return per_key * keys_seen(p, p->nq, p->nk) * (rows + 8.0 * (double)blocks);
+  }
+  for (int64_t i = 0; i < p->batch; i++) {
+    const ifa_cpu_query *q = &job->queries[i];
+    double rows = (double)(p->q_heads / p->kv_heads * q->nq);
+    steps +=
+        keys_seen(p, q->nq, q->nk) * (double)p->kv_heads * (rows + 8.0 * ceil(rows / IFA_CPU_ROWS));
+  }
+  return per_key * steps;
+}
+
+void ifa_cpu_attend_tiles(const ifa_cpu_job *given, void *workspace) {
+  ifa_cpu_job job = *given;
+  plan w = plan_for(job.p, job.queries, job.threads);
+  int shares = w.wave && !job.out->stages; /* splits may be shared out */
   ifa_cpu_fill_tables();
-  int64_t blocks = find_blocks(job, &w, starts);
-  if (blocks == 0) return;
-  if (w.wave && !job->out->stages) attend_splits(job, &w, starts, blocks, workspace);
-  else attend_blocks(job, &w, starts, blocks, workspace);
+  job.threads = ifa_team_size(job.threads, shares ? w.blocks * w.splits : w.blocks,
+                              nanoseconds(&job, w.blocks));
+  w = plan_for(job.p, job.queries, job.threads); /* with fewer threads it needs no more memory */
+  int64_t *starts = (int64_t *)((uint8_t *)workspace + w.at_starts);
+  attention a = {.job = &job,
+                 .w = &w,
+                 .starts = starts,
+                 .blocks = find_blocks(&job, &w, starts),
+                 .workspace = workspace};
+  if (a.blocks == 0) return;
+  if (w.wave && !job.out->stages) {
+    attend_splits(&a);
+    return;
+  }
+  a.items = (ifa_team_items){.count = a.blocks};
+  ifa_team_run(job.threads, take_blocks, &a);
 }

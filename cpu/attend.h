@@ -32,7 +32,7 @@ typedef struct ifa_cpu_job {
   const uint8_t *(*tile)(const void *context, int64_t batch, int64_t kv_head, int64_t t);
   const void *context;
   const ifa_cpu_kernels *kernels;
-  int threads; /* >= 1; without OpenMP 1 is used */
+  int threads; /* >= 1: at most; as many are used as the work is worth (common/team.h) */
 } ifa_cpu_job;
 
 /* Bytes of workspace for ifa_cpu_attend_tiles, without queries. */

@@ -9,13 +9,10 @@
 #include "common/fpenv.h"
 #include "common/inputs.h"
 #include "common/message.h"
+#include "common/team.h"
 #include "cpu/attend.h"
 #include "cpu/cache/block.h"
 #include "ifa_cpu.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 struct ifa_cache_workspace {
   size_t bytes; /* all of it, this header included */
@@ -81,14 +78,7 @@ static ifa_status pose(const ifa_cache *cache, const ifa_problem *problem, int64
 
 /* ---- the workspace ---- */
 
-static int32_t threads_for(int32_t threads) {
-#ifdef _OPENMP
-  return threads ? threads : (int32_t)omp_get_max_threads();
-#else
-  (void)threads;
-  return 1;
-#endif
-}
+static int32_t threads_for(int32_t threads) { return threads ? threads : ifa_team_default(); }
 
 ifa_status ifa_cache_workspace_bytes(const ifa_cache *cache, const ifa_problem *problem,
                                      int64_t rows, int32_t threads, size_t *bytes,

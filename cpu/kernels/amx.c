@@ -193,6 +193,7 @@ static void weigh(ifa_cpu_block *b, const uint8_t *tile) {
 
 const ifa_cpu_kernels ifa_cpu_amx = {.q_form = IFA_CPU_SIGNED8,
                                      .p_bytes = 1,
+                                     .slowness = 1,
                                      .scores = scores,
                                      .weigh = weigh,
                                      .values = values,

@@ -281,5 +281,9 @@ static void weigh(ifa_cpu_block *b, const uint8_t *tile) {
   else weigh_rows(b, tile, 0);
 }
 
-const ifa_cpu_kernels ifa_cpu_avx2 = {
-    .q_form = IFA_CPU_INT16, .p_bytes = 2, .scores = scores, .weigh = weigh, .values = values};
+const ifa_cpu_kernels ifa_cpu_avx2 = {.q_form = IFA_CPU_INT16,
+                                      .p_bytes = 2,
+                                      .slowness = 4,
+                                      .scores = scores,
+                                      .weigh = weigh,
+                                      .values = values};

@@ -321,6 +321,7 @@ static void weigh(ifa_cpu_block *b, const uint8_t *tile) {
 
 const ifa_cpu_kernels ifa_cpu_avx512_vnni = {.q_form = IFA_CPU_OFFSET8,
                                              .p_bytes = 1,
+                                             .slowness = 1,
                                              .scores = ifa_cpu_avx512_scores,
                                              .weigh = weigh,
                                              .values = ifa_cpu_avx512_values};

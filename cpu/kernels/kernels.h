@@ -76,7 +76,8 @@ typedef struct ifa_cpu_block {
 
 typedef struct ifa_cpu_kernels {
   ifa_cpu_form q_form;
-  int32_t p_bytes; /* 1, or 2 for int16 */
+  int32_t p_bytes;  /* 1, or 2 for int16 */
+  int32_t slowness; /* time of a step in AVX-512 VNNI's, roughly: is a thread worth waking? */
   void (*scores)(ifa_cpu_block *b, const uint8_t *tile);
   void (*weigh)(ifa_cpu_block *b, const uint8_t *tile);
   void (*values)(ifa_cpu_block *b, const uint8_t *tile);

@@ -252,6 +252,7 @@ static void values(ifa_cpu_block *b, const uint8_t *tile) {
 
 const ifa_cpu_kernels ifa_cpu_neon_dotprod = {.q_form = IFA_CPU_SIGNED8,
                                               .p_bytes = 1,
+                                              .slowness = 2,
                                               .scores = scores,
                                               .weigh = ifa_cpu_neon_weigh,
                                               .values = values};

@@ -89,5 +89,9 @@ static void values(ifa_cpu_block *b, const uint8_t *tile) {
   }
 }
 
-const ifa_cpu_kernels ifa_cpu_portable = {
-    .q_form = IFA_CPU_SIGNED8, .p_bytes = 1, .scores = scores, .weigh = weigh, .values = values};
+const ifa_cpu_kernels ifa_cpu_portable = {.q_form = IFA_CPU_SIGNED8,
+                                          .p_bytes = 1,
+                                          .slowness = 40,
+                                          .scores = scores,
+                                          .weigh = weigh,
+                                          .values = values};
