@@ -290,7 +290,8 @@ ifa_status ifa_gpu_attend(int parts, const ifa_problem *problem, const ifa_input
                     workspace_bytes, needed);
   int ctas = 0;
   if ((status = choose_stages(&a.p, &k, &a.stages, &ctas, message)) != IFA_OK) return status;
-  ctas = (int)ifa_min64(ctas, ifa_min64(a.item_count, MOST_CTAS));
+  const int64_t items = a.item_count;
+  ctas = (int)ifa_min64(ctas, ifa_min64(items, MOST_CTAS));
   a.in = *inputs;
   a.parts = parts;
 
