@@ -3,6 +3,7 @@
 
 Each claim is a document, a pattern whose groups are numbers, and what they must be. A pattern must be found: a sentence
 that was reworded takes its check along."""
+import glob
 import re
 import subprocess
 import sys
@@ -31,7 +32,23 @@ def manuals(pattern):
     return int(found[1]) if found else None
 
 
+def lines(path, pattern):
+    """How many lines of the files match."""
+    return sum(
+        bool(re.search(pattern, line))
+        for file in glob.glob(f"{source}/{path}")
+        for line in open(file, encoding="utf-8")
+    )
+
+
 CLAIMS = [
+    ("docs/testing.md", r"`tests/\*/test_\*.c`, (\d+) of them", [lines("tests/*/test_*.c", r"\bcmocka_unit_test")]),
+    ("docs/testing.md", r"`data/golden/`, (\d+) cases", [lines("data/golden/*.txt", r"^[0-9a-f]{16} ")]),
+    ("docs/testing.md", r"each of (\d+) faults of a CPU kernel", [manuals(r"cpu: (\d+) of \d+ mutants killed")]),
+    ("docs/testing.md", r"cheats/`, (\d+) plug-ins", [len(glob.glob(f"{source}/tests/validate/cheats/*.c"))]),
+    ("docs/testing.md", r"`second`, (\d+) lines of cases and (\d+) files",
+     [lines("tests/second/cases.txt", r"^[^#\s]"), len(glob.glob(f"{source}/tests/second/files/*"))]),
+    ("docs/testing.md", r"\*\*Fuzzers\*\* \((\d+)\)", [len(glob.glob(f"{source}/tests/*/fuzz_*.c"))]),
     ("README.md", r"That is (\d+) cases \(`validate list`\)", [suites["all"]]),
     ("README.md", r"of (\d+) faults in an attention kernel, one at a time, `smoke` notices (\d+)",
      [manuals(r"cpu: (\d+) of \d+ mutants killed"), manuals(r"killed (\d+) [\d .]+ cpu: ")]),
