@@ -55,6 +55,18 @@ else()
 endif()
 ifa_say("CMocka" "${IFA_HAVE_CMOCKA}" "built without tests")
 
+# The first Python that has numpy: a distribution's package serves its own Python, which need not be the first on the path.
+set(IFA_PYTHON_NUMPY "")
+find_package(Python3 QUIET COMPONENTS Interpreter)
+foreach(python ${Python3_EXECUTABLE} /usr/bin/python3)
+  execute_process(COMMAND ${python} -c "import numpy" RESULT_VARIABLE without_numpy OUTPUT_QUIET ERROR_QUIET)
+  if("${without_numpy}" STREQUAL "0")
+    set(IFA_PYTHON_NUMPY ${python})
+    break()
+  endif()
+endforeach()
+ifa_say("Python with numpy" "${IFA_PYTHON_NUMPY}" "built without the test of examples/python")
+
 # The CUDA toolkit. nvcc need not be on the path.
 set(IFA_HAVE_CUDA OFF)
 if(IFA_USE_CUDA)

@@ -51,22 +51,26 @@ install(FILES ${CMAKE_BINARY_DIR}/ifaConfig.cmake ${CMAKE_BINARY_DIR}/ifaConfigV
 file(RELATIVE_PATH IFA_PC_TO_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
 string(REGEX REPLACE "/$" "" IFA_PC_TO_PREFIX ${IFA_PC_TO_PREFIX})
 list(JOIN IFA_STATIC_LIBRARIES " " IFA_PC_STATIC_LIBRARIES)
+# A program must find the library at run time too, wherever it was installed, as one built by CMake does.
+if(CMAKE_INSTALL_FULL_LIBDIR IN_LIST CMAKE_C_IMPLICIT_LINK_DIRECTORIES)
+  set(IFA_PC_RUN_PATH "")
+else()
+  set(IFA_PC_RUN_PATH "-Wl,-rpath,\${libdir} ")
+endif()
 configure_file(cmake/ifa.pc.in ${CMAKE_BINARY_DIR}/ifa.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/ifa.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
-# Documents, manual pages, and the real tensors that validate's suite `real` reads.
-file(GLOB documents CONFIGURE_DEPENDS docs/*.md docs/*.png)
-install(FILES README.md CHANGELOG.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(FILES ${documents} DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs)
+# Manual pages, and the real tensors that validate's suite `real` reads.
 if(IFA_HAVE_XXHASH AND IFA_HAVE_JANSSON)
   install(TARGETS validate)
   install(FILES include/ifa_plugin.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}) # a kernel plugged into validate needs it and ifa.h
-  install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DATADIR}/ifa PATTERN __pycache__ EXCLUDE)
+  install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DATADIR}/ifa PATTERN __pycache__ EXCLUDE PATTERN *.md EXCLUDE)
   if(NOT CMAKE_CROSSCOMPILING)
     install(FILES ${CMAKE_BINARY_DIR}/validate/validate.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
   endif()
   install(FILES tools/completion/validate.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME validate)
   install(FILES tools/completion/validate.zsh DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions RENAME _validate)
   install(FILES tools/completion/validate.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
-  install(DIRECTORY data/real DESTINATION ${CMAKE_INSTALL_DATADIR}/ifa FILES_MATCHING PATTERN *.safetensors PATTERN README.md)
+  install(DIRECTORY data/real DESTINATION ${CMAKE_INSTALL_DATADIR}/ifa FILES_MATCHING PATTERN *.safetensors)
 endif()
+include(Documents)

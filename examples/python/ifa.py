@@ -4,8 +4,9 @@
     out = ifa.attention(q, k, v, sm_scale=0.125, causal=True)          # float32 [batch, heads, tokens, head_dim] in and out
     k8, k_scale, _ = ifa.quantize(k, "int8", "token")                  # the operands themselves
 
-The library is the one that IFA_LIBRARY names, else libifa.so as built in this checkout, else as installed. Arrays are taken as contiguous
-[batch, heads, tokens, head_dim]; INT4 is packed, two elements to a byte. Whatever the library refuses is raised as ifa.Error with its message.
+The library is the one that IFA_LIBRARY names, else libifa.so as built in this checkout, else as installed together with this file, else the one that
+the loader knows. Arrays are taken as contiguous [batch, heads, tokens, head_dim]; INT4 is packed, two elements to a byte. Whatever the library refuses
+is raised as ifa.Error with its message.
 """
 
 import ctypes as c
@@ -59,14 +60,19 @@ class _QuantizeArgs(c.Structure):
                 ("scale", c.c_void_p), ("channel_scale", c.c_void_p), ("mean", c.c_void_p)]
 
 
+def _places():
+    """Where the library may be, the first one that is there counts: in a checkout, in an installed tree (this file is share/ifa/examples/python/ifa.py there)."""
+    parents = Path(__file__).resolve().parents
+    yield parents[2] / "build/release/libifa.so"
+    if len(parents) > 4:
+        yield from sorted(parents[4].glob("lib*/libifa.so")) + sorted(parents[4].glob("lib*/*/libifa.so"))
+
+
 def _load():
-    root = Path(__file__).resolve().parents[2]
-    for path in (os.environ.get("IFA_LIBRARY"), root / "build/release/libifa.so", ctypes.util.find_library("ifa")):
-        if path and (path == os.environ.get("IFA_LIBRARY") or not isinstance(path, Path) or path.exists()):
-            lib = c.CDLL(str(path))
-            break
-    else:
+    path = os.environ.get("IFA_LIBRARY") or next((p for p in _places() if p.exists()), None) or ctypes.util.find_library("ifa")
+    if not path:
         raise ImportError("libifa.so is not there: build it (./dev deps && cmake ..., or install it), or name it in IFA_LIBRARY")
+    lib = c.CDLL(str(path))
     lib.ifa_problem_default.restype = Problem
     lib.ifa_status_name.restype = c.c_char_p
     lib.ifa_backend_name.restype = c.c_char_p
