@@ -2,13 +2,23 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
+
+/* A line that was cut ends with "..." in place of its last characters, none of which is cut itself
+ * (the bytes of a UTF-8 character but its first are 10xxxxxx). */
+static void show_cut(ifa_message *message) {
+  size_t end = sizeof message->text - sizeof "...";
+  while (end > 0 && ((unsigned char)message->text[end] & 0xc0) == 0x80) end--;
+  memcpy(message->text + end, "...", sizeof "...");
+}
 
 ifa_status ifa_fail(ifa_message *message, ifa_status status, const char *format, ...) {
   if (message) {
     va_list args;
     va_start(args, format);
-    vsnprintf(message->text, sizeof message->text, format, args);
+    int length = vsnprintf(message->text, sizeof message->text, format, args);
     va_end(args);
+    if (length >= (int)sizeof message->text) show_cut(message);
   }
   return status;
 }

@@ -11,8 +11,8 @@
 #define IFA_PRINTF(format_at, args_at)
 #endif
 
-/* Writes the line (cut to fit) if message is not NULL, and returns status: `return
- * ifa_fail(message, IFA_BAD_FILE, "...", ...)`. */
+/* Writes the line (cut to fit, with "..." at its end) if message is not NULL, and returns status:
+ * `return ifa_fail(message, IFA_BAD_FILE, "...", ...)`. */
 ifa_status ifa_fail(ifa_message *message, ifa_status status, const char *format, ...)
     IFA_PRINTF(3, 4);
 

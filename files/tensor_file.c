@@ -346,7 +346,9 @@ static ifa_status create_temporary(ifa_output_file *output, ifa_message *message
     output->stream = fopen(output->temporary, "wbx");
     if (!output->stream && errno != EEXIST) break;
   }
-  return output->stream ? IFA_OK : fail_errno(message, "create", output->temporary, errno);
+  if (output->stream) return IFA_OK;
+  /* the name that is asked for, unless it is the temporary ones that are in the way */
+  return fail_errno(message, "create", errno == EEXIST ? output->temporary : output->path, errno);
 }
 
 ifa_status ifa_output_open(ifa_output_file *output, const char *path, ifa_message *message) {
@@ -365,7 +367,7 @@ ifa_status ifa_output_open(ifa_output_file *output, const char *path, ifa_messag
 ifa_status ifa_output_bytes(ifa_output_file *output, const void *bytes, size_t length,
                             ifa_message *message) {
   if (length == 0 || fwrite(bytes, 1, length, output->stream) == length) return IFA_OK;
-  return fail_errno(message, "write", output->temporary, errno);
+  return fail_errno(message, "write", output->path, errno);
 }
 
 ifa_status ifa_output_tensor(ifa_output_file *output, const ifa_tensor *tensor,
@@ -383,7 +385,7 @@ ifa_status ifa_output_tensor(ifa_output_file *output, const ifa_tensor *tensor,
 
 ifa_status ifa_output_close(ifa_output_file *output, ifa_status status, ifa_message *message) {
   if (fclose(output->stream) != 0 && status == IFA_OK)
-    status = fail_errno(message, "write", output->temporary, errno);
+    status = fail_errno(message, "write", output->path, errno);
   if (status == IFA_OK && rename(output->temporary, output->path) != 0)
     status = fail_errno(message, "rename the temporary of", output->path, errno);
   if (status != IFA_OK) remove(output->temporary);

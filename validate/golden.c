@@ -10,6 +10,8 @@
 #include <string.h>
 
 #include "validate/judge/digest_file.h"
+#include "validate/text/console.h"
+#include "validate/text/visible.h"
 
 static int write_suite(const char *folder, const char *suite) {
   char path[1024];
@@ -17,7 +19,10 @@ static int write_suite(const char *folder, const char *suite) {
   ifa_case base = ifa_case_default();
   ifa_digest_counts counts = {0};
   ifa_message why;
-  snprintf(path, sizeof path, "%s/%s.txt", folder, suite);
+  if (snprintf(path, sizeof path, "%s/%s.txt", folder, suite) >= (int)sizeof path) {
+    fprintf(stderr, "golden: the path of the folder is too long\n");
+    return 2;
+  }
   ifa_status status = ifa_case_list_add_suite(&list, suite, &base, &why);
 #ifdef IFA_NO_JANSSON
   for (size_t i = 0; status == IFA_OK && i < list.count; i++)
@@ -27,7 +32,7 @@ static int write_suite(const char *folder, const char *suite) {
 #endif
   if (status == IFA_OK) status = ifa_digest_file_write(path, &list, "scalar", NULL, &counts, &why);
   ifa_case_list_free(&list);
-  if (status != IFA_OK) fprintf(stderr, "golden: %s\n", why.text);
+  if (status != IFA_OK) ifa_print_visible_line(stderr, "golden: %s", why.text);
   return status == IFA_OK ? 0 : 2;
 }
 
@@ -36,7 +41,7 @@ static int check_files(const char *backend, char **paths, int count) {
   ifa_message why;
   for (int i = 0; i < count; i++)
     if (ifa_digest_file_check(paths[i], backend, &n, &why) != IFA_OK) {
-      fprintf(stderr, "golden: %s\n", why.text);
+      ifa_print_visible_line(stderr, "golden: %s", why.text);
       return 2;
     }
   printf("golden %s: %d agree, %d differ, %d unsupported, %d not available\n", backend, n.agree,
@@ -45,6 +50,7 @@ static int check_files(const char *backend, char **paths, int count) {
 }
 
 int main(int argc, char **argv) {
+  ifa_console_begin("golden");
   int writing = argc >= 4 && strcmp(argv[1], "write") == 0,
       checking = argc >= 4 && strcmp(argv[1], "check") == 0, bad = 0;
   if (!writing && !checking) {

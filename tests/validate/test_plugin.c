@@ -155,7 +155,9 @@ static void the_cheat_finds_an_answer_that_is_there(void **state) {
   for (size_t i = 0; i < answer.bytes; i++) answer.data[i] = (uint8_t)(i * 7 & 0x7f);
   assert_int_equal(ifa_kernel_open(&kernel, IFA_KERNEL_LIBRARY, path, NULL, 60, &why), IFA_OK);
   assert_string_equal(kernel.name, "expected");
-  assert_int_equal(ifa_kernel_run(&kernel, &d, &buffers, &seconds, &why), IFA_PASSED);
+  ifa_verdict verdict;
+  assert_int_equal(ifa_kernel_run(&kernel, &d, &buffers, &verdict, &seconds, &why), IFA_OK);
+  assert_int_equal(verdict, IFA_PASSED);
   assert_memory_equal(buffers.o.data, answer.data, answer.bytes);
   ifa_kernel_close(&kernel);
   ifa_buffer_free(&answer);

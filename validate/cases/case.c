@@ -1,6 +1,5 @@
 #include "validate/cases/case.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 #include <string.h>
 
 #include "common/problem.h"
+#include "validate/text/number.h"
 
 static const char *const fill_names[IFA_FILL_COUNT] = {"normal",  "uniform", "constant", "extremes",
                                                        "outlier", "sink",    "rising",   "falling",
@@ -39,10 +39,7 @@ static ifa_status bad_value(const char *key, const char *value, const char *expe
 }
 
 static int parse_unsigned(const char *text, uint64_t *value) {
-  char *end;
-  errno = 0;
-  *value = strtoull(text, &end, 10);
-  return *text >= '0' && *text <= '9' && *end == '\0' && errno == 0;
+  return ifa_read_integer(text, 0, UINT64_MAX, value);
 }
 
 static ifa_status parse_switch(const char *key, const char *value, int *at, ifa_message *message) {

@@ -13,6 +13,9 @@ typedef struct built_in {
 extern const built_in ifa_built_in_suites[];
 extern const int ifa_built_in_suite_count;
 
+/* In UTF-8; some editors put it at the beginning of a file. */
+#define BYTE_ORDER_MARK "\xef\xbb\xbf"
+
 enum { MAX_DEPTH = 8, MAX_CASES = 1000000, MAX_FILE = 1 << 24 };
 
 int ifa_suite_count(void) { return ifa_built_in_suite_count; }
@@ -71,7 +74,10 @@ static ifa_status add_line(ifa_case_list *list, char *line, const ifa_case *base
   if (*line == '\0') return IFA_OK;
   if (strncmp(line, "include ", 8) != 0) return ifa_case_list_add_line(list, line, base, message);
   char *name = line + 8 + strspn(line + 8, " \t");
-  name[strcspn(name, " \t\r")] = '\0';
+  char *end = name + strcspn(name, " \t\r"), *more = end + strspn(end, " \t\r");
+  if (*more)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "'%.60s' stands behind the suite's name", more);
+  *end = '\0';
   const built_in *suite = find_built_in(name);
   if (!suite)
     return ifa_fail(message, IFA_BAD_ARGUMENT, "there is no built-in suite '%.60s'", name);
@@ -104,6 +110,7 @@ static ifa_status add_text(ifa_case_list *list, const char *name, const char *te
 
 ifa_status ifa_case_list_add_text(ifa_case_list *list, const char *name, const char *text,
                                   const ifa_case *base, ifa_message *message) {
+  if (strncmp(text, BYTE_ORDER_MARK, strlen(BYTE_ORDER_MARK)) == 0) text += strlen(BYTE_ORDER_MARK);
   return add_text(list, name, text, base, 0, message);
 }
 
@@ -134,7 +141,7 @@ ifa_status ifa_case_list_add_suite(ifa_case_list *list, const char *name, const 
   if (suite) return add_text(list, suite->name, suite->text, base, 0, message);
   char *text = NULL;
   ifa_status status = read_text(name, &text, message);
-  if (status == IFA_OK) status = add_text(list, name, text, base, 0, message);
+  if (status == IFA_OK) status = ifa_case_list_add_text(list, name, text, base, message);
   free(text);
   return status;
 }

@@ -13,6 +13,7 @@
 #include "validate/commands/commands.h"
 #include "validate/judge/error.h"
 #include "validate/reports/files.h"
+#include "validate/text/number.h"
 
 /* ---- rows: algorithms ---- */
 
@@ -85,7 +86,7 @@ enum { PUBLISHED_COUNT = sizeof published / sizeof published[0] };
 /* ---- options ---- */
 
 typedef struct options {
-  int64_t tokens, dim, sampled, paper_sampled, paper_tokens;
+  int tokens, dim, sampled, paper_sampled, paper_tokens;
   int tables; /* bit 1: fills and real tensors; bit 2: the paper's setting */
   const char *metric, *scale, *json, *csv;
 } options;
@@ -133,40 +134,50 @@ static const struct metric *find_metric(const char *name) {
   return NULL;
 }
 
+/* A value of the case key sm that has room in a column's keys. */
+static void check_scale(const char *value, struct argp_state *state) {
+  char keys[64];
+  ifa_case c;
+  ifa_message why;
+  if (strlen(value) > 40 || value[strcspn(value, " ,")] != '\0')
+    refuse(state, "--paper-scale %s is not a number", value);
+  snprintf(keys, sizeof keys, "sm=%s", value);
+  if (ifa_case_parse(keys, &c, &why) != IFA_OK || ifa_problem_check(&c.problem, &why) != IFA_OK)
+    refuse(state, "--paper-scale: %s", why.text);
+}
+
 static error_t parse(int key, char *value, struct argp_state *state) {
   options *o = state->input;
-  int64_t *at = key == 'n'                   ? &o->tokens
-                : key == 'd'                 ? &o->dim
-                : key == 'r'                 ? &o->sampled
-                : key == OPTION_PAPER_ROWS   ? &o->paper_sampled
-                : key == OPTION_PAPER_TOKENS ? &o->paper_tokens
-                                             : NULL;
-  char *end;
+  int *at = key == 'n'                   ? &o->tokens
+            : key == 'd'                 ? &o->dim
+            : key == 'r'                 ? &o->sampled
+            : key == OPTION_PAPER_ROWS   ? &o->paper_sampled
+            : key == OPTION_PAPER_TOKENS ? &o->paper_tokens
+                                         : NULL;
   switch (key) {
     case 'n':
     case 'd':
     case 'r':
     case OPTION_PAPER_ROWS:
     case OPTION_PAPER_TOKENS:
-      *at = strtoll(value, &end, 10);
-      if (*end != '\0' || *at < 1 || *at > 1000000) argp_error(state, "'%s' is not a size", value);
+      if (!ifa_read_int(value, 1, 1000000, at)) refuse(state, "'%s' is not a size", value);
       return 0;
     case 't':
       o->tables = strcmp(value, "fills") == 0   ? 1
                   : strcmp(value, "paper") == 0 ? 2
                   : strcmp(value, "all") == 0   ? 3
                                                 : 0;
-      if (!o->tables) argp_error(state, "--table %s is not fills, paper or all", value);
+      if (!o->tables) refuse(state, "--table %s is not fills, paper or all", value);
       return 0;
     case 'm':
       if (!find_metric(value))
-        argp_error(state, "--metric %s is not l2, mean, mre, cosine or worst", value);
+        refuse(state, "--metric %s is not l2, mean, mre, cosine or worst", value);
       o->metric = value;
       return 0;
-    case OPTION_PAPER_SCALE: o->scale = value; return 0;
+    case OPTION_PAPER_SCALE: check_scale(value, state), o->scale = value; return 0;
     case 'j': o->json = value; return 0;
     case OPTION_CSV: o->csv = value; return 0;
-    case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", value); return 0;
+    case ARGP_KEY_ARG: refuse(state, "unexpected argument '%s'", value); return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
 }
@@ -217,7 +228,7 @@ static int make_columns(const options *o, column *columns) {
   for (int d = 0; o->tables & 2 && d < DISTRIBUTIONS; d++)
     for (int i = 0; i < length_count(o); i++) {
       snprintf(name, sizeof name, "%s %dk", distributions[d], lengths[i] / 1024);
-      snprintf(keys, sizeof keys, "b=1 hq=1 hkv=1 nq=%d nk=%d d=64 sm=%.20s fill=%s rows=%d seed=1",
+      snprintf(keys, sizeof keys, "b=1 hq=1 hkv=1 nq=%d nk=%d d=64 sm=%s fill=%s rows=%d seed=1",
                lengths[i], lengths[i], o->scale, distributions[d], (int)o->paper_sampled);
       add_column(columns, &count, 1, name, keys);
     }
@@ -497,6 +508,8 @@ int cmd_accuracy(int argc, char **argv) {
   ifa_message why = {""};
   int missing = 0;
   if (argp_parse(&parser, argc, argv, 0, NULL, &o) != 0) return EXIT_BAD_USAGE;
+  if (ifa_reports_prepare((const char *[]){o.json, o.csv}, 2, &why) != IFA_OK)
+    return complain("accuracy", "%s", why.text);
   t.o = &o;
   t.count = make_columns(&o, t.columns);
   if (compute(&t, &missing, &why) != IFA_OK) return complain("accuracy", "%s", why.text);

@@ -15,6 +15,7 @@
 #include "validate/commands/commands.h"
 #include "validate/judge/error.h"
 #include "validate/cases/tensors.h"
+#include "validate/reports/files.h"
 
 typedef struct options {
   const char *input, *output, *backend;
@@ -44,7 +45,7 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case 'b': o->backend = value; return 0;
     case ARGP_KEY_ARG:
       if (strlen(o->keys) + strlen(value) + 2 > sizeof o->keys)
-        argp_error(state, "the case keys are too long");
+        refuse(state, "the case keys are too long");
       strcat(strcat(o->keys, value), " ");
       return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -316,6 +317,7 @@ int cmd_attend(int argc, char **argv) {
   ifa_message why = {""};
   if (argp_parse(&attend_parser, argc, argv, 0, NULL, &o) != 0 || !o.input || !o.output)
     return complain("attend", "--input and --output are needed");
+  if (ifa_output_prepare(o.output, &why) != IFA_OK) return complain("attend", "%s", why.text);
   int absent = 0; /* the backend, not something about the input */
   if (attend(&o, &absent, &why) == IFA_OK) return EXIT_AGREE;
   complain("attend", "%s", why.text);
@@ -348,5 +350,6 @@ int cmd_quantize(int argc, char **argv) {
   ifa_message why = {""};
   if (argp_parse(&quantize_parser, argc, argv, 0, NULL, &o) != 0 || !o.input || !o.output)
     return complain("quantize", "--input and --output are needed");
+  if (ifa_output_prepare(o.output, &why) != IFA_OK) return complain("quantize", "%s", why.text);
   return quantize(&o, &why) == IFA_OK ? EXIT_AGREE : complain("quantize", "%s", why.text);
 }

@@ -27,6 +27,7 @@
 #include "validate/bench/machine.h"
 #include "validate/bench/roof.h"
 #include "validate/cases/suite.h"
+#include "validate/text/number.h"
 
 enum { MAX_REPEAT = 101, SCALAR_REPEAT = 3 };
 
@@ -51,16 +52,15 @@ static error_t parse(int key, char *value, struct argp_state *state) {
   switch (key) {
     case 'c':
       if (ifa_case_list_add_line(&o->list, value, &base, &why) != IFA_OK)
-        argp_error(state, "%s", why.text);
+        refuse(state, "%s", why.text);
       return 0;
     case 'b': o->backends = value; return 0;
     case 'r':
-      o->repeat = atoi(value);
-      if (o->repeat < 1 || o->repeat > MAX_REPEAT)
-        argp_error(state, "--repeat must be 1 .. %d", MAX_REPEAT);
+      if (!ifa_read_int(value, 1, MAX_REPEAT, &o->repeat))
+        refuse(state, "--repeat %s is not a number in 1 .. %d", value, MAX_REPEAT);
       return 0;
     case 'j': o->json = value; return 0;
-    case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", value); return 0;
+    case ARGP_KEY_ARG: refuse(state, "unexpected argument '%s'", value); return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
 }
@@ -462,6 +462,7 @@ int cmd_bench(int argc, char **argv) {
   char processor[128];
   if (argp_parse(&parser, argc, argv, 0, NULL, &o) != 0) return EXIT_BAD_USAGE;
   ifa_status status = check_names(o.backends, &why);
+  if (status == IFA_OK) status = ifa_reports_prepare(&o.json, 1, &why);
   for (size_t i = 0, given = o.list.count;
        i < sizeof standard / sizeof standard[0] && given == 0 && status == IFA_OK; i++)
     status = ifa_case_list_add_line(&o.list, standard[i], &base, &why);

@@ -25,4 +25,9 @@ int cmd_mutants(int argc, char **argv);
 /* Prints "validate COMMAND: message" on stderr; returns EXIT_BAD_USAGE. */
 int complain(const char *command, const char *format, ...) IFA_PRINTF(2, 3);
 
+/* argp_error, made visible: says it with a hint at --help and ends the program with
+ * EXIT_BAD_USAGE. */
+struct argp_state;
+void refuse(const struct argp_state *state, const char *format, ...) IFA_PRINTF(2, 3);
+
 #endif

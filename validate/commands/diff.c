@@ -1,6 +1,7 @@
 /* diff.c - `validate diff`: what changed between two JSON reports of the same kind. Each entry is
  * found again by its name (a second entry of one name is "name #2"), and its change is one of the
  * classes below. */
+#define _GNU_SOURCE /* asprintf */
 #include <argp.h>
 #include <math.h>
 #include <stdio.h>
@@ -9,6 +10,8 @@
 
 #include "validate/commands/commands.h"
 #include "validate/reports/files.h"
+#include "validate/text/number.h"
+#include "validate/text/visible.h"
 
 /* ---- classes of change ---- */
 
@@ -115,34 +118,50 @@ static void print_entry(const comparison *c, const char *name, const json_t *old
   double scale = c->kind == IFA_REPORT_BENCH ? 1e3 : 1, before = scale * ifa_json_value(old, key),
          after = scale * ifa_json_value(new, key);
   printf("  ");
-  ifa_print_plain(stdout, name);
+  ifa_print_visible(stdout, name);
   if (!isnan(before) && !isnan(after))
     printf("  %.4g -> %.4g%s (%+.1f%%)", before, after, c->kind == IFA_REPORT_BENCH ? " ms" : "",
            100 * (after / before - 1));
   if (c->kind == IFA_REPORT_RUN) {
     printf("  ");
-    ifa_print_plain(stdout, old ? ifa_json_text(old, "verdict") : "absent");
+    ifa_print_visible(stdout, old ? ifa_json_text(old, "verdict") : "absent");
     printf(" -> ");
-    ifa_print_plain(stdout, new ? ifa_json_text(new, "verdict") : "absent");
+    ifa_print_visible(stdout, new ? ifa_json_text(new, "verdict") : "absent");
     if (*ifa_json_text(new, "message"))
-      printf(": "), ifa_print_plain(stdout, ifa_json_text(new, "message"));
+      printf(": "), ifa_print_visible(stdout, ifa_json_text(new, "message"));
   }
   printf("\n");
 }
 
 /* ---- all entries ---- */
 
-enum { SHOWN = 20, NAME_LENGTH = 4096 };
+enum { SHOWN = 20 };
 
-/* "backend  case", "algorithm  data", ...: the strings that name an entry. */
-static void name_of(const comparison *c, const json_t *entry, char name[NAME_LENGTH]) {
+/* "backend  case", "algorithm  data", ...: the strings that name an entry; to be freed. */
+static char *name_of(const comparison *c, const json_t *entry) {
   static const char *const keys[IFA_REPORT_KINDS][2] = {
       [IFA_REPORT_RUN] = {"backend", "case"},
       [IFA_REPORT_ACCURACY] = {"algorithm", "case"},
       [IFA_REPORT_MUTANTS] = {"part", "name"},
       [IFA_REPORT_BENCH] = {"subject", "case"}};
-  snprintf(name, NAME_LENGTH, "%.1500s  %.1500s", ifa_json_text(entry, keys[c->kind][0]),
-           ifa_json_text(entry, keys[c->kind][1]));
+  char *name = NULL;
+  return asprintf(&name, "%s  %s", ifa_json_text(entry, keys[c->kind][0]),
+                  ifa_json_text(entry, keys[c->kind][1])) < 0
+             ? NULL
+             : name;
+}
+
+/* Keeps the entry under its name; a name's second entry is "name #2". *copies counts them. */
+static int index_entry(const comparison *c, json_t *entry, json_t *copies, json_t *entries) {
+  char *name = name_of(c, entry), *numbered = NULL;
+  if (!name) return 1;
+  json_int_t copy = 1 + json_integer_value(json_object_get(copies, name));
+  if (asprintf(&numbered, copy > 1 ? "%s #%lld" : "%s", name, (long long)copy) < 0) numbered = NULL;
+  int failed = !numbered || json_object_set_new_nocheck(copies, name, json_integer(copy)) != 0 ||
+               json_object_set_nocheck(entries, numbered, entry) != 0;
+  free(name);
+  free(numbered);
+  return failed;
 }
 
 static ifa_status index_entries(comparison *c, int which, ifa_message *message) {
@@ -150,14 +169,7 @@ static ifa_status index_entries(comparison *c, int which, ifa_message *message) 
   json_t *entry, *copies = json_object(); /* name -> how often it has been seen */
   size_t i;
   int failed = !(c->entries[which] = json_object());
-  json_array_foreach(list, i, entry) {
-    char name[NAME_LENGTH], numbered[NAME_LENGTH + 32];
-    name_of(c, entry, name);
-    json_int_t copy = 1 + json_integer_value(json_object_get(copies, name));
-    snprintf(numbered, sizeof numbered, copy > 1 ? "%s #%lld" : "%s", name, (long long)copy);
-    failed |= json_object_set_new_nocheck(copies, name, json_integer(copy)) |
-              json_object_set_nocheck(c->entries[which], numbered, entry);
-  }
+  json_array_foreach(list, i, entry) failed |= index_entry(c, entry, copies, c->entries[which]);
   json_decref(copies);
   return failed ? ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %zu entries",
                            json_array_size(list))
@@ -244,21 +256,19 @@ static const struct argp_option option_list[] = {
 
 static error_t parse(int key, char *value, struct argp_state *state) {
   options *o = state->input;
-  char *end;
   switch (key) {
     case 'n':
-      o->noise = strtod(value, &end);
-      if (end == value || *end != '\0' || !(o->noise >= 0 && o->noise <= 1000))
-        argp_error(state, "--noise %s is not a percentage", value);
+      if (!ifa_read_decimal(value, 0, 1000, &o->noise))
+        refuse(state, "--noise %s is not a percentage", value);
       return 0;
     case 'm': o->allow_missing = 1; return 0;
     case 'v': o->verbose = 1; return 0;
     case ARGP_KEY_ARG:
-      if (o->file_count == 2) argp_error(state, "two reports are compared");
+      if (o->file_count == 2) refuse(state, "two reports are compared");
       o->files[o->file_count++] = value;
       return 0;
     case ARGP_KEY_END:
-      if (o->file_count < 2) argp_error(state, "two reports are needed: old.json new.json");
+      if (o->file_count < 2) refuse(state, "two reports are needed: old.json new.json");
       return 0;
     default: return ARGP_ERR_UNKNOWN;
   }

@@ -87,7 +87,7 @@ static ifa_status explain(const ifa_case *given, void *context, ifa_message *mes
 static error_t parse(int key, char *value, struct argp_state *state) {
   char *line = state->input;
   if (key != 'c' && key != ARGP_KEY_ARG) return ARGP_ERR_UNKNOWN;
-  if (strlen(line) + strlen(value) + 2 > LINE_LENGTH) argp_error(state, "the case is too long");
+  if (strlen(line) + strlen(value) + 2 > LINE_LENGTH) refuse(state, "the case is too long");
   strcat(strcat(line, value), " ");
   return 0;
 }

@@ -7,6 +7,7 @@
 #include "common/problem.h"
 #include "validate/commands/commands.h"
 #include "validate/cases/tensors.h"
+#include "validate/reports/files.h"
 
 typedef struct options {
   const char *text, *output;
@@ -88,7 +89,8 @@ int cmd_export(int argc, char **argv) {
   ifa_message why;
   if (argp_parse(&parser, argc, argv, 0, NULL, &o) != 0 || !o.text || !o.output)
     return complain("export", "--case and --output are needed");
-  if (ifa_case_parse(o.text, &c, &why) != IFA_OK || write_case(&c, o.output, &why) != IFA_OK)
+  if (ifa_case_parse(o.text, &c, &why) != IFA_OK || ifa_output_prepare(o.output, &why) != IFA_OK ||
+      write_case(&c, o.output, &why) != IFA_OK)
     return complain("export", "%s", why.text);
   return EXIT_AGREE;
 }

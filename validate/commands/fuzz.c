@@ -2,7 +2,7 @@
  * backend; a failure is made as small as it goes and printed as a command. Cases are made by
  * fuzz_case.c and run in a child process by fuzz_worker.c. docs/validate.md. */
 #include <argp.h>
-#include <errno.h>
+#include <float.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +14,8 @@
 #include "validate/reports/files.h"
 #include "validate/fuzz/fuzz_case.h"
 #include "validate/fuzz/fuzz_worker.h"
+#include "validate/text/number.h"
+#include "validate/text/visible.h"
 
 enum {
   OPTION_SEED = 256,
@@ -53,19 +55,15 @@ static const struct argp_option option_list[] = {
     {0}};
 
 static uint64_t number(const char *value, struct argp_state *state) {
-  char *end;
-  errno = 0;
-  uint64_t n = strtoull(value, &end, 10);
-  if (*value < '0' || *value > '9' || *end != '\0' || errno != 0)
-    argp_error(state, "'%s' is not a number", value);
+  uint64_t n = 0;
+  if (!ifa_read_integer(value, 0, UINT64_MAX, &n)) refuse(state, "'%s' is not a number", value);
   return n;
 }
 
 static double seconds(const char *value, struct argp_state *state) {
-  char *end;
-  double s = strtod(value, &end);
-  if (end == value || *end != '\0' || !(s > 0 && s <= 1e6))
-    argp_error(state, "'%s' is not a number of seconds", value);
+  double s = 0;
+  if (!ifa_read_decimal(value, DBL_MIN, 1e6, &s))
+    refuse(state, "'%s' is not a number of seconds", value);
   return s;
 }
 
@@ -78,20 +76,19 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case OPTION_FIRST: o->first = number(value, state); return 0;
     case OPTION_LIMIT: o->time_limit = seconds(value, state); return 0;
     case OPTION_FAILURES:
-      o->failures = (int)number(value, state);
-      if (o->failures < 1 || o->failures > MAX_FAILURES)
-        argp_error(state, "--failures must be 1 .. %d", MAX_FAILURES);
+      if (!ifa_read_int(value, 1, MAX_FAILURES, &o->failures))
+        refuse(state, "--failures %s is not a number in 1 .. %d", value, MAX_FAILURES);
       return 0;
     case OPTION_VIOLATION:
       if ((o->violation = ifa_violation_find(value)) < 0)
-        argp_error(state, "there is no violation '%s'", value);
+        refuse(state, "there is no violation '%s'", value);
       return 0;
     case 'b': o->backends = value; return 0;
     case 'c': o->one_case = value; return 0;
     case 'j': o->json = value; return 0;
-    case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", value); return 0;
+    case ARGP_KEY_ARG: refuse(state, "unexpected argument '%s'", value); return 0;
     case ARGP_KEY_END:
-      if (o->violation >= 0 && !o->one_case) argp_error(state, "--violation needs --case");
+      if (o->violation >= 0 && !o->one_case) refuse(state, "--violation needs --case");
       return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
@@ -196,9 +193,10 @@ static void print_failure(const failure *x) {
   char found[IFA_CASE_TEXT], command[IFA_CASE_TEXT + 128];
   ifa_case_print(&x->found, found);
   command_of(x, command);
-  printf("FAILED  %s  %s%s%s\n  %s\n", x->backend, ifa_finding_name(x->result.finding),
+  printf("FAILED  %s  %s%s%s\n  ", x->backend, ifa_finding_name(x->result.finding),
          x->violation >= 0 ? ", " : "",
-         x->violation >= 0 ? ifa_violation_at(x->violation)->name : "", x->result.text);
+         x->violation >= 0 ? ifa_violation_at(x->violation)->name : "");
+  ifa_print_visible_line(stdout, "%s", x->result.text);
   printf("  found as case %" PRIu64 ": %s\n  repeat: %s\n", x->index, found, command);
   fflush(stdout);
 }
@@ -299,9 +297,9 @@ static json_t *failure_json(const failure *x) {
   ifa_case_print(&x->shrunk, shrunk);
   command_of(x, command);
   json_t *json =
-      json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s}", "backend", x->backend, "kind",
+      json_pack("{s:s, s:s, s:I, s:o, s:s, s:s, s:s}", "backend", x->backend, "kind",
                 ifa_finding_name(x->result.finding), "index", (json_int_t)x->index, "message",
-                x->result.text, "found", found, "case", shrunk, "repeat", command);
+                ifa_json_string(x->result.text), "found", found, "case", shrunk, "repeat", command);
   if (json && x->violation >= 0)
     json_object_set_new(json, "violation", json_string(ifa_violation_at(x->violation)->name));
   return json;
@@ -339,6 +337,7 @@ int cmd_fuzz(int argc, char **argv) {
   f->o = &o;
   f->worker.time_limit = o.time_limit;
   ifa_status status = choose_backends(f, &why);
+  if (status == IFA_OK) status = ifa_reports_prepare(&o.json, 1, &why);
   if (status == IFA_OK) status = run_all(f, &why);
   ifa_worker_stop(&f->worker);
   int code = exit_code(f);

@@ -43,7 +43,7 @@ static void list_suites(void) {
 }
 
 static error_t parse(int key, char *value, struct argp_state *state) {
-  if (key == ARGP_KEY_ARG) argp_error(state, "unexpected argument '%s'", value);
+  if (key == ARGP_KEY_ARG) refuse(state, "unexpected argument '%s'", value);
   return ARGP_ERR_UNKNOWN;
 }
 

@@ -18,6 +18,8 @@
 #include "validate/reports/files.h"
 #include "validate/mutants/kernel.h"
 #include "validate/cases/suite.h"
+#include "validate/text/number.h"
+#include "validate/text/visible.h"
 
 /* What must hold: a suite for every day kills most, all of them together kill all. */
 enum { MAX_SUITES = 8, SMOKE_PERCENT = 90, MAX_REPEATS = 100 };
@@ -30,6 +32,7 @@ static const int first_mutant[IFA_MUTANT_KERNELS + 1] = {IFA_MUTANT_none, IFA_MU
 
 typedef struct options {
   const char *suites[MAX_SUITES], *json;
+  char *shown[MAX_SUITES]; /* the suites' names, less a path's folders, made visible */
   char *only;
   int suite_count, list, verbose, quick, repeats;
   int wanted[IFA_MUTANT_KERNELS];
@@ -59,24 +62,23 @@ static error_t parse(int key, char *value, struct argp_state *state) {
   options *o = state->input;
   switch (key) {
     case 's':
-      if (o->suite_count == MAX_SUITES) argp_error(state, "more than %d suites", MAX_SUITES);
+      if (o->suite_count == MAX_SUITES) refuse(state, "more than %d suites", MAX_SUITES);
       o->suites[o->suite_count++] = value;
       return 0;
     case 'o': o->only = value; return 0;
     case 'k':
       if (!want_kernel(o, value))
-        argp_error(state, "there is no kernel '%s': cpu, cuda-sm80 or all", value);
+        refuse(state, "there is no kernel '%s': cpu, cuda-sm80 or all", value);
       return 0;
     case 'r':
-      o->repeats = atoi(value);
-      if (o->repeats < 1 || o->repeats > MAX_REPEATS)
-        argp_error(state, "--repeat is 1 to %d", MAX_REPEATS);
+      if (!ifa_read_int(value, 1, MAX_REPEATS, &o->repeats))
+        refuse(state, "--repeat %s is not a number in 1 .. %d", value, MAX_REPEATS);
       return 0;
     case 'l': o->list = 1; return 0;
     case 'v': o->verbose = 1; return 0;
     case 'q': o->quick = 1; return 0;
     case 'j': o->json = value; return 0;
-    case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", value); return 0;
+    case ARGP_KEY_ARG: refuse(state, "unexpected argument '%s'", value); return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
 }
@@ -392,19 +394,15 @@ static void count_kills(const results *r, int k, int suite, int *killed, int *al
   }
 }
 
-static const char *short_name(const char *suite) {
-  return strrchr(suite, '/') ? strrchr(suite, '/') + 1 : suite;
-}
-
 static void print_mutant(const results *r, int i) {
   char text[IFA_CASE_TEXT], name[64];
   const ifa_mutant_entry *e = &ifa_mutant_entries[i];
   int first = first_suite(r, i);
   printf("%-31s", name_of(i, name));
   for (int s = 0; s < r->o->suite_count; s++)
-    printf(" %8.8s", is_killed_by(&r->subjects[i], s)        ? "killed"
-                     : r->subjects[i].killer[s] == NOT_TRIED ? "."
-                                                             : "-");
+    printf(" %8s", is_killed_by(&r->subjects[i], s)        ? "killed"
+                   : r->subjects[i].killer[s] == NOT_TRIED ? "."
+                                                           : "-");
   printf("%s\n", e->proof && first >= 0 ? "  PROVED EQUIVALENT, BUT KILLED"
                  : e->proof             ? "  equivalent"
                  : first < 0            ? "  SURVIVES"
@@ -414,7 +412,7 @@ static void print_mutant(const results *r, int i) {
   if (e->proof) printf("    equivalent: %s\n", e->proof);
   if (first < 0) return;
   ifa_case_print(killing_case(r, i, first), text);
-  printf("    %s: %s\n", short_name(r->o->suites[first]), text);
+  printf("    %s: %s\n", r->o->shown[first], text);
 }
 
 /* Cases that were not run because the kernel with faults is not built for them. */
@@ -429,7 +427,8 @@ static void print_table(const results *r, int k) {
   int killed, all, equivalent = 0;
   size_t cases, unsupported = count_unsupported(r, k, &cases);
   printf("%-31s", kernel_names[k]);
-  for (int s = 0; s < r->o->suite_count; s++) printf(" %8.8s", short_name(r->o->suites[s]));
+  for (int s = 0; s < r->o->suite_count; s++)
+    printf(" %8.*s", (int)ifa_utf8_cut(r->o->shown[s], 8), r->o->shown[s]);
   printf("\n");
   for (int i = first_mutant[k] + 1; i < first_mutant[k + 1]; i++)
     if (r->subjects[i].chosen) {
@@ -502,11 +501,11 @@ static json_t *mutant_json(const results *r, int i) {
   for (int s = 0; s < r->o->suite_count; s++) {
     if (!is_killed_by(&r->subjects[i], s)) {
       if (r->subjects[i].killer[s] == NOT_TRIED) continue;
-      json_object_set_new(suites, short_name(r->o->suites[s]), json_null());
+      json_object_set_new(suites, r->o->shown[s], json_null());
       continue;
     }
     ifa_case_print(killing_case(r, i, s), text);
-    json_object_set_new(suites, short_name(r->o->suites[s]), json_string(text));
+    json_object_set_new(suites, r->o->shown[s], json_string(text));
   }
   json_t *json =
       json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:o}", "kernel", kernel_names[e->kernel], "name",
@@ -534,7 +533,7 @@ static ifa_status write_json(const results *r, int code, ifa_message *message) {
     int by_suite = 0;
     for (int k = 0; k < IFA_MUTANT_KERNELS; k++) count_kills(r, k, s, &one, &of), by_suite += one;
     json_object_set_new(
-        suites, short_name(r->o->suites[s]),
+        suites, r->o->shown[s],
         json_pack("{s:I, s:i}", "cases", (json_int_t)r->lists[s].count, "killed", by_suite));
   }
   for (int k = 0; k < IFA_MUTANT_KERNELS; k++) {
@@ -587,9 +586,15 @@ int cmd_mutants(int argc, char **argv) {
     list_mutants(&o);
     return EXIT_AGREE;
   }
+  if (ifa_reports_prepare(&o.json, 1, &why) != IFA_OK) return complain("mutants", "%s", why.text);
   if (o.suite_count == 0)
     for (size_t i = 0; i < sizeof standard_suites / sizeof standard_suites[0]; i++)
       o.suites[o.suite_count++] = standard_suites[i];
+  for (int s = 0; s < o.suite_count; s++) {
+    const char *slash = strrchr(o.suites[s], '/');
+    if (!(o.shown[s] = ifa_visible(slash ? slash + 1 : o.suites[s])))
+      return complain("mutants", "no memory");
+  }
   results r = {.o = &o, .subjects = calloc(IFA_MUTANT_COUNT, sizeof *r.subjects)};
   if (!r.subjects) return complain("mutants", "no memory");
   int code;
@@ -603,7 +608,7 @@ int cmd_mutants(int argc, char **argv) {
     code = complain("mutants", "%s", why.text);
   }
   for (int i = 0; i < IFA_MUTANT_COUNT; i++) ifa_mutant_free(r.subjects[i].kernel);
-  for (int s = 0; s < o.suite_count; s++) free(r.lists[s].trials);
+  for (int s = 0; s < o.suite_count; s++) free(r.lists[s].trials), free(o.shown[s]);
   free(r.subjects);
   return code;
 }

@@ -10,6 +10,8 @@
 #include "validate/commands/commands.h"
 #include "validate/judge/digest_file.h"
 #include "validate/bench/machine.h"
+#include "validate/reports/files.h"
+#include "validate/text/visible.h"
 
 typedef struct options {
   const char *backend, *suite, *output, *commit, *device, *bench;
@@ -36,7 +38,7 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case 'c': o->commit = value; return 0;
     case 'd': o->device = value; return 0;
     case 'B': o->bench = value; return 0;
-    case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", value); return 0;
+    case ARGP_KEY_ARG: refuse(state, "unexpected argument '%s'", value); return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
 }
@@ -52,17 +54,27 @@ static const struct argp parser = {
     NULL,
     NULL};
 
+enum { MAX_HEAD = 200 };
+
+/* Can it stand in a line of the head, whole? */
+static int is_head_line(const char *text) {
+  char *visible = ifa_visible(text);
+  int same = visible && strcmp(visible, text) == 0 && strlen(text) <= MAX_HEAD;
+  free(visible);
+  return same;
+}
+
 /* The head of the file. */
 static ifa_status make_notes(const options *o, char **notes, ifa_message *message) {
   char processor[128], *table = NULL, *card = NULL;
-  if (strpbrk(o->commit, "\n") || (o->device && strpbrk(o->device, "\n")))
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "commit and device are one line each");
+  if (!is_head_line(o->commit) || (o->device && !is_head_line(o->device)))
+    return ifa_fail(message, IFA_BAD_ARGUMENT,
+                    "commit and device are one line of UTF-8 each, of at most %d bytes", MAX_HEAD);
   ifa_status status = o->bench ? ifa_bench_table_read(o->bench, &table, &card, message) : IFA_OK;
   if (status != IFA_OK) return status;
   machine_processor(processor, sizeof processor);
   int length = asprintf(
-      notes,
-      "# backend: %s\n# commit: %.80s\n# gpu source: %s\n# device: %.200s\n# host: %s, %s\n%s",
+      notes, "# backend: %s\n# commit: %s\n# gpu source: %s\n# device: %s\n# host: %s, %s\n%s",
       o->backend, o->commit, ifa_gpu_source_digest(),
       o->device ? o->device
       : card    ? card
@@ -89,7 +101,8 @@ int cmd_record(int argc, char **argv) {
     complain("record", "%s", why.text);
     return status == IFA_NOT_AVAILABLE ? EXIT_NOTHING_RUN : EXIT_BAD_USAGE;
   }
-  status = make_notes(&o, &notes, &why);
+  status = ifa_output_prepare(o.output, &why);
+  if (status == IFA_OK) status = make_notes(&o, &notes, &why);
   if (status == IFA_OK) status = ifa_case_list_add_suite(&list, o.suite, &base, &why);
   if (status == IFA_OK)
     status = ifa_digest_file_write(o.output, &list, o.backend, notes, &counts, &why);

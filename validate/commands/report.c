@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "validate/commands/commands.h"
+#include "validate/reports/files.h"
 #include "validate/reports/html.h"
 
 enum { MAX_FILES = 64 };
@@ -20,12 +21,12 @@ static error_t parse(int key, char *value, struct argp_state *state) {
   switch (key) {
     case 'o': o->html = value; return 0;
     case ARGP_KEY_ARG:
-      if (o->count == MAX_FILES) argp_error(state, "more than %d files", MAX_FILES);
+      if (o->count == MAX_FILES) refuse(state, "more than %d files", MAX_FILES);
       o->files[o->count++] = value;
       return 0;
     case ARGP_KEY_END:
-      if (!o->html) argp_error(state, "--html FILE is missing");
-      if (o->count == 0) argp_error(state, "no report is named");
+      if (!o->html) refuse(state, "--html FILE is missing");
+      if (o->count == 0) refuse(state, "no report is named");
       return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
@@ -52,7 +53,7 @@ int cmd_report(int argc, char **argv) {
   ifa_report_kind kind;
   ifa_message why;
   if (argp_parse(&parser, argc, argv, 0, NULL, &o) != 0) return EXIT_BAD_USAGE;
-  ifa_status status = IFA_OK;
+  ifa_status status = ifa_reports_prepare(&o.html, 1, &why);
   while (count < o.count && status == IFA_OK) {
     status = ifa_json_read(o.files[count], &documents[count], &why);
     if (status != IFA_OK) break;

@@ -1,6 +1,7 @@
 /* run.c - `validate run`: backends against the oracle over suites of cases. */
+#define _GNU_SOURCE /* asprintf */
 #include <argp.h>
-#include <errno.h>
+#include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,8 +9,11 @@
 
 #include "validate/commands/commands.h"
 #include "validate/kernels/trial.h"
+#include "validate/reports/files.h"
 #include "validate/reports/report.h"
 #include "validate/cases/suite.h"
+#include "validate/text/number.h"
+#include "validate/text/visible.h"
 
 enum { MAX_SOURCES = 64, MAX_BACKENDS = 16, MAX_KERNELS = 16 };
 enum {
@@ -25,6 +29,8 @@ enum {
   OPTION_TIMEOUT,
   OPTION_ONCE
 };
+
+static const double DEFAULT_TIMEOUT = 60;
 
 typedef struct options {
   struct {
@@ -85,12 +91,11 @@ static const struct argp_option option_list[] = {
 
 static error_t parse(int key, char *value, struct argp_state *state) {
   options *o = state->input;
-  char *end;
   switch (key) {
     case 's':
     case 'c':
       if (o->source_count == MAX_SOURCES)
-        argp_error(state, "more than %d suites and cases", MAX_SOURCES);
+        refuse(state, "more than %d suites and cases", MAX_SOURCES);
       o->sources[o->source_count].kind = (char)key;
       o->sources[o->source_count++].text = value;
       return 0;
@@ -100,13 +105,13 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case 'v': o->verbose = 1; return 0;
     case OPTION_HTML: o->html = value; return 0;
     case OPTION_ANNOTATIONS:
-      if (strcmp(value, "github") != 0) argp_error(state, "--annotations %s is not github", value);
+      if (strcmp(value, "github") != 0) refuse(state, "--annotations %s is not github", value);
       o->annotate = 1;
       return 0;
     case OPTION_PLUGIN:
     case OPTION_EXEC:
     case OPTION_EXEC_ONCE:
-      if (o->kernel_count == MAX_KERNELS) argp_error(state, "more than %d plug-ins", MAX_KERNELS);
+      if (o->kernel_count == MAX_KERNELS) refuse(state, "more than %d plug-ins", MAX_KERNELS);
       o->kernels[o->kernel_count].kind = key == OPTION_PLUGIN ? IFA_KERNEL_LIBRARY
                                          : key == OPTION_EXEC ? IFA_KERNEL_PROGRAM
                                                               : IFA_KERNEL_ONE_SHOT;
@@ -114,24 +119,21 @@ static error_t parse(int key, char *value, struct argp_state *state) {
       return 0;
     case OPTION_CLAIM:
       if (o->kernel_count == 0)
-        argp_error(state, "--claim stands behind the --plugin or --exec that it is about");
+        refuse(state, "--claim stands behind the --plugin or --exec that it is about");
       o->kernels[o->kernel_count - 1].claim = value;
       return 0;
     case OPTION_TIMEOUT:
-      o->timeout = strtod(value, &end);
-      if (*end != '\0' || !(o->timeout > 0 && o->timeout <= 86400))
-        argp_error(state, "--timeout %s is not a number of seconds", value);
+      if (!ifa_read_decimal(value, DBL_MIN, 86400, &o->timeout))
+        refuse(state, "--timeout %s is not a number of seconds", value);
       return 0;
     case OPTION_ONCE: o->once = 1; return 0;
     case OPTION_JUNIT: o->junit = value; return 0;
     case OPTION_CSV: o->csv = value; return 0;
     case OPTION_SEED:
-      errno = 0;
-      o->seed = strtoull(value, &end, 10);
-      if (*value < '0' || *value > '9' || *end != '\0' || errno != 0)
-        argp_error(state, "--seed %s is not a number", value);
+      if (!ifa_read_integer(value, 0, UINT64_MAX, &o->seed))
+        refuse(state, "--seed %s is not a number", value);
       return 0;
-    case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", value); return 0;
+    case ARGP_KEY_ARG: refuse(state, "unexpected argument '%s'", value); return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
 }
@@ -181,26 +183,43 @@ static ifa_status choose_backends(char *text, int plugins, backend_list *list,
 
 typedef struct kernel_list {
   ifa_kernel kernels[MAX_KERNELS];
-  /* the option that names each, for the command that repeats a case */
-  char selectors[MAX_KERNELS][1024];
+  /* the options that choose each, for the command that repeats a case */
+  char *selectors[MAX_KERNELS];
   int count;
 } kernel_list;
 
 static void close_kernels(kernel_list *list) {
-  while (list->count > 0) ifa_kernel_close(&list->kernels[--list->count]);
+  while (list->count > 0) {
+    ifa_kernel_close(&list->kernels[--list->count]);
+    free(list->selectors[list->count]);
+  }
+}
+
+/* "--exec 'python3 my.py' --claim close --once --timeout 5", as a shell reads it. */
+static char *selector_of(const options *o, int i) {
+  static const char *const names[] = {"plugin", "exec", "exec-once"};
+  const char *claim = o->kernels[i].claim;
+  char *text = ifa_shell_word(o->kernels[i].text), *said = ifa_shell_word(claim ? claim : ""),
+       timeout[64] = "", *made = NULL;
+  if (o->timeout != DEFAULT_TIMEOUT)
+    snprintf(timeout, sizeof timeout, " --timeout %.15g", o->timeout);
+  if (!text || !said ||
+      asprintf(&made, "--%s %s%s%s%s%s", names[o->kernels[i].kind], text, claim ? " --claim " : "",
+               claim ? said : "", o->once ? " --once" : "", timeout) < 0)
+    made = NULL;
+  free(text);
+  free(said);
+  return made;
 }
 
 static ifa_status open_kernels(const options *o, kernel_list *list, ifa_message *message) {
-  static const char *const names[] = {"plugin", "exec", "exec-once"};
   for (int i = 0; i < o->kernel_count; i++) {
     ifa_status status = ifa_kernel_open(&list->kernels[i], o->kernels[i].kind, o->kernels[i].text,
                                         o->kernels[i].claim, o->timeout, message);
     if (status != IFA_OK) return status;
-    const char *claim = o->kernels[i].claim;
-    snprintf(list->selectors[i], sizeof list->selectors[i], "--%s '%s'%s%s%s",
-             names[o->kernels[i].kind], o->kernels[i].text, claim ? " --claim '" : "",
-             claim ? claim : "", claim ? "'" : "");
     list->count++;
+    if (!(list->selectors[i] = selector_of(o, i)))
+      return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a command");
   }
   return IFA_OK;
 }
@@ -249,16 +268,19 @@ static void print_result(const options *o, const ifa_result *r) {
   if (failed) ifa_report_print_failure(stdout, r);
   if (failed && o->annotate) ifa_report_print_annotation(stdout, r);
   if (!failed && o->verbose)
-    printf("%s  %s  %.3f s  %s%s%s\n", ifa_verdict_name(r->outcome.verdict), r->backend,
-           r->outcome.seconds, r->text, r->outcome.verdict == IFA_PASSED ? "" : "  ",
-           r->outcome.verdict == IFA_PASSED ? "" : r->outcome.message.text);
+    ifa_print_visible_line(stdout, "%s  %s  %.3f s  %s%s%s", ifa_verdict_name(r->outcome.verdict),
+                           r->backend, r->outcome.seconds, r->text,
+                           r->outcome.verdict == IFA_PASSED ? "" : "  ",
+                           r->outcome.verdict == IFA_PASSED ? "" : r->outcome.message.text);
   if (o->verbose && r->outcome.verdict == IFA_PASSED) ifa_report_print_distance(stdout, r);
 }
 
 static ifa_status add_result(const options *o, const ifa_data *data, const ifa_case *c,
                              const ifa_expected *expected, ifa_result *r, ifa_report *report,
                              ifa_message *message) {
-  ifa_case_print(c, r->text);
+  char text[IFA_CASE_TEXT];
+  ifa_case_print(c, text);
+  r->text = text;
   ifa_expected_digest(data, expected, r->digest);
   print_result(o, r);
   return ifa_report_add(report, r, message);
@@ -298,8 +320,8 @@ static ifa_status try_kernels(const ifa_case *c, kernel_list *kernels, const opt
     status = ifa_data_make(&other, &pc->other, message);
   }
   for (int i = 0; i < kernels->count && status == IFA_OK; i++)
-    ifa_trial_run(&kernels->kernels[i], &pc->data, pc->repeated ? &pc->other : NULL,
-                  &pc->trials[i]);
+    status = ifa_trial_run(&kernels->kernels[i], &pc->data, pc->repeated ? &pc->other : NULL,
+                           &pc->trials[i], message);
   return status;
 }
 
@@ -343,7 +365,8 @@ static void run_case(const ifa_case *c, const backend_list *backends, kernel_lis
   char text[IFA_CASE_TEXT];
   ifa_case_print(c, text);
   report->invalid++;
-  printf("INVALID  %s\n  %s: %s\n", text, ifa_status_name(status), why.text);
+  printf("INVALID  %s\n  ", text);
+  ifa_print_visible_line(stdout, "%s: %s", ifa_status_name(status), why.text);
 }
 
 static ifa_status write_reports(const options *o, const ifa_report *report, ifa_message *message) {
@@ -368,12 +391,14 @@ static int exit_code(const ifa_report *report) {
 
 int cmd_run(int argc, char **argv) {
   static kernel_list kernels;
-  options o = {.seed = 1, .timeout = 60};
+  options o = {.seed = 1, .timeout = DEFAULT_TIMEOUT};
   backend_list backends;
   ifa_case_list list = {0};
   ifa_report report = {0};
   ifa_message why;
   if (argp_parse(&parser, argc, argv, 0, NULL, &o) != 0) return EXIT_BAD_USAGE;
+  const char *const reports[] = {o.json, o.html, o.junit, o.csv};
+  if (ifa_reports_prepare(reports, 4, &why) != IFA_OK) return complain("run", "%s", why.text);
   if (choose_backends(o.backends, o.kernel_count > 0, &backends, &why) != IFA_OK ||
       gather(&o, &list, &why) != IFA_OK) {
     ifa_case_list_free(&list);

@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "validate/judge/compare.h"
+#include "validate/kernels/process.h"
 #include "validate/fuzz/fuzz_case.h"
 
 typedef struct request {
@@ -105,7 +107,7 @@ static void check_result(const ifa_data *d, const ifa_expected *expected, const 
 
 static int send_all(int to, const void *bytes, size_t count) {
   for (const char *at = bytes; count > 0;) {
-    ssize_t sent = write(to, at, count);
+    ssize_t sent = ifa_write_quietly(to, at, count); /* a worker that is gone is no end of this */
     if (sent < 0 && errno == EINTR) continue;
     if (sent <= 0) return 0;
     at += sent;
@@ -155,6 +157,7 @@ static void serve(const request *q, int to) {
 }
 
 static void be_worker(int from, int to) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL); /* also where a backend hangs */
   request *q = malloc(sizeof *q);
   while (q && receive_all(from, q, sizeof *q)) serve(q, to);
   _exit(0);
@@ -171,7 +174,6 @@ static ifa_status start(ifa_worker *w, ifa_message *message) {
     close(down[1]);
     return ifa_fail(message, IFA_IO, "no pipe: %s", strerror(errno));
   }
-  signal(SIGPIPE, SIG_IGN); /* a worker that is gone shows as a failed write */
   fflush(NULL);
   pid_t pid = fork();
   if (pid == 0) {

@@ -31,9 +31,12 @@ typedef struct ifa_operand_format {
   ifa_share share;
 } ifa_operand_format;
 
+/* Longest text of a claim, with its NUL. */
+#define IFA_CLAIM_TEXT 192
+
 typedef struct ifa_claim {
-  char text[192]; /* as it was given */
-  int close;      /* 0: exact */
+  char text[IFA_CLAIM_TEXT]; /* as it was given */
+  int close;                 /* 0: exact */
   ifa_operand_format q, k, v;
   int k_mean;     /* kmean=1: K less its mean over the tokens, before it is rounded */
   ifa_format p;   /* of the weights that multiply V */

@@ -4,10 +4,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/clock.h"
+#include "validate/text/visible.h"
 
 void ifa_kernel_set_name(ifa_kernel *k, const char *name) {
-  snprintf(k->name, sizeof k->name, "%s", *name ? name : "plugin");
+  int length = snprintf(k->name, sizeof k->name, "%s", *name ? name : "plugin");
+  if (length >= (int)sizeof k->name) strcpy(k->name + sizeof k->name - 4, "...");
   for (char *c = k->name; *c; c++)
     if (*c <= ' ' || *c > '~' || *c == '"' || *c == ',' || *c == '<' || *c == '&') *c = '_';
 }
@@ -24,23 +25,26 @@ static const char *last_part(const char *path) {
   return slash ? slash + 1 : path;
 }
 
-static ifa_verdict start(ifa_kernel *k, char claim[192], ifa_status *refused,
+static ifa_verdict start(ifa_kernel *k, char claim[IFA_CLAIM_TEXT], ifa_status *trouble,
                          ifa_message *message) {
-  return k->kind == IFA_KERNEL_LIBRARY ? ifa_library_start(k, claim, refused, message)
-                                       : ifa_program_start(k, claim, refused, message);
+  return k->kind == IFA_KERNEL_LIBRARY ? ifa_library_start(k, claim, trouble, message)
+                                       : ifa_program_start(k, claim, trouble, message);
 }
 
 ifa_status ifa_kernel_open(ifa_kernel *k, ifa_kernel_kind kind, const char *text, const char *claim,
                            double timeout, ifa_message *message) {
-  char said[192] = "exact";
-  ifa_status refused = IFA_OK;
+  char said[IFA_CLAIM_TEXT] = "exact";
+  ifa_status trouble = IFA_OK;
   *k = (ifa_kernel){.kind = kind, .text = text, .timeout = timeout, .memory = -1};
   ifa_kernel_set_name(k, last_part(text));
-  k->start = start(k, said, &refused, &k->why);
-  if (refused != IFA_OK) return ifa_fail(message, refused, "%.100s: %.200s", text, k->why.text);
+  k->start = start(k, said, &trouble, &k->why);
+  if (trouble != IFA_OK) {
+    ifa_kernel_close(k);
+    return ifa_fail(message, trouble, "%s: %s", ifa_shorten(text).text, k->why.text);
+  }
   if (k->start != IFA_PASSED) {
     ifa_message why = k->why;
-    ifa_fail(&k->why, IFA_BAD_DATA, "at its start: %.300s", why.text);
+    ifa_fail(&k->why, IFA_BAD_DATA, "at its start: %s", why.text);
   }
   ifa_status status = ifa_claim_parse(claim ? claim : said, &k->claim, message);
   if (status != IFA_OK) ifa_kernel_close(k);
@@ -54,20 +58,23 @@ void ifa_kernel_close(ifa_kernel *k) {
   ifa_program_clean(k);
 }
 
-ifa_verdict ifa_kernel_run(ifa_kernel *k, const ifa_data *d, ifa_run_buffers *buffers,
-                           double *seconds, ifa_message *message) {
-  char said[192];
-  ifa_status refused = IFA_OK;
+ifa_status ifa_kernel_run(ifa_kernel *k, const ifa_data *d, ifa_run_buffers *buffers,
+                          ifa_verdict *verdict, double *seconds, ifa_message *message) {
+  char said[IFA_CLAIM_TEXT];
+  ifa_status trouble = IFA_OK;
   *seconds = 0;
   ifa_succeed(message);
+  *verdict = k->start;
   if (k->start != IFA_PASSED) {
     *message = k->why;
-    return k->start;
+    return IFA_OK;
   }
   if (k->process.pid == 0 && k->kind != IFA_KERNEL_ONE_SHOT) { /* it ended with an earlier case */
-    ifa_verdict started = start(k, said, &refused, message);
-    if (started != IFA_PASSED) return started;
+    *verdict = start(k, said, &trouble, message);
+    if (*verdict != IFA_PASSED || trouble != IFA_OK) return trouble;
   }
-  return k->kind == IFA_KERNEL_LIBRARY ? ifa_library_run(k, d, buffers, seconds, message)
-                                       : ifa_program_run(k, d, buffers, seconds, message);
+  *verdict = k->kind == IFA_KERNEL_LIBRARY
+                 ? ifa_library_run(k, d, buffers, seconds, &trouble, message)
+                 : ifa_program_run(k, d, buffers, seconds, &trouble, message);
+  return trouble;
 }

@@ -20,12 +20,12 @@ typedef struct ifa_kernel {
   ifa_kernel_kind kind;
   const char *text; /* file or command */
   double timeout;   /* seconds that a case, or the start, may take */
-  char name[48];
+  char name[48];    /* a longer one ends with "..." */
   ifa_claim claim;
   ifa_process process;
-  int memory;       /* library: what is shared with it, -1 if there is none */
-  char folder[256]; /* program: where cases are put, "" if there is none */
-  int64_t number;   /* of the case */
+  int memory;     /* library: what is shared with it, -1 if there is none */
+  char *folder;   /* program: where cases are put, NULL if there is none */
+  int64_t number; /* of the case */
   /* not IFA_PASSED: it could not be started, and `why` goes with every case */
   ifa_verdict start;
   ifa_message why;
@@ -38,22 +38,25 @@ ifa_status ifa_kernel_open(ifa_kernel *kernel, ifa_kernel_kind kind, const char 
                            const char *claim, double timeout, ifa_message *message);
 void ifa_kernel_close(ifa_kernel *kernel);
 
-/* One run into `buffers`, made and poisoned by the caller. IFA_PASSED means: it answered, and wrote
- * what it wrote (nothing has been compared; ifa_run_buffers_check is the caller's). Else a verdict
- * and a message. */
-ifa_verdict ifa_kernel_run(ifa_kernel *kernel, const ifa_data *data, ifa_run_buffers *buffers,
-                           double *seconds, ifa_message *message);
+/* One run into `buffers`, made and poisoned by the caller. *verdict IFA_PASSED means: it answered,
+ * and wrote what it wrote (nothing has been compared; ifa_run_buffers_check is the caller's). Else
+ * a verdict and a message. Any status but IFA_OK: the case did not get to the kernel, or its answer
+ * not back, for want of memory, room in TMPDIR or processes, which is no fault of the kernel's;
+ * *verdict then says nothing. */
+ifa_status ifa_kernel_run(ifa_kernel *kernel, const ifa_data *data, ifa_run_buffers *buffers,
+                          ifa_verdict *verdict, double *seconds, ifa_message *message);
 
 /* ---- shared by plugin.c, plugin_library.c and plugin_program.c ---- */
 
-ifa_verdict ifa_library_start(ifa_kernel *kernel, char claim[192], ifa_status *refused,
+/* *trouble, IFA_OK before, is what ifa_kernel_open fails with, or ifa_kernel_run. */
+ifa_verdict ifa_library_start(ifa_kernel *kernel, char claim[IFA_CLAIM_TEXT], ifa_status *trouble,
                               ifa_message *message);
 ifa_verdict ifa_library_run(ifa_kernel *kernel, const ifa_data *data, ifa_run_buffers *buffers,
-                            double *seconds, ifa_message *message);
-ifa_verdict ifa_program_start(ifa_kernel *kernel, char claim[192], ifa_status *refused,
+                            double *seconds, ifa_status *trouble, ifa_message *message);
+ifa_verdict ifa_program_start(ifa_kernel *kernel, char claim[IFA_CLAIM_TEXT], ifa_status *trouble,
                               ifa_message *message);
 ifa_verdict ifa_program_run(ifa_kernel *kernel, const ifa_data *data, ifa_run_buffers *buffers,
-                            double *seconds, ifa_message *message);
+                            double *seconds, ifa_status *trouble, ifa_message *message);
 void ifa_program_clean(ifa_kernel *kernel);
 
 /* Copies a name, printable ASCII only; others become '_'. */

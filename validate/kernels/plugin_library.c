@@ -60,7 +60,7 @@ typedef struct case_head {
 typedef struct hello {
   int32_t status;
   ifa_message message;
-  char name[48], claim[192];
+  char name[48], claim[IFA_CLAIM_TEXT];
 } hello;
 typedef struct answer {
   int32_t status;
@@ -69,16 +69,14 @@ typedef struct answer {
 
 /* ---- this side ---- */
 
-ifa_verdict ifa_library_start(ifa_kernel *k, char claim[192], ifa_status *refused,
+ifa_verdict ifa_library_start(ifa_kernel *k, char claim[IFA_CLAIM_TEXT], ifa_status *refused,
                               ifa_message *message) {
-  char self[1024], command[] = "plugin-host", *path = realpath(k->text, NULL);
+  char self[] = "/proc/self/exe", command[] = "plugin-host", *path = realpath(k->text, NULL);
   if (!path) {
     *refused = IFA_IO;
     ifa_fail(message, IFA_IO, "%s", strerror(errno));
     return IFA_ABSENT;
   }
-  ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-  self[length > 0 ? length : 0] = '\0';
   if (k->memory >= 0) close(k->memory); /* the one before belonged to a process that has ended */
   k->memory = memfd_create("ifa-case", MFD_CLOEXEC);
   hello h = {0};
@@ -99,7 +97,7 @@ ifa_verdict ifa_library_start(ifa_kernel *k, char claim[192], ifa_status *refuse
     return IFA_ABSENT;
   }
   ifa_kernel_set_name(k, h.name);
-  snprintf(claim, 192, "%s", h.claim);
+  snprintf(claim, IFA_CLAIM_TEXT, "%s", h.claim);
   return IFA_PASSED;
 }
 
@@ -226,12 +224,12 @@ static ifa_verdict take_results(ifa_kernel *k, const case_head *head, const ifa_
 }
 
 ifa_verdict ifa_library_run(ifa_kernel *k, const ifa_data *d, ifa_run_buffers *buffers,
-                            double *seconds, ifa_message *message) {
+                            double *seconds, ifa_status *trouble, ifa_message *message) {
   case_head head;
   answer a;
   if (!put_case(k->memory, d, buffers, &head)) {
-    ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory to share the case with the plug-in: %s",
-             strerror(errno));
+    *trouble = ifa_fail(message, IFA_OUT_OF_MEMORY,
+                        "no memory to share the case with the plug-in: %s", strerror(errno));
     return IFA_FAILED;
   }
   double start = ifa_now();
@@ -242,7 +240,7 @@ ifa_verdict ifa_library_run(ifa_kernel *k, const ifa_data *d, ifa_run_buffers *b
   if (verdict != IFA_PASSED) return verdict;
   a.message.text[sizeof a.message.text - 1] = '\0';
   if (a.status != IFA_OK) {
-    ifa_fail(message, IFA_BAD_DATA, "%s: %.280s", ifa_status_name((ifa_status)a.status),
+    ifa_fail(message, IFA_BAD_DATA, "%s: %s", ifa_status_name((ifa_status)a.status),
              a.message.text);
     return ifa_verdict_of_status((ifa_status)a.status);
   }
@@ -253,7 +251,7 @@ ifa_verdict ifa_library_run(ifa_kernel *k, const ifa_data *d, ifa_run_buffers *b
 
 static ifa_status load(const char *path, const ifa_plugin **plugin, ifa_message *message) {
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  if (!library) return ifa_fail(message, IFA_BAD_FILE, "%.300s", dlerror());
+  if (!library) return ifa_fail(message, IFA_BAD_FILE, "%s", dlerror());
   const ifa_plugin *(*get)(void);
   *(void **)&get = dlsym(library, "ifa_plugin_get");
   if (!get)

@@ -10,9 +10,11 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "validate/kernels/cleanup.h"
 
 /* How long a process that closed its output, or whose input was closed, may take to end. */
 static const double GRACE = 2.0;
@@ -36,7 +38,7 @@ static void become(char *const argv[], int in, int out, int inherited) {
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-  signal(SIGPIPE, SIG_DFL);
+  ifa_cleanup_in_child();
   dup2(in, STDIN_FILENO);
   dup2(out, STDOUT_FILENO);
   if (inherited == 3) fcntl(3, F_SETFD, 0);
@@ -49,13 +51,16 @@ ifa_status ifa_process_start(ifa_process *process, char *const argv[], int talk,
                              ifa_message *message) {
   int to[2] = {-1, -1}, from[2] = {-1, -1};
   *process = (ifa_process){.in = -1, .out = -1};
-  signal(SIGPIPE, SIG_IGN); /* a process that has ended shows as EPIPE */
   if (talk ? !make_pipe(to) || !make_pipe(from)
            : (to[0] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0)
     return ifa_fail(message, IFA_IO, "no pipe for %.100s: %s", argv[0], strerror(errno));
   fflush(NULL);
+  sigset_t before;
+  ifa_cleanup_hold(&before);
   pid_t pid = fork();
   if (pid == 0) become(argv, to[0], talk ? from[1] : STDERR_FILENO, inherited);
+  if (pid > 0) ifa_cleanup_add_group(pid);
+  ifa_cleanup_release(&before);
   close(to[0]);
   if (talk) close(from[1]);
   if (pid < 0) {
@@ -80,7 +85,8 @@ static void close_ends(ifa_process *process) {
 static int wait_until(pid_t pid, double deadline, int *state) {
   for (;;) {
     pid_t done = waitpid(pid, state, WNOHANG);
-    if (done != 0) return done == pid;
+    if (done == pid) return 1;
+    if (done < 0 && errno != EINTR) return 0;
     if (ifa_now() >= deadline) return 0;
     nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
   }
@@ -90,7 +96,8 @@ static int wait_until(pid_t pid, double deadline, int *state) {
 static void kill_group(ifa_process *process, int ended) {
   close_ends(process);
   kill(-process->pid, SIGKILL);
-  if (!ended) waitpid(process->pid, &(int){0}, 0);
+  while (!ended && waitpid(process->pid, &(int){0}, 0) < 0 && errno == EINTR) continue;
+  ifa_cleanup_forget_group(process->pid);
   process->pid = 0;
 }
 
@@ -99,6 +106,15 @@ void ifa_process_end(ifa_process *process) {
   int state;
   close_ends(process);
   kill_group(process, wait_until(process->pid, ifa_now() + GRACE, &state));
+}
+
+/* A shell that did not let its command take its place says 128 + the signal. */
+static const char *shell_signal(int code, char text[96]) {
+  int number = code - 128;
+  text[0] = '\0';
+  if (number > 0 && number < SIGRTMIN)
+    snprintf(text, 96, " (a shell says so of signal %d, %.32s)", number, strsignal(number));
+  return text;
 }
 
 static ifa_verdict crashed(ifa_process *process, ifa_message *message) {
@@ -110,7 +126,8 @@ static ifa_verdict crashed(ifa_process *process, ifa_message *message) {
              strsignal(WTERMSIG(state)));
   else
     ifa_fail(message, IFA_BAD_DATA, "exited with code %d before it answered%s", WEXITSTATUS(state),
-             WEXITSTATUS(state) == 127 ? " (is there such a program?)" : "");
+             WEXITSTATUS(state) == 127 ? " (is there such a program?)"
+                                       : shell_signal(WEXITSTATUS(state), (char[96]){0}));
   return IFA_CRASHED;
 }
 
@@ -147,11 +164,27 @@ static int ready(int descriptor, short events, double deadline) {
   }
 }
 
+ssize_t ifa_write_quietly(int descriptor, const void *bytes, size_t length) {
+  sigset_t pipe_only, before, pending;
+  sigemptyset(&pipe_only);
+  sigaddset(&pipe_only, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
+  sigpending(&pending);
+  int was_pending = sigismember(&pending, SIGPIPE);
+  ssize_t n = write(descriptor, bytes, length);
+  int error = errno;
+  if (n < 0 && error == EPIPE && !was_pending) /* it is this thread's, and there already */
+    while (sigtimedwait(&pipe_only, NULL, &(struct timespec){0, 0}) < 0 && errno == EINTR) continue;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  errno = error;
+  return n;
+}
+
 ifa_verdict ifa_process_send(ifa_process *process, const void *bytes, size_t length,
                              double deadline, ifa_message *message) {
   for (const char *at = bytes; length > 0;) {
     if (!ready(process->in, POLLOUT, deadline)) return timed_out(process, message);
-    ssize_t n = write(process->in, at, length);
+    ssize_t n = ifa_write_quietly(process->in, at, length);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
     if (n < 0) return crashed(process, message);
     at += n;

@@ -15,9 +15,13 @@ typedef struct ifa_process {
 
 /* Starts argv[0] in a process group of its own; it is killed if this process dies. talk 0: its
  * input is empty and its output goes to our standard error. `inherited` (or -1) becomes its
- * descriptor 3; nothing else is inherited but the standard error. */
+ * descriptor 3; nothing else is inherited but the standard error. A signal that ends this process
+ * ends the group too (cleanup.h). */
 ifa_status ifa_process_start(ifa_process *process, char *const argv[], int talk, int inherited,
                              ifa_message *message);
+
+/* write() without the SIGPIPE that a closed pipe brings: EPIPE. */
+ssize_t ifa_write_quietly(int descriptor, const void *bytes, size_t length);
 
 /* Both answer IFA_PASSED, or what happened: IFA_CRASHED (it has ended, or closed its end; the
  * message says how), IFA_TIMED_OUT. After anything but IFA_PASSED the process has been ended.

@@ -27,9 +27,10 @@ typedef struct ifa_trial {
 int ifa_trial_other_case(const ifa_case *c, const ifa_data *data, ifa_case *other);
 
 /* Runs the plug-in. `other`: the data of the second run, or NULL. Call it before the oracle has
- * run. */
-void ifa_trial_run(ifa_kernel *kernel, const ifa_data *data, const ifa_data *other,
-                   ifa_trial *trial);
+ * run. Any status but IFA_OK: the case could not be given to it (ifa_kernel_run); *trial is to be
+ * freed all the same. */
+ifa_status ifa_trial_run(ifa_kernel *kernel, const ifa_data *data, const ifa_data *other,
+                         ifa_trial *trial, ifa_message *message);
 void ifa_trial_free(ifa_trial *trial);
 
 /* Compares. The expected results are read by exact kernels only; expected_other may be NULL if

@@ -1,14 +1,18 @@
 #include "validate/reports/files.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "files/tensor_file.h"
 #include "ifa.h"
 #include "validate/bench/machine.h"
+#include "validate/text/console.h"
+#include "validate/text/visible.h"
 
 enum { MAX_JSON_BYTES = 256 << 20 };
 
@@ -20,6 +24,13 @@ json_t *ifa_json_head(const char *kind) {
   return json_pack("{s:s, s:s, s:i, s:{s:s, s:s, s:i}}", "kind", kind, "version", IFA_VERSION,
                    "contract", IFA_CONTRACT_VERSION, "machine", "processor", processor, "compiler",
                    machine_compiler(), "threads", machine_threads());
+}
+
+json_t *ifa_json_string(const char *text) {
+  char *visible = ifa_visible(text);
+  json_t *json = visible ? json_string(visible) : NULL;
+  free(visible);
+  return json;
 }
 
 json_t *ifa_json_number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
@@ -37,6 +48,9 @@ ifa_status ifa_json_read(const char *path, json_t **json, ifa_message *message) 
     return ifa_fail(message, IFA_BAD_FILE, "%.200s: more than %d MiB", path, MAX_JSON_BYTES >> 20);
   FILE *file = fopen(path, "rb");
   if (!file) return ifa_fail(message, IFA_IO, "%.200s: %s", path, strerror(errno));
+  char mark[3]; /* a byte order mark, which editors put there */
+  if (fread(mark, 1, sizeof mark, file) != sizeof mark || memcmp(mark, "\xef\xbb\xbf", 3) != 0)
+    rewind(file);
   *json = json_loadf(file, JSON_REJECT_DUPLICATES, &error);
   fclose(file);
   if (!*json) { /* jansson's message may quote the file: make it fit for one line */
@@ -50,16 +64,16 @@ ifa_status ifa_json_read(const char *path, json_t **json, ifa_message *message) 
   return ifa_fail(message, IFA_BAD_FILE, "%.200s: not a JSON object", path);
 }
 
+static void print_text(FILE *to, const void *text) {
+  fputs(text, to);
+  fputc('\n', to);
+}
+
 ifa_status ifa_json_write(const json_t *json, const char *path, ifa_message *message) {
   char *text = json ? json_dumps(json, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
-  ifa_output_file out;
-  if (!text) return ifa_fail(message, IFA_OUT_OF_MEMORY, "%.200s: no memory for the report", path);
-  ifa_status status = ifa_output_open(&out, path, message);
-  if (status == IFA_OK) {
-    status = ifa_output_bytes(&out, text, strlen(text), message);
-    if (status == IFA_OK) status = ifa_output_bytes(&out, "\n", 1, message);
-    status = ifa_output_close(&out, status, message);
-  }
+  ifa_status status = text ? ifa_print_file(path, print_text, text, message)
+                           : ifa_fail(message, IFA_OUT_OF_MEMORY, "%s: no memory for the report",
+                                      ifa_quote(path).text);
   free(text);
   return status;
 }
@@ -111,44 +125,113 @@ double ifa_json_value(const json_t *object, const char *key) {
   return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
-ifa_status ifa_print_file(const char *path, void (*print)(FILE *to, const void *context),
-                          const void *context, ifa_message *message) {
+/* ---- where reports go ---- */
+
+static int is_standard_output(const char *path) {
+  static const char *const names[] = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+    if (strcmp(path, names[i]) == 0) return 1;
+  return 0;
+}
+
+/* What is neither a plain file nor a folder is written as it is: there is nothing to rename. */
+static int is_device(const char *path) {
+  struct stat about;
+  return is_standard_output(path) ||
+         (stat(path, &about) == 0 && !S_ISREG(about.st_mode) && !S_ISDIR(about.st_mode));
+}
+
+ifa_status ifa_output_prepare(const char *path, ifa_message *message) {
   ifa_output_file out;
   ifa_status status = ifa_output_open(&out, path, message);
   if (status != IFA_OK) return status;
+  ifa_output_close(&out, IFA_IO, NULL); /* takes it away again */
+  return IFA_OK;
+}
+
+ifa_status ifa_reports_prepare(const char *const *paths, size_t count, ifa_message *message) {
+  size_t to_output = 0;
+  for (size_t i = 0; i < count; i++) {
+    ifa_status status = IFA_OK;
+    if (!paths[i]) continue;
+    if (!is_device(paths[i])) status = ifa_output_prepare(paths[i], message);
+    else if (is_standard_output(paths[i])) to_output++;
+    else if (access(paths[i], W_OK) != 0)
+      status = ifa_fail(message, IFA_IO, "cannot write %s: %s", ifa_quote(paths[i]).text,
+                        strerror(errno));
+    if (status != IFA_OK) return status;
+  }
+  if (to_output > 1)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "only one report can go to the standard output");
+  if (to_output == 1 && ifa_console_give_away() < 0)
+    return ifa_fail(message, IFA_IO, "the standard output: %s", strerror(errno));
+  return IFA_OK;
+}
+
+static ifa_status print_device(const char *path, void (*print)(FILE *to, const void *context),
+                               const void *context, ifa_message *message) {
+  int descriptor = is_standard_output(path) ? dup(ifa_console_give_away())
+                                            : open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+  FILE *to = descriptor < 0 ? NULL : fdopen(descriptor, "w");
+  if (!to) {
+    int error = errno;
+    if (descriptor >= 0) close(descriptor);
+    return ifa_fail(message, IFA_IO, "cannot write %s: %s", ifa_quote(path).text, strerror(error));
+  }
+  print(to, context);
+  errno = 0;
+  int failed = fflush(to) != 0 || ferror(to), error = errno;
+  failed |= fclose(to) != 0;
+  if (!failed) return ifa_succeed(message);
+  return ifa_fail(message, IFA_IO, "cannot write %s%s%s", ifa_quote(path).text, error ? ": " : "",
+                  error ? strerror(error) : "");
+}
+
+ifa_status ifa_print_file(const char *path, void (*print)(FILE *to, const void *context),
+                          const void *context, ifa_message *message) {
+  ifa_output_file out;
+  if (is_device(path)) return print_device(path, print, context, message);
+  ifa_status status = ifa_output_open(&out, path, message);
+  if (status != IFA_OK) return status;
   print(out.stream, context);
-  if (ferror(out.stream)) status = ifa_fail(message, IFA_IO, "%.200s: cannot be written", path);
+  if (ferror(out.stream))
+    status = ifa_fail(message, IFA_IO, "%s: cannot be written", ifa_quote(path).text);
   return ifa_output_close(&out, status, message);
 }
 
 /* ---- escapes ---- */
 
+/* `put` for each byte of the text made visible. */
+static void for_visible(FILE *to, const char *text, void (*put)(FILE *to, unsigned char c)) {
+  char *visible = ifa_visible(text);
+  for (const char *at = visible; at && *at; at++) put(to, (unsigned char)*at);
+  if (!visible) fputs("no memory", to);
+  free(visible);
+}
+
+static void put_csv(FILE *to, unsigned char c) {
+  if (c == '"') fputc('"', to);
+  fputc(c, to);
+}
+
 void ifa_print_csv(FILE *to, const char *text) {
   fputc('"', to);
-  for (; *text; text++) {
-    if (*text == '"') fputc('"', to);
-    fputc(*text, to);
-  }
+  for_visible(to, text, put_csv);
   fputc('"', to);
 }
 
-void ifa_print_xml(FILE *to, const char *text) {
-  for (; *text; text++) {
-    unsigned char c = (unsigned char)*text;
-    const char *name = c == '&'    ? "amp"
-                       : c == '<'  ? "lt"
-                       : c == '>'  ? "gt"
-                       : c == '"'  ? "quot"
-                       : c == '\'' ? "#39"
-                                   : NULL;
-    if (name) fprintf(to, "&%s;", name);
-    else fputc(c < 32 || c == 127 ? '?' : c, to);
-  }
+static void put_xml(FILE *to, unsigned char c) {
+  const char *name = c == '&'    ? "amp"
+                     : c == '<'  ? "lt"
+                     : c == '>'  ? "gt"
+                     : c == '"'  ? "quot"
+                     : c == '\'' ? "#39"
+                                 : NULL;
+  if (name) fprintf(to, "&%s;", name);
+  else fputc(c, to);
 }
 
-void ifa_print_plain(FILE *to, const char *text) {
-  for (; *text; text++) fputc(*text >= ' ' && *text <= '~' ? *text : '?', to);
-}
+void ifa_print_xml(FILE *to, const char *text) { for_visible(to, text, put_xml); }
 
 /* A property ends at ',' or ':', the command at the line's end. */
 static void print_command_text(FILE *to, const char *text, int property) {

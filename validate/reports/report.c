@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* asprintf */
 #include "validate/reports/report.h"
 
 #include <ctype.h>
@@ -5,10 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "files/tensor_file.h"
 #include "validate/reports/files.h"
 #include "validate/reports/html.h"
+#include "validate/text/visible.h"
 
 void ifa_report_free(ifa_report *report) {
+  for (size_t i = 0; i < report->count; i++) free(report->results[i].text);
   free(report->results);
   *report = (ifa_report){0};
 }
@@ -21,7 +25,10 @@ ifa_status ifa_report_add(ifa_report *report, const ifa_result *result, ifa_mess
     report->results = grown;
     report->capacity = capacity;
   }
-  report->results[report->count++] = *result;
+  char *text = ifa_copy_string(result->text);
+  if (!text) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a case's text");
+  report->results[report->count] = *result;
+  report->results[report->count++].text = text;
   report->counts[result->outcome.verdict]++;
   return IFA_OK;
 }
@@ -35,10 +42,14 @@ int64_t ifa_report_failures(const ifa_report *report) {
 
 /* ---- console ---- */
 
-/* The command that repeats one case. */
-static void repeat_command(const ifa_result *r, char *text, size_t length) {
-  if (r->selector) snprintf(text, length, "validate run %s --case \"%s\"", r->selector, r->text);
-  else snprintf(text, length, "validate run --backend %s --case \"%s\"", r->backend, r->text);
+/* The command that repeats one case, for a shell (a case's text has nothing that a shell would see
+ * within double quotes); to be freed, NULL without memory. */
+static char *repeat_command(const ifa_result *r) {
+  char *text = NULL;
+  int length =
+      r->selector ? asprintf(&text, "validate run %s --case \"%s\"", r->selector, r->text)
+                  : asprintf(&text, "validate run --backend %s --case \"%s\"", r->backend, r->text);
+  return length < 0 ? NULL : text;
 }
 
 void ifa_report_print_failure(FILE *to, const ifa_result *r) {
@@ -46,16 +57,17 @@ void ifa_report_print_failure(FILE *to, const ifa_result *r) {
   char name[32];
   snprintf(name, sizeof name, "%s", ifa_verdict_name(o->verdict));
   for (char *c = name; *c; c++) *c = (char)toupper((unsigned char)*c);
-  fprintf(to, "%s  %s  %s\n  %s\n", name, r->backend, r->text, o->message.text);
+  fprintf(to, "%s  %s  %s\n  ", name, r->backend, r->text);
+  ifa_print_visible_line(to, "%s", o->message.text);
   for (int i = 0; i < o->place_count; i++)
     fprintf(to, "  %-44s expected %0*" PRIx32 "  got %0*" PRIx32 "\n", o->places[i].where,
             o->places[i].digits, o->places[i].expected, o->places[i].digits, o->places[i].got);
   if (o->mismatches > o->place_count)
     fprintf(to, "  ... %" PRId64 " places in all\n", o->mismatches);
-  char repeat[2304];
-  repeat_command(r, repeat, sizeof repeat);
   ifa_report_print_distance(to, r);
-  fprintf(to, "  repeat: %s\n", repeat);
+  char *repeat = repeat_command(r);
+  fprintf(to, "  repeat: %s\n", repeat ? repeat : "no memory for the command");
+  free(repeat);
 }
 
 void ifa_report_print_distance(FILE *to, const ifa_result *r) {
@@ -81,11 +93,14 @@ void ifa_report_print_counts(FILE *to, const ifa_report *report) {
 }
 
 void ifa_report_print_annotation(FILE *to, const ifa_result *r) {
-  char title[128], repeat[2048], text[3072];
+  char title[128], *repeat = repeat_command(r), *message = ifa_visible(r->outcome.message.text),
+                   *text = NULL;
   snprintf(title, sizeof title, "%.60s: %s", r->backend, ifa_verdict_name(r->outcome.verdict));
-  repeat_command(r, repeat, sizeof repeat);
-  snprintf(text, sizeof text, "%.900s\nrepeat: %s", r->outcome.message.text, repeat);
-  ifa_print_annotation(to, title, text);
+  int made = message && repeat && asprintf(&text, "%s\nrepeat: %s", message, repeat) >= 0;
+  ifa_print_annotation(to, title, made ? text : "no memory for the message");
+  if (made) free(text);
+  free(message);
+  free(repeat);
 }
 
 /* ---- files: through ifa_output_file, which writes them whole or not at all ---- */
@@ -123,11 +138,11 @@ static json_t *result_json(const ifa_result *r) {
     json_object_set_new(json, "distance",
                         distance_json(&o->distance, r->claim && strcmp(r->claim, "exact") != 0));
   if (o->verdict == IFA_PASSED || o->verdict == IFA_EMPTY) return json;
-  json_object_set_new(json, "message", json_string_nocheck(o->message.text));
+  json_object_set_new(json, "message", ifa_json_string(o->message.text));
   if (!ifa_verdict_is_failure(o->verdict)) return json;
-  char repeat[2304];
-  repeat_command(r, repeat, sizeof repeat);
-  json_object_set_new(json, "repeat", json_string_nocheck(repeat));
+  char *repeat = repeat_command(r);
+  json_object_set_new(json, "repeat", ifa_json_string(repeat ? repeat : ""));
+  free(repeat);
   if (o->stage) json_object_set_new(json, "stage", json_string(o->stage));
   json_object_set_new(json, "mismatches", json_integer((json_int_t)o->mismatches));
   json_t *places = json_array();
@@ -161,9 +176,8 @@ ifa_status ifa_report_write_json(const ifa_report *report, const char *path, ifa
 
 ifa_status ifa_report_write_html(const ifa_report *report, const char *path, ifa_message *message) {
   json_t *json = ifa_report_json(report);
-  ifa_status status =
-      json ? ifa_html_write(path, &json, 1, message)
-           : ifa_fail(message, IFA_OUT_OF_MEMORY, "%.200s: no memory for the report", path);
+  ifa_status status = json ? ifa_html_write(path, &json, 1, message)
+                           : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the report");
   json_decref(json);
   return status;
 }

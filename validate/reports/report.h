@@ -9,11 +9,11 @@
 
 /* One executed (case, backend). */
 typedef struct ifa_result {
-  char text[IFA_CASE_TEXT];
+  char *text;          /* of the case; ifa_report_add copies it */
   const char *backend; /* or a plug-in's name */
   const char *claim;   /* of a plug-in: "exact" or "close ..."; NULL for a backend */
-  /* of a plug-in: what chooses it on the command line, "--plugin ./libmine.so"; NULL for a backend
-   */
+  /* of a plug-in: what chooses it on a shell's command line, "--plugin ./libmine.so"; NULL for a
+   * backend */
   const char *selector;
   char digest[33]; /* of the oracle's output */
   ifa_outcome outcome;

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "tests/validate/cheats/cheat.h"
@@ -26,6 +27,12 @@ static ifa_status run(const ifa_problem *p, const ifa_plugin_inputs *in, const i
     for (;;) pause();
   if (is("nan")) *(float *)out->o = NAN;
   if (is("status")) return snprintf(why->text, sizeof why->text, "no luck"), IFA_BAD_DATA;
+  if (is("say")) { /* IFA_TEST_WORDS again and again, cut wherever the message ends */
+    const char *words = getenv("IFA_TEST_WORDS");
+    for (size_t i = 0; i + 1 < sizeof why->text; i++) why->text[i] = words[i % strlen(words)];
+    why->text[sizeof why->text - 1] = '\0';
+    return IFA_BAD_DATA;
+  }
   if (is("stage") && out->stages) out->stages->l[0]++;
   if (is("stage")) *(uint8_t *)out->o ^= 1;
   if (is("cut") && ftruncate(3, 64) != 0) return IFA_IO; /* the memory that the case is in */

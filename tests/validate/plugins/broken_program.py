@@ -29,7 +29,12 @@ for line in sys.stdin:
             sys.exit(5)
         if fault == "hello-garbage":
             say("Loading model...")
-        say({"name": "broken", "claim": "perfect" if fault == "claim" else "close q=f32 k=f32 v=f32"})
+        claim = "close q=f32 k=f32 v=f32"
+        if fault == "claim":
+            claim = "perfect"
+        if fault == "long-claim":  # cut after 191 characters it is another valid claim
+            claim = "close q=f16" + " " * 180 + "p=bf16"
+        say({"name": fault if fault == "n" * 60 else "broken", "claim": claim})
         continue
     p, folder = request["problem"], request["folder"]
     shape = [p["b"], p["hq"], p["nq"], p["d"]]
@@ -39,6 +44,18 @@ for line in sys.stdin:
         sys.exit(0)
     elif fault == "hang":
         time.sleep(1000)
+    elif fault == "orphan":  # a process that would outlive both
+        if os.fork() == 0:
+            while True:
+                time.sleep(0.1)
+        open(sys.argv[2], "w").write(str(os.getpgid(0)))
+        time.sleep(1000)
+    elif fault == "arguments":
+        say({"status": "unsupported", "message": "%d bytes" % sum(map(len, sys.argv))})
+        continue
+    elif fault == "say":
+        say({"status": "no", "message": sys.argv[2]})
+        continue
     elif fault == "deaf":
         sys.stdout.close()
         os.close(1)

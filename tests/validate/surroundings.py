@@ -1,0 +1,273 @@
+#!/usr/bin/env python3
+"""surroundings.py VALIDATE VALIDATE_BROKEN GOLDEN PLUGINS SOURCE_DIR - what comes in from around the program, and what it leaves there: bytes of any kind in
+messages, paths and commands; signals, terminals' ends and full disks; numbers; where reports go. PLUGINS: the folder of tests/validate/plugins."""
+import csv, json, os, re, shlex, signal, subprocess, sys, tempfile, time
+import xml.etree.ElementTree as xml
+
+validate, broken, golden, plugins, source = sys.argv[1:6]
+program = os.path.join(source, 'tests/validate/plugins/broken_program.py')
+folder = os.path.realpath(tempfile.mkdtemp())
+temporary = os.path.join(folder, 'tmp')
+os.mkdir(temporary)
+os.environ.update(TMPDIR=temporary, OMP_NUM_THREADS='1', LC_ALL='C.UTF-8')
+failures = checks = 0
+CASE = 'b=1 hq=1 hkv=1 nq=3 nk=101 d=8'
+
+
+def check(name, condition, more=''):
+    global failures, checks
+    checks += 1
+    if not condition:
+        failures += 1
+        print('FAILED', name, more)
+
+
+def run(*args, env=None, **more):
+    """Exit code and both outputs, as bytes."""
+    more = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, **more}
+    p = subprocess.run(args, stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}, timeout=120, **more)
+    return p.returncode, p.stdout or b'', p.stderr or b''
+
+
+def path(name):
+    return os.path.join(folder, name)
+
+
+def is_visible(data):
+    """UTF-8 without a control character but newlines, and nothing that reorders text."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return False
+    return not re.search('[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]', text)
+
+
+# ---- text of any kind (12): every report is whole and valid, a terminal gets nothing that it would obey
+def reports_of(name, command, env=None, code=1):
+    """Runs with every report; the JSON's only result."""
+    files = {kind: path(name + '.' + kind) for kind in ('json', 'html', 'junit', 'csv')}
+    options = [part for kind, file in files.items() for part in ('--' + kind, file)]
+    got, out, err = run(*command, '--case', CASE, '--annotations', 'github', *options, env=env)
+    check(name + ': exit code', got == code, (got, out, err))
+    check(name + ': visible', is_visible(out) and is_visible(err), (out, err))
+    try:
+        for kind in ('html', 'junit'):
+            xml.parse(files[kind])
+        rows = list(csv.DictReader(open(files['csv'], newline='', encoding='utf-8')))
+        result, = json.load(open(files['json'], encoding='utf-8'))['results']
+        check(name + ': files agree', rows[0]['message'] == result['message'], (rows, result))
+        return result
+    except Exception as e:
+        check(name + ': reports', False, (repr(e), out, err))
+        return {'message': '', 'repeat': ''}
+
+
+library = [validate, 'run', '--once', '--plugin', os.path.join(plugins, 'plugin_broken.so')]
+words = {'latin1': (b'Ger\xe4t fehlt ', 'Ger\\xe4t fehlt Ger\\xe4t'), 'utf8': ('デバイス'.encode(), 'デバイスデバイス'), 'escape': (b'\x1b[31mred\x07\r\n', '\\x1b[31mred\\x07\\r\\n'),
+         'bidi': ('a\u202eb'.encode(), 'a\\u202eb'), 'c1': (b'\xc2\x9b31m', '\\u009b31m'), 'overlong': (b'\xc0\xaf\xed\xa0\x80\xf5', '\\xc0\\xaf\\xed\\xa0\\x80\\xf5')}
+for name, (said, seen) in words.items():
+    result = reports_of(name, library, {'IFA_TEST_FAULT': 'say', 'IFA_TEST_WORDS': os.fsdecode(said)})
+    check(name + ' is seen', seen in result['message'], result['message'])
+    check(name + ' is cut, and that shows', result['message'].endswith('...'), result['message'])
+odd = os.fsdecode(b"it's \xe4 \x1b[31m %d \\n `x` $y \xe3\x83\x87")
+command = 'python3 %s say %s' % (shlex.quote(program), shlex.quote(odd))
+result = reports_of('command', [validate, 'run', '--once', '--exec', command])
+check('repeat is a command of this', result['repeat'].startswith('validate run --exec ') and ' --once ' in result['repeat'], result['repeat'])
+for bad in (b'\x1b[31m', b'\xe4', b'a\x1b', b'a\xe4,'):
+    bad = os.fsdecode(bad)
+    for args in (['run', '--backend', bad], ['run', '--suite', bad], ['run', '--case', 'd=' + bad], ['run', '--case', bad + '=1'], ['run', '--seed', bad], ['run', '--timeout', bad],
+                 ['run', '--annotations', bad], ['run', '--claim', bad], ['run', '--plugin', bad], ['run', bad], ['run', '--' + bad], ['run', '-' + bad], ['run', '--json', path('no/') + bad],
+                 ['run', '--plugin', os.path.join(plugins, 'plugin_broken.so'), '--claim', bad], [bad], ['bench', '--repeat', bad], ['bench', '--backend', bad], ['fuzz', '--backend', bad],
+                 ['fuzz', '--violation', bad], ['mutants', '--only', bad], ['mutants', '--suite', bad], ['mutants', '--kernel', bad], ['accuracy', '--metric', bad], ['diff', bad, bad],
+                 ['report', '--html', path('x.html'), bad], ['attend', '--input', bad, '--output', path('o')], ['quantize', '--input', bad, '--output', path('o')], ['explain', 'd=' + bad],
+                 ['export', '--case', 'd=' + bad, '--output', path('o')], ['record', '--backend', bad, '--output', path('o')], ['record', '--backend', 'scalar', '--commit', bad, '--output', path('o')]):
+        code, out, err = run(validate, *args)
+        check('%r is shown as it is not' % args, code == 2 and is_visible(out + err), (code, out, err))
+    suite = path('suite')
+    open(suite, 'wb').write(os.fsencode('d=8\n' + bad + '\n'))
+    code, out, err = run(validate, 'run', '--suite', suite)
+    check('a suite of odd bytes', code == 2 and is_visible(out + err), (out, err))
+odd_name = path(os.fsdecode(b'su\xe4te \x1b.txt'))
+open(odd_name, 'w').write(CASE + '\n')
+code, out, err = run(validate, 'mutants', '--suite', odd_name, '--only', 'last-key-dropped', '--json', path('m.json'))
+check('a suite of an odd name', code == 0 and is_visible(out + err) and json.load(open(path('m.json')))['mutants'][0]['killed_by'] == {'su\\xe4te \\x1b.txt': CASE + ' fill=normal seed=1'}, (out, err))
+
+# ---- the command that repeats a case survives a shell (19)
+for text in (odd, "don't", 'two words', 'a;b', '', '\u202e'):
+    command = 'python3 %s say %s' % (shlex.quote(program), shlex.quote(text))
+    _, out, _ = run(validate, 'run', '--once', '--timeout', '7.5', '--exec', command, '--claim', 'close', '--case', CASE)
+    repeat = re.search(rb'repeat: validate (run .*)', out).group(1)
+    for shell in ('sh', 'bash'):
+        _, again, _ = run(shell, '-c', b'exec "$0" ' + repeat, validate)
+        check('repeat of %r by %s' % (text, shell), again == out, (again, out))
+
+# ---- nothing is cut (13)
+long = 'python3 %s arguments %s' % (shlex.quote(program), ' '.join('word%05d' % i for i in range(3000)))
+for option in ('--exec', '--exec-once'):
+    code, out, err = run(validate, 'run', '-v', option, long, '--case', CASE, '--json', path('long.json'))
+    if option == '--exec':
+        size = len(program) + len('arguments') + 3000 * len('word00000')
+        check('a long command', (b'%d bytes' % size) in out, (code, out[:300], err))
+result = reports_of('a long command', [validate, 'run', '--once', '--exec', 'python3 %s status %s' % (shlex.quote(program), 'x' * 20000)])
+check('its repeat is whole', 'x' * 20000 in result['repeat'])
+code, out, err = run(validate, 'run', '--exec', 'python3 %s long-claim' % program, '--case', CASE)
+check('a long claim', code == 2 and b'claim has 197 characters; at most 191' in err, (code, err))
+code, out, err = run(validate, 'run', '--exec', 'python3 %s %s' % (program, 'n' * 60), '--case', CASE)
+check('a long name', b'n' * 44 + b'...' in out and b'n' * 45 not in out.split(b'repeat')[0], out)
+script = path('k')
+open(script, 'w').write('#!/bin/sh\nread l; echo \'{"name":"shell","claim":"exact"}\'\nread l; echo \'{"status":"unsupported","message":"said"}\'\n')
+os.chmod(script, 0o755)
+os.symlink(script, path('a b'))
+for command in ('./k', 'exec ./k', 'command ./k', 'eval ./k', '. ./k', 'sh ./k', 'sh k', 'X=1 ./k', 'if true; then ./k; fi', "'./a b'", '"./a b"', './a\\ b', 'cd . && ./k', '(./k)', ' ./k', 'env ./k',
+                'true | true; ./k'):
+    code, out, err = run(validate, 'run', '-v', '--exec', command, '--case', CASE, cwd=folder)
+    check('the command %r' % command, code == 3 and out.startswith(b"unsupported  shell  "), (code, out, err))
+
+# ---- processes (14, 15, 16)
+once = path('once')
+open(once, 'w').write('#!/bin/sh\nexit 77\n')
+os.chmod(once, 0o755)
+for ignored in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGHUP):
+    for option, command in (('--exec-once', once), ('--exec', script)):
+        code, out, err = run(validate, 'run', option, command, '--case', CASE, preexec_fn=lambda: signal.signal(ignored, signal.SIG_IGN))
+        check('%s ignored by the parent, %s' % (ignored, option), code == 3 and b' 1 unsupported' in out, (code, out, err))
+    code, out, err = run(validate, 'fuzz', '--count', '5', '--backend', 'scalar', preexec_fn=lambda: signal.signal(ignored, signal.SIG_IGN))
+    check('%s ignored by the parent, fuzz' % ignored, code == 0, (code, out, err))
+
+
+def waits_until(condition, seconds=20):
+    end = time.time() + seconds
+    while not condition() and time.time() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def group_is_gone(group):
+    try:
+        os.killpg(group, 0)
+        return all(' Z ' in line or line.startswith('Z') for line in os.popen('ps -o stat= -g %d' % group))
+    except ProcessLookupError:
+        return True
+
+
+def reset_signals():
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+        signal.signal(s, signal.SIG_DFL)
+
+
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    note = path('group-%d' % number)
+    p = subprocess.Popen([validate, 'run', '--exec', 'python3 %s orphan %s' % (program, note), '--case', CASE], stdin=subprocess.DEVNULL, preexec_fn=reset_signals)
+    check('it has begun', waits_until(lambda: os.path.exists(note) and open(note).read()))
+    group = int(open(note).read())
+    check('its folder is there', len(os.listdir(temporary)) == 1)
+    p.send_signal(number)
+    check('signal %d ends it by that signal' % number, p.wait(timeout=20) == -number, p.returncode)
+    check('no folder is left', os.listdir(temporary) == [], os.listdir(temporary))
+    check('no process is left', waits_until(lambda: group_is_gone(group)))
+note = path('group-nohup')
+p = subprocess.Popen([validate, 'run', '--timeout', '1', '--exec', 'python3 %s orphan %s' % (program, note), '--case', CASE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                     preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+check('it has begun', waits_until(lambda: os.path.exists(note) and open(note).read()))
+p.send_signal(signal.SIGHUP)
+check('a signal that is ignored is ignored', b'1 timed out' in p.communicate(timeout=20)[0] and p.returncode == 1)
+for extra in ([], ['--exec', script]):
+    p = subprocess.Popen([validate, 'run', '-v', '--backend', 'scalar', '--suite', 'smoke', *extra], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=reset_signals)
+    p.stdout.close()
+    check('a pipe that nobody reads ends it', p.wait(timeout=60) == -signal.SIGPIPE, p.returncode)
+    check('no folder is left by it', os.listdir(temporary) == [], os.listdir(temporary))
+
+# ---- an output that is lost is an error (17)
+for args in (['--help'], ['--version'], ['list'], ['run', '--help'], ['run', '--version'], ['run', '--backend', 'scalar', '--case', CASE], ['run', '--case', 'd=300'], ['run', '--backend', 'scalar', '--case', 'nq=0'],
+             ['explain', CASE], ['mutants', '--list'], ['mutants', '--suite', odd_name, '--only', 'last-key-dropped'], ['fuzz', '--count', '3', '--backend', 'scalar'],
+             ['accuracy', '--table', 'paper', '--paper-tokens', '1024', '--paper-rows', '1'], ['bench', '--repeat', '1', '--backend', 'scalar', '--case', CASE],
+             ['record', '--backend', 'scalar', '--suite', odd_name, '--output', path('r.rec')], ['diff', path('m.json'), path('m.json')],
+             ['quantize', '--input', os.path.join(source, 'data/real/minilm_layer0.safetensors'), '--output', path('q.safetensors')],
+             ['attend', '--input', os.path.join(source, 'data/real/minilm_layer0.safetensors'), '--output', path('o.safetensors')]):
+    with open('/dev/full', 'w') as full:
+        code, _, err = run(validate, *args, stdout=full)
+    check('a full standard output: %s' % args[0], code == 2 and b'the standard output cannot be written: No space left' in err, (args, code, err))
+with open('/dev/full', 'w') as full:
+    code, _, err = run(golden, 'check', 'scalar', path('r.rec'), stdout=full)
+    check('a full standard output: golden', code == 2 and b'the standard output cannot be written' in err, (code, err))
+    check('a mismatch is the worse news', run(*library, '--case', CASE, env={'IFA_TEST_FAULT': 'status'}, stdout=full)[0] == 1)
+check('a closed standard output', run('sh', '-c', 'exec "$0" list >&-', validate)[0] == 2)
+check('a report does not get its number', run('sh', '-c', 'exec "$0" run --backend scalar --case "$1" --json "$2" >&-', validate, CASE, path('closed.json'))[0] == 2 and json.load(open(path('closed.json'))))
+
+# ---- the folder for temporary files (18): what is wrong with it is not the kernel's fault, and its name is not in a kernel's messages
+status_of = lambda out: out.decode().splitlines()[-1] if out else ''
+right = [validate, 'run', '--exec', script, '--case', CASE]
+check('no such folder', run(*right, env={'TMPDIR': path('nowhere')})[::2] == (2, b"validate run: %s: no folder for the cases can be made in %s (TMPDIR): No such file or directory\n" % (
+    script.encode(), path('nowhere').encode())), run(*right, env={'TMPDIR': path('nowhere')}))
+deep = folder
+while len(deep) < 3000:
+    deep = os.path.join(deep, 'x' * 200)
+os.makedirs(deep)
+check('a long name of the folder', run(*right, env={'TMPDIR': deep})[0] == 3)
+check('too long a name', run(*right, env={'TMPDIR': deep + '/y' * 1000})[0] == 2 and b'File name too long' in run(*right, env={'TMPDIR': deep + '/y' * 1000})[2])
+for option in ('--exec', '--exec-once'):
+    code, out, err = run('sh', '-c', 'trap "" XFSZ; ulimit -f 8; exec "$@"', 'sh', validate, 'run', option, {'--exec': script, '--exec-once': once}[option], '--case', 'nq=100 nk=100 d=64', '--case', 'nq=1 nk=1 d=1')
+    check('a full folder, %s' % option, code == 2 and b'INVALID' in out and b'FAILED' not in out and b'cannot write input.safetensors: File too large' in out and b'ifa-plugin' not in out and
+          b' 1 invalid' in out, (code, out, err))
+for fault in ('cut', 'name', 'folder', 'nothing', 'shape', 'type'):
+    _, out, _ = run(validate, 'run', '--exec', 'python3 %s %s' % (program, fault), '--case', CASE)
+    check('no temporary path: ' + fault, b'output.safetensors' in out and b'ifa-plugin' not in out or fault in ('shape', 'type'), out)
+
+# ---- numbers (20): all of the text, and nothing that does not fit
+for args in (['bench', '--repeat'], ['mutants', '--repeat'], ['run', '--seed'], ['run', '--timeout'], ['fuzz', '--count'], ['fuzz', '--seconds'], ['fuzz', '--seed'], ['fuzz', '--first'], ['fuzz', '--failures'],
+             ['fuzz', '--limit'], ['accuracy', '--tokens'], ['accuracy', '--dim'], ['accuracy', '--rows'], ['accuracy', '--paper-rows'], ['accuracy', '--paper-tokens'], ['diff', '--noise'],
+             *(['run', '--case', key] for key in ('seed', 'rows', 'nq', 'd', 'qexp', 'split', 'tau', 'tile', 'window', 'qblock', 'causal', 'smooth'))):
+    real = args[1] in ('--timeout', '--seconds', '--limit', '--noise')
+    for value in ('', ' 5', '5 ', '+5', '5x', '0x10', '-1', '5,', 'nan', 'inf', '1e', '.', '99999999999999999999', '18446744073709551617', '1e999', *(() if real else ('1e2', '5.0', '4294967297'))):
+        if len(args) == 3:
+            if value.strip() != value or value in ('5,', '-1') or args[2] == 'tau' and value == 'inf' or value == '4294967297' and args[2] in ('seed', 'rows', 'nq', 'split', 'window'):
+                continue
+            code, out, err = run(validate, 'run', '--backend', 'scalar', '--case', args[2] + '=' + value)
+        else:
+            if value == '4294967297' and args[1] in ('--seed', '--first', '--count'):
+                continue
+            code, out, err = run(validate, args[0], args[1] + '=' + value)
+        check('%s %r' % (args[1:], value), code == 2 and b'passed' not in out, (code, out, err))
+check('what is one', run(validate, 'run', '--timeout', '1.5e1', '--backend', 'scalar', '--case', CASE + ' seed=18446744073709551615')[0] == 0)
+
+# ---- where reports go, versions, byte order marks (23)
+one = [validate, 'run', '--backend', 'scalar', '--case', CASE]
+for name in ('-', '/dev/stdout', '/dev/fd/1'):
+    code, out, err = run(*one, '--json', name)
+    check('JSON to ' + name, code == 0 and json.loads(out)['counts']['passed'] == 1 and b'1 passed' in err, (code, out, err))
+with open(path('out.json'), 'w') as file:
+    run(*one, '--json', '/dev/stdout', stdout=file)
+check('and on into a file', json.load(open(path('out.json')))['counts']['passed'] == 1)
+check('no file of that name', not os.path.exists('-') and not os.path.exists('-.tmp0'))
+for kind in ('html', 'junit'):
+    xml.fromstring(run(*one, '--' + kind, '-')[1])
+check('only one report', run(*one, '--json', '-', '--csv', '/dev/stdout')[0] == 2)
+check('a report to a device', run(*one, '--json', '/dev/null')[0] == 0)
+check('a report to a pipe', b'"passed": 1' in run('bash', '-c', 'exec 3>&1; "$0" run --backend scalar --case "$1" --json >(cat >&3)', validate, CASE)[1])
+code, out, err = run(*one, '--json', '/dev/full')
+check('a report that is lost', code == 2 and b'No space left' in err and b'1 passed' in out, (code, out, err))
+for args in (['run', '--case', CASE, '--json'], ['run', '--case', CASE, '--html'], ['run', '--case', CASE, '--junit'], ['run', '--case', CASE, '--csv'], ['accuracy', '--json'], ['accuracy', '--csv'],
+             ['bench', '--json'], ['fuzz', '--json'], ['mutants', '--json'], ['report', path('m.json'), '--html'], ['record', '--backend', 'scalar', '--output'],
+             ['attend', '--input', '/nowhere', '--output'], ['quantize', '--input', '/nowhere', '--output'], ['export', '--case', CASE, '--output']):
+    for name in (path('no/report'), folder):
+        begin = time.time()
+        code, out, err = run(validate, *args, name)
+        check('%s cannot be written, and that is said before' % args, code == 2 and out == b'' and b'cannot' in err and b'tmp0' not in err, (code, out, err))
+version = re.search(r'IFA_VERSION "([^"]*)"', open(os.path.join(source, 'include/ifa.h')).read()).group(1).encode()
+for args in (['--version'], ['-V'], *([c, '--version'] for c in ('run', 'attend', 'list', 'diff'))):
+    code, out, err = run(validate, *args)
+    check('version of %s' % args, code == 0 and out.startswith(b'validate ' + version + b', contract ') and out.count(b'\n') == 1, (code, out, err))
+marked = path('marked.txt')
+open(marked, 'w', encoding='utf-8-sig').write(CASE + '\n')
+check('a byte order mark before a suite', b'1 passed' in run(validate, 'run', '--backend', 'scalar', '--suite', marked)[1])
+open(marked, 'w').write(CASE + '\n\ufeff' + CASE + '\n')
+code, out, err = run(validate, 'run', '--backend', 'scalar', '--suite', marked)
+check('and within one', code == 2 and is_visible(err), err)
+open(path('marked.json'), 'w', encoding='utf-8-sig').write(open(path('m.json')).read())
+check('a byte order mark before a report', run(validate, 'diff', path('m.json'), path('marked.json'))[0] == 0)
+open(marked, 'w').write('include smoke d=8\n')
+check('nothing behind an include', run(validate, 'run', '--suite', marked)[0] == 2)
+check('nothing is left behind', os.listdir(temporary) == [] and not [n for n in os.listdir(folder) if '.tmp' in n], os.listdir(folder))
+
+print('%d checks, %d failed' % (checks, failures))
+sys.exit(failures > 0)
