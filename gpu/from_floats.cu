@@ -187,7 +187,8 @@ extern "C" ifa_status ifa_cuda_attention(const ifa_cuda_attention_args *args, vo
                                          ifa_message *message) {
   call_plan plan;
   ifa_status status = make_plan(args, workspace, &plan, message);
-  if (status == IFA_OK) status = ifa_cuda_available(message);
+  ifa_gpu_kernel kernel;
+  if (status == IFA_OK) status = ifa_gpu_choose(IFA_GPU_CHOOSE, &plan.problem, &kernel, message);
   if (status != IFA_OK) return status;
   if (plan.problem.nq == 0) return ifa_succeed(message);
   if ((status = check_pointers(args, workspace, message)) != IFA_OK) return status;
@@ -202,19 +203,14 @@ extern "C" ifa_status ifa_cuda_attention(const ifa_cuda_attention_args *args, vo
   ifa_outputs out = {};
   out.o = args->o;
   out.lse = args->lse;
-  const ifa_gpu_blocks blocks = ifa_gpu_blocks_of(&plan.problem, plan.attention);
-  const struct {
-    const ifa_quantize_args *args;
-    ifa_gpu_destination to;
-  } tensors[] = {{&plan.q, IFA_GPU_ROWS},
-                 {&plan.k, IFA_GPU_K_BLOCKS},
-                 {&plan.v, plan.parts & IFA_GPU_PACK_V ? IFA_GPU_ROWS : IFA_GPU_V_BLOCKS}};
+  const ifa_gpu_blocks blocks = ifa_gpu_blocks_of(kernel, &plan.problem, plan.attention);
+  const struct { const ifa_quantize_args *args; ifa_gpu_destination to; } tensors[] = {
+      {&plan.q, IFA_GPU_ROWS}, {&plan.k, IFA_GPU_K_BLOCKS}, {&plan.v, plan.parts & IFA_GPU_PACK_V ? IFA_GPU_ROWS : IFA_GPU_V_BLOCKS}};
   for (const auto &t : tensors) {
     status =
         ifa_gpu_quantize_to_blocks(t.args, t.to, t.to == IFA_GPU_ROWS ? ifa_gpu_blocks{} : blocks,
                                    plan.scratch, plan.scratch_bytes, stream, message);
     if (status != IFA_OK) return status;
   }
-  return ifa_gpu_attend(plan.parts, &plan.problem, &in, &out, plan.attention, plan.attention_bytes,
-                        stream, message);
+  return ifa_gpu_attend(plan.parts, kernel, &plan.problem, &in, &out, plan.attention, plan.attention_bytes, stream, message);
 }

@@ -69,10 +69,13 @@ static double operations_of(const Shape &s) {
 }
 static int64_t rows_of(const Shape &s) { return (int64_t)s.b * s.h * s.n; }
 
+static int kv_tile = 0; /* 0: theirs */
+
 /* The settings of ifa_cuda_attention_fast and _accurate. */
 static ifa_problem problem_of(const Shape &s, bool per_token) {
   ifa_problem p = ifa_cuda_attention_fast(s.b, s.h, s.h, s.n, s.n, s.d).problem;
   p.causal = s.causal;
+  if (kv_tile) p.kv_tile = kv_tile;
   p.v_scale = per_token ? IFA_SCALE_TOKEN : IFA_SCALE_CHANNEL;
   return p;
 }
@@ -461,6 +464,7 @@ int main(int argc, char **argv) {
     if (i + 1 < argc && strcmp(argv[i], "--rows") == 0 && atoi(argv[i + 1]) > 0)
       run.rows = atoi(argv[++i]);
     else if (i + 1 < argc && strcmp(argv[i], "--json") == 0) json = argv[++i];
+    else if (i + 1 < argc && strcmp(argv[i], "--kv-tile") == 0 && atoi(argv[i + 1]) > 0) kv_tile = atoi(argv[++i]);
     else if (strcmp(argv[i], "--no-torch") == 0) torch = false;
     else return fprintf(stderr, "usage: bench_gpu [--rows N] [--json FILE] [--no-torch]\n"), 2;
   }

@@ -9,6 +9,8 @@
 #define ifa_cuda_pack mutant_pack
 #define ifa_cuda_attend_packed mutant_attend_packed
 #define ifa_gpu_attend mutant_attend_parts
+#define ifa_gpu_available mutant_gpu_available
+#define ifa_gpu_choose mutant_choose
 #define ifa_gpu_blocks_of mutant_blocks_of
 
 #include <cuda_runtime.h>
@@ -40,11 +42,8 @@ struct ifa_gpu_case {
 extern "C" ifa_status ifa_gpu_mutants_support(const ifa_problem *problem, ifa_message *message) {
   ifa_status status = mutant_available(message);
   if (status != IFA_OK || !problem) return status;
-  const int most = kernel_for(problem).dim;
-  if (problem->head_dim > most)
-    return ifa_fail(message, IFA_UNSUPPORTED,
-                    "head_dim is %d; the kernels with faults are built for up to %d",
-                    (int)problem->head_dim, most);
+  const int most = sm80_entry(problem).dim;
+  if (problem->head_dim > most) return ifa_fail(message, IFA_UNSUPPORTED, "head_dim is %d; the kernels with faults are built for up to %d", (int)problem->head_dim, most);
   return mutant_supports(problem, message);
 }
 

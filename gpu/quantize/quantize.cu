@@ -67,6 +67,7 @@ typedef struct work {
   int32_t src_vector, dst_vector;
   int32_t rows;          /* tokens, or those of whole blocks */
   ifa_gpu_blocks blocks; /* for K_BLOCKS and V_BLOCKS */
+  int32_t block_shift;   /* of a row's number to its block's: log2 of a block's keys */
   ifa_type dst_type;
   ifa_granularity granularity;
   float *scale, *channel_scale, *mean; /* outputs */
@@ -429,8 +430,7 @@ static __device__ __forceinline__ uint2 row_bytes(const work &w, const place &at
 }
 
 static __device__ __forceinline__ uint8_t *block_of(const work &w, const place &at, int32_t row) {
-  return w.blocks.at + (at.matrix * w.blocks.count + (row >> (w.blocks.keys == 64 ? 6 : 5))) *
-                           IFA_GPU_BLOCK_BYTES(w.blocks.dim, w.blocks.keys);
+  return w.blocks.at + (at.matrix * w.blocks.count + (row >> w.block_shift)) * w.blocks.bytes;
 }
 
 static __device__ __forceinline__ void store_k(const work &w, const place &at, int32_t row,
@@ -665,6 +665,7 @@ static work plan(const ifa_quantize_args *a, ifa_gpu_blocks blocks, uint8_t *wor
   w.heads = a->heads, w.matrices = a->batch * a->heads;
   w.tokens = (int32_t)a->tokens, w.head_dim = (int32_t)a->head_dim;
   w.blocks = blocks;
+  for (w.block_shift = 0; (1 << w.block_shift) < blocks.keys; w.block_shift++) {}
   w.rows = blocks.at ? blocks.count * blocks.keys : w.tokens;
   w.dst_type = a->dst_type, w.granularity = a->granularity;
   w.scale = a->scale, w.channel_scale = a->channel_scale, w.mean = a->mean;

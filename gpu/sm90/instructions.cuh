@@ -181,6 +181,8 @@ static __device__ __forceinline__ void barrier_wait_asleep(uint32_t barrier, uin
 
 static __device__ __forceinline__ uint32_t max_u16x2(uint32_t a, uint32_t b) { return __vmaxu2(a, b); }
 static __device__ __forceinline__ uint32_t min_u16x2(uint32_t a, uint32_t b) { return __vminu2(a, b); }
+/* a + b, or 0 where that is less: of signed ones, and a sum that needs more than 16 bits wraps. */
+static __device__ __forceinline__ uint32_t add_relu_s16x2(uint32_t a, uint32_t b) { return __viaddmax_s16x2_relu(a, b, 0); }
 static __device__ __forceinline__ uint32_t max3_u16x2(uint32_t a, uint32_t b, uint32_t c) { return __vimax3_u16x2(a, b, c); }
 
 }  // namespace sm90

@@ -78,49 +78,65 @@ __device__ __forceinline__ uint32_t quad_most(const uint32_t (&most)[2]) {
   return max_u16x2(high, __shfl_xor_sync(~0u, high, 2));
 }
 
-/* Units that move, from the indices alone: they move by whole octaves, so n moves by multiples of 1024 (what was clamped to 0 has no weight in the 20 octaves above either) and g, which depends on n mod
- * 1024, stays. False, and nothing has moved, where that is not sure: at the border of an octave, beyond what an index holds, no unit yet. No product that adds to acc is under way. */
+/* Units that move, from the indices alone: they move by whole octaves, so n moves by multiples of 1024 and g, which depends on n mod 1024, stays. False, and nothing has moved, where that is not sure:
+ * at the border of an octave, beyond what an index holds, no unit yet. No product that adds to acc is under way. */
+
+/* Some rows rise, none falls: most often so where anything moves. Up to two octaves: with indices below 2^15 a row's are moved two at a time by one instruction. */
+template <class S> __device__ __forceinline__ bool raise_by_index(Warp<S> &w, Index &index, uint32_t (&n)[S::NT][2], const uint32_t (&most)[2]) {
+  const uint32_t high2 = quad_most(most);
+  const int high[2] = {(int)(high2 & 0xffffu), (int)(high2 >> 16)}, up[2] = {max((high[0] >> 10) - (IFA_OCTAVES - 1), 0), max((high[1] >> 10) - (IFA_OCTAVES - 1), 0)};
+  bool unsure = (high2 & SIGNS) != 0;
+#pragma unroll
+  for (int h = 0; h < 2; h++) unsure |= (up[h] != 0) & (((high[h] & 1023) == 0) | (abs(w.unit[h]) > 4096));
+  if (__any_sync(~0u, unsure)) return false;
+#pragma unroll
+  for (int h = 0; h < 2; h++)
+    if (__any_sync(~0u, up[h] != 0)) {
+      const int sum = quad_sum(w.l[h]);
+      w.l[h] = (threadIdx.x & 3) == 0 ? sum >> up[h] : 0;
+      w.unit[h] += up[h];
+      index.c[h] = __fmaf_rn((float)up[h], -0x1p-139f, index.c[h]);
+      if (!S::TOKEN) {
+#pragma unroll
+        for (int i = 0; i < S::D / 8; i++)
+#pragma unroll
+          for (int j = 2 * h; j < 2 * h + 2; j++) w.acc[i][j] >>= up[h];
+      }
+      const uint32_t down = (uint32_t)(up[h] * -1024) & 0xffffu, both = down << 16 | down;
+#pragma unroll
+      for (int j = 0; j < S::NT; j++) n[j][h] = add_relu_s16x2(n[j][h], both);
+    }
+  return true;
+}
+
+/* Any; V per tensor or channel: what was clamped to 0 has no weight in the 20 octaves above either. */
 template <class S> __device__ __forceinline__ bool move_by_index(Warp<S> &w, Index &index, uint32_t (&n)[S::NT][2], const uint32_t (&most)[2], uint32_t low_index, int growth_keys) {
   const uint32_t high2 = quad_most(most);
-  int up[2];
-  bool unsure = false, falls = false;
+  int up[2], magnitude[2];
+  bool unsure = S::TOKEN || (high2 & SIGNS) != 0;
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    const uint32_t high = h ? high2 >> 16 : high2 & 0xffffu;
-    up[h] = high >= IFA_WEIGHT_TOP || high < low_index ? (int)(high >> 10) - (IFA_OCTAVES - 1) : 0;
-    unsure |= (up[h] != 0) & (((high & 1023) == 0) | (high == 65535) | (up[h] < (S::TOKEN ? 0 : -20)) | (abs(w.unit[h]) > 4096));
-    falls |= up[h] < 0;
+    const int high = (int)(h ? high2 >> 16 : high2 & 0xffffu);
+    up[h] = high >= IFA_WEIGHT_TOP || high < (int)low_index ? (high >> 10) - (IFA_OCTAVES - 1) : 0;
+    unsure |= (up[h] != 0) & (((high & 1023) == 0) | (up[h] < -20) | (abs(w.unit[h]) > 4096));
   }
   if (__any_sync(~0u, unsure)) return false;
-  if (__any_sync(~0u, falls)) {
-    int magnitude[2];
-    largest_acc(magnitude, w);
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      const int sum = quad_sum(w.l[h]), room = headroom(max(magnitude[h], sum), IFA_MAX_PRODUCT * growth_keys, max(-up[h], 0)), left = up[h] < 0 ? room : 0;
-      if (up[h] < 0) up[h] = -room;
-      w.l[h] <<= left;
-#pragma unroll
-      for (int i = 0; i < S::D / 8; i++)
-#pragma unroll
-        for (int j = 2 * h; j < 2 * h + 2; j++) w.acc[i][j] = (int)((uint32_t)w.acc[i][j] << left);
-      const uint32_t k = (uint32_t)left * 1024u * 0x10001u;
-#pragma unroll
-      for (int j = 0; j < S::NT; j++) n[j][h] += k;
-    }
-  }
+  largest_acc(magnitude, w);
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    if (__any_sync(~0u, up[h] > 0)) {
-      const int right = max(up[h], 0), sum = quad_sum(w.l[h]); /* at most 34 octaves, */
-      w.l[h] = (threadIdx.x & 3) == 0 ? sum >> min(right, 31) : 0;
-      if (!S::TOKEN) raise_acc(w, h, right);
-      const uint32_t k = (uint32_t)right * 1024u * 0x10001u; /* below 2^16 */
-#pragma unroll
-      for (int j = 0; j < S::NT; j++) n[j][h] = max_u16x2(n[j][h], k) - k;
-    }
+    const int sum = quad_sum(w.l[h]), room = headroom(max(magnitude[h], sum), IFA_MAX_PRODUCT * growth_keys, max(-up[h], 0));
+    up[h] = up[h] < 0 ? -room : up[h];
+    const int left = max(-up[h], 0), right = max(up[h], 0);
+    w.l[h] = (threadIdx.x & 3) == 0 ? sum << left >> right : 0;
     w.unit[h] += up[h];
     index.c[h] = __fmaf_rn((float)up[h], -0x1p-139f, index.c[h]);
+#pragma unroll
+    for (int i = 0; i < S::D / 8; i++)
+#pragma unroll
+      for (int j = 2 * h; j < 2 * h + 2; j++) w.acc[i][j] = (int)((uint32_t)w.acc[i][j] << left) >> right;
+    const uint32_t down = (uint32_t)(up[h] * -1024) & 0xffffu, both = down << 16 | down;
+#pragma unroll
+    for (int j = 0; j < S::NT; j++) n[j][h] = add_relu_s16x2(n[j][h], both); /* (rising: a sum below 2^15 still) */
   }
   return true;
 }
