@@ -7,9 +7,19 @@
 #include "common/inputs.h"
 #include "common/problem.h"
 
-static const ifa_backend *const backends[] = {&ifa_backend_scalar,         &ifa_backend_openmp,         &ifa_backend_cpu,     &ifa_backend_cpu_portable,
-                                              &ifa_backend_cpu_avx2,       &ifa_backend_cpu_avx512vnni, &ifa_backend_cpu_avx512fp16, &ifa_backend_cpu_amx,
-                                              &ifa_backend_cpu_neon_dotprod, &ifa_backend_cpu_neon_i8mm, &ifa_backend_cuda_sm80, &ifa_backend_cuda_sm90, &ifa_backend_cuda};
+static const ifa_backend *const backends[] = {&ifa_backend_scalar,
+                                              &ifa_backend_openmp,
+                                              &ifa_backend_cpu,
+                                              &ifa_backend_cpu_portable,
+                                              &ifa_backend_cpu_avx2,
+                                              &ifa_backend_cpu_avx512vnni,
+                                              &ifa_backend_cpu_avx512fp16,
+                                              &ifa_backend_cpu_amx,
+                                              &ifa_backend_cpu_neon_dotprod,
+                                              &ifa_backend_cpu_neon_i8mm,
+                                              &ifa_backend_cuda_sm80,
+                                              &ifa_backend_cuda_sm90,
+                                              &ifa_backend_cuda};
 enum { BACKEND_COUNT = sizeof backends / sizeof backends[0] };
 
 int ifa_backend_count(void) { return BACKEND_COUNT; }

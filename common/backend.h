@@ -33,7 +33,8 @@ extern const ifa_backend ifa_backend_openmp; /* ref/openmp.c */
 extern const ifa_backend ifa_backend_cpu, ifa_backend_cpu_portable, ifa_backend_cpu_avx2,
     ifa_backend_cpu_avx512vnni, ifa_backend_cpu_avx512fp16, ifa_backend_cpu_amx,
     ifa_backend_cpu_neon_dotprod, ifa_backend_cpu_neon_i8mm;
-extern const ifa_backend ifa_backend_cuda_sm80, ifa_backend_cuda_sm90, ifa_backend_cuda; /* gpu/backend_cuda.cu, or gpu/absent.c in a build without CUDA */
+extern const ifa_backend ifa_backend_cuda_sm80, ifa_backend_cuda_sm90,
+    ifa_backend_cuda; /* gpu/backend_cuda.cu, or gpu/absent.c in a build without CUDA */
 
 /* A backend's `time`, with all the checks of ifa_run (api/backends.c); IFA_UNSUPPORTED where it has
  * none. */

@@ -16,14 +16,18 @@ extern "C" {
 
 /* ---- availability ---- */
 
-static const char *name_of(ifa_gpu_kernel kernel) { return kernel == IFA_GPU_CHOOSE ? "cuda" : kernel == IFA_GPU_SM90 ? "cuda-sm90" : "cuda-sm80"; }
+static const char *name_of(ifa_gpu_kernel kernel) {
+  return kernel == IFA_GPU_CHOOSE ? "cuda" : kernel == IFA_GPU_SM90 ? "cuda-sm90" : "cuda-sm80";
+}
 
 /* The current device's compute capability, ten times: 80, 86, 90. */
 static ifa_status device_capability(const char *name, int *capability, ifa_message *message) {
   int device, major = 0, minor = 0;
   cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
   *capability = 10 * major + minor;
   if (error == cudaSuccess) return IFA_OK;
   cudaGetLastError(); /* leave no error behind */
@@ -33,31 +37,45 @@ static ifa_status device_capability(const char *name, int *capability, ifa_messa
 /* `wanted` is one of the kernels. */
 static ifa_status kernel_available(ifa_gpu_kernel wanted, ifa_message *message) {
 #ifndef IFA_GPU_HAS_SM90
-  if (wanted == IFA_GPU_SM90) return ifa_fail(message, IFA_NOT_AVAILABLE, "cuda-sm90: not built (IFA_CUDA_ARCHITECTURES lacks 90a)");
+  if (wanted == IFA_GPU_SM90)
+    return ifa_fail(message, IFA_NOT_AVAILABLE,
+                    "cuda-sm90: not built (IFA_CUDA_ARCHITECTURES lacks 90a)");
 #endif
   int capability;
   const char *const name = name_of(wanted);
   ifa_status status = device_capability(name, &capability, message);
   if (status != IFA_OK) return status;
   if (wanted == IFA_GPU_SM90 && capability != 90) /* sm_90a's code runs on no other */
-    return ifa_fail(message, IFA_NOT_AVAILABLE, "%s: the device has compute capability %d.%d; it must be 9.0", name, capability / 10, capability % 10);
-  if (capability < 80) return ifa_fail(message, IFA_NOT_AVAILABLE, "%s: the device has compute capability %d.x; 8.0 is needed", name, capability / 10);
+    return ifa_fail(message, IFA_NOT_AVAILABLE,
+                    "%s: the device has compute capability %d.%d; it must be 9.0", name,
+                    capability / 10, capability % 10);
+  if (capability < 80)
+    return ifa_fail(message, IFA_NOT_AVAILABLE,
+                    "%s: the device has compute capability %d.x; 8.0 is needed", name,
+                    capability / 10);
   return ifa_succeed(message);
 }
 
 /* What IFA_CUDA_KERNEL asks for; not set or empty: IFA_GPU_CHOOSE. */
 static ifa_status kernel_of_environment(ifa_gpu_kernel *wanted, ifa_message *message) {
   const char *name = getenv("IFA_CUDA_KERNEL");
-  *wanted = !name || !*name ? IFA_GPU_CHOOSE : strcmp(name, "sm80") == 0 ? IFA_GPU_SM80 : IFA_GPU_SM90;
-  if (*wanted == IFA_GPU_SM90 && strcmp(name, "sm90") != 0) return ifa_fail(message, IFA_BAD_ARGUMENT, "IFA_CUDA_KERNEL is '%.60s'; it must be sm80 or sm90", name);
+  *wanted = !name || !*name             ? IFA_GPU_CHOOSE
+            : strcmp(name, "sm80") == 0 ? IFA_GPU_SM80
+                                        : IFA_GPU_SM90;
+  if (*wanted == IFA_GPU_SM90 && strcmp(name, "sm90") != 0)
+    return ifa_fail(message, IFA_BAD_ARGUMENT,
+                    "IFA_CUDA_KERNEL is '%.60s'; it must be sm80 or sm90", name);
   return IFA_OK;
 }
 
 /* One of the kernels, whatever the problem. */
-static ifa_status choose_kernel(ifa_gpu_kernel wanted, ifa_gpu_kernel *chosen, ifa_message *message) {
+static ifa_status choose_kernel(ifa_gpu_kernel wanted, ifa_gpu_kernel *chosen,
+                                ifa_message *message) {
   ifa_status status = wanted == IFA_GPU_CHOOSE ? kernel_of_environment(&wanted, message) : IFA_OK;
   if (status != IFA_OK) return status;
-  *chosen = wanted == IFA_GPU_CHOOSE ? kernel_available(IFA_GPU_SM90, NULL) == IFA_OK ? IFA_GPU_SM90 : IFA_GPU_SM80 : wanted;
+  *chosen = wanted == IFA_GPU_CHOOSE
+                ? kernel_available(IFA_GPU_SM90, NULL) == IFA_OK ? IFA_GPU_SM90 : IFA_GPU_SM80
+                : wanted;
   return kernel_available(*chosen, message);
 }
 
@@ -66,7 +84,9 @@ ifa_status ifa_gpu_available(ifa_gpu_kernel wanted, ifa_message *message) {
   return choose_kernel(wanted, &chosen, message);
 }
 
-extern "C" ifa_status ifa_cuda_available(ifa_message *message) { return ifa_gpu_available(IFA_GPU_CHOOSE, message); }
+extern "C" ifa_status ifa_cuda_available(ifa_message *message) {
+  return ifa_gpu_available(IFA_GPU_CHOOSE, message);
+}
 
 extern "C" ifa_status ifa_cuda_supports(const ifa_problem *problem, ifa_message *message) {
   ifa_status status = ifa_problem_check(problem, message);
@@ -77,20 +97,35 @@ extern "C" ifa_status ifa_cuda_supports(const ifa_problem *problem, ifa_message 
 /* ---- kernels by head dimension ---- */
 
 template <typename S> static ifa_gpu_entry entry() {
-  return {IFA_GPU_SM80, S::D, S::KEYS, S::ROWS, S::ROWS, 0, S::THREADS, sizeof(sm80::Shared<S>), S::BLOCK_BYTES, (size_t)sm80::SUMS_KEPT<S> * S::THREADS, {}};
+  return {IFA_GPU_SM80,
+          S::D,
+          S::KEYS,
+          S::ROWS,
+          S::ROWS,
+          0,
+          S::THREADS,
+          sizeof(sm80::Shared<S>),
+          S::BLOCK_BYTES,
+          (size_t)sm80::SUMS_KEPT<S> * S::THREADS,
+          {}};
 }
-/* The usual head dimensions have kernels of their own for one split; each is as long to compile again. */
+/* The usual head dimensions have kernels of their own for one split; each is as long to compile
+ * again. */
 template <int D> static ifa_gpu_entry fast_entry() {
   constexpr bool ALWAYS = D != 64 && D != 128;
   ifa_gpu_entry k = entry<sm80::Shape<D, 64, false, true>>();
-  k.function[0][0] = (const void *)sm80::attend<sm80::Shape<D, 64, false, ALWAYS>>, k.function[0][1] = (const void *)sm80::attend<sm80::Shape<D, 64, false, true>>;
-  k.function[1][0] = (const void *)sm80::attend<sm80::Shape<D, 64, true, ALWAYS>>, k.function[1][1] = (const void *)sm80::attend<sm80::Shape<D, 64, true, true>>;
+  k.function[0][0] = (const void *)sm80::attend<sm80::Shape<D, 64, false, ALWAYS>>,
+  k.function[0][1] = (const void *)sm80::attend<sm80::Shape<D, 64, false, true>>;
+  k.function[1][0] = (const void *)sm80::attend<sm80::Shape<D, 64, true, ALWAYS>>,
+  k.function[1][1] = (const void *)sm80::attend<sm80::Shape<D, 64, true, true>>;
   return k;
 }
 template <int D> static ifa_gpu_entry any_tile_entry() {
   ifa_gpu_entry k = entry<sm80::Shape<D, 32, false, true>>();
-  k.function[0][0] = k.function[0][1] = (const void *)sm80::attend_any_tile<sm80::Shape<D, 32, false, true>>;
-  k.function[1][0] = k.function[1][1] = (const void *)sm80::attend_any_tile<sm80::Shape<D, 32, true, true>>;
+  k.function[0][0] = k.function[0][1] =
+      (const void *)sm80::attend_any_tile<sm80::Shape<D, 32, false, true>>;
+  k.function[1][0] = k.function[1][1] =
+      (const void *)sm80::attend_any_tile<sm80::Shape<D, 32, true, true>>;
   return k;
 }
 
@@ -125,29 +160,41 @@ static ifa_gpu_entry entry_of(ifa_gpu_kernel chosen, const ifa_problem *p) {
   return entry;
 }
 
-ifa_status ifa_gpu_choose(ifa_gpu_kernel wanted, const ifa_problem *problem, ifa_gpu_kernel *chosen, ifa_message *message) {
+ifa_status ifa_gpu_choose(ifa_gpu_kernel wanted, const ifa_problem *problem, ifa_gpu_kernel *chosen,
+                          ifa_message *message) {
   ifa_gpu_entry entry;
   ifa_status status = choose_kernel(wanted, chosen, message);
   if (status == IFA_OK && !find_entry(*chosen, problem, &entry)) *chosen = IFA_GPU_SM80;
   return status;
 }
 
-typedef struct device_room { int shared_bytes, multiprocessors; } device_room;
+typedef struct device_room {
+  int shared_bytes, multiprocessors;
+} device_room;
 
 static ifa_status find_room(device_room *room, ifa_message *message) {
   int device;
   cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&room->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&room->multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  return error == cudaSuccess ? IFA_OK : ifa_fail(message, IFA_NOT_AVAILABLE, "cuda: %s", cudaGetErrorString(error));
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&room->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                   device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&room->multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  return error == cudaSuccess
+             ? IFA_OK
+             : ifa_fail(message, IFA_NOT_AVAILABLE, "cuda: %s", cudaGetErrorString(error));
 }
 
 /* How many blocks the ring of a CTA may hold on this device: at least 2, and all of a tile. */
-static ifa_status choose_stages(const ifa_problem *p, const ifa_gpu_entry *k, const device_room *room, int32_t *stages, ifa_message *message) {
-  const int64_t for_tile = p->kv_tile / k->keys, needed = for_tile > 2 ? for_tile : 2, fit = (room->shared_bytes - (int64_t)k->fixed_bytes) / (int64_t)k->block_bytes;
+static ifa_status choose_stages(const ifa_problem *p, const ifa_gpu_entry *k,
+                                const device_room *room, int32_t *stages, ifa_message *message) {
+  const int64_t for_tile = p->kv_tile / k->keys, needed = for_tile > 2 ? for_tile : 2,
+                fit = (room->shared_bytes - (int64_t)k->fixed_bytes) / (int64_t)k->block_bytes;
   *stages = (int32_t)(fit < sm80::MAX_STAGES ? fit : sm80::MAX_STAGES);
   if (fit >= needed) return IFA_OK;
-  return ifa_fail(message, IFA_UNSUPPORTED, "head_dim %d with kv_tile %d needs %zu bytes of shared memory; the device has %d", (int)p->head_dim, (int)p->kv_tile,
+  return ifa_fail(message, IFA_UNSUPPORTED,
+                  "head_dim %d with kv_tile %d needs %zu bytes of shared memory; the device has %d",
+                  (int)p->head_dim, (int)p->kv_tile,
                   k->fixed_bytes + (size_t)needed * k->block_bytes, room->shared_bytes);
 }
 
@@ -155,9 +202,12 @@ static ifa_status choose_stages(const ifa_problem *p, const ifa_gpu_entry *k, co
 enum { MOST_CTAS = 512 };
 
 /* A CTA computes one after another. */
-static int64_t item_count(const ifa_problem *p, int rows) { return p->batch * p->q_heads * ifa_ceil_div(p->nq, rows); }
+static int64_t item_count(const ifa_problem *p, int rows) {
+  return p->batch * p->q_heads * ifa_ceil_div(p->nq, rows);
+}
 
-/* Rows of an item: those for which the multiprocessors, an item each at a time, are done soonest. With more rows a multiprocessor does more at a time: of what all its groups can do, one does
+/* Rows of an item: those for which the multiprocessors, an item each at a time, are done soonest.
+ * With more rows a multiprocessor does more at a time: of what all its groups can do, one does
  * about 60% where there are two, and 45% (two: 80%) where there are three. */
 static int choose_rows(const ifa_problem *p, const ifa_gpu_entry *k, int multiprocessors) {
   static const int share[4][4] = {{0}, {0, 100}, {0, 60, 100}, {0, 45, 80, 100}};
@@ -165,7 +215,8 @@ static int choose_rows(const ifa_problem *p, const ifa_gpu_entry *k, int multipr
   int64_t least = INT64_MAX;
   int best = most;
   for (int groups = most; groups > 0 && most < 4; groups--) {
-    const int64_t time = ifa_ceil_div(item_count(p, groups * k->fewest_rows), multiprocessors) * groups * 10000 / share[most][groups];
+    const int64_t time = ifa_ceil_div(item_count(p, groups * k->fewest_rows), multiprocessors) *
+                         groups * 10000 / share[most][groups];
     if (time < least) least = time, best = groups;
   }
   return best * k->fewest_rows;
@@ -199,7 +250,8 @@ ifa_status ifa_gpu_fits(const ifa_problem *problem, ifa_message *message) {
 
 /* ---- workspace ---- */
 
-/* Lays the workspace out from `base` (NULL: only to learn its size). Returns its bytes; with the fewest rows an item they are the most. */
+/* Lays the workspace out from `base` (NULL: only to learn its size). Returns its bytes; with the
+ * fewest rows an item they are the most. */
 static size_t lay_out(ifa_gpu_params *a, const ifa_gpu_entry *k, uint8_t *base) {
   const ifa_problem *p = &a->p;
   size_t used = 0, blocks = (size_t)(p->batch * p->kv_heads) * (size_t)a->block_count;
@@ -212,7 +264,10 @@ static size_t lay_out(ifa_gpu_params *a, const ifa_gpu_entry *k, uint8_t *base) 
   a->packed.items = (ifa_gpu_item *)take((size_t)items * sizeof(ifa_gpu_item));
   a->packed.blocks = (uint8_t *)take(blocks * k->block_bytes);
   bool several_splits = p->nk > p->kv_split;
-  a->packed.split_sums = several_splits ? (float *)take((size_t)ifa_min64(items, MOST_CTAS) * k->scratch_floats * sizeof(float)) : nullptr;
+  a->packed.split_sums =
+      several_splits
+          ? (float *)take((size_t)ifa_min64(items, MOST_CTAS) * k->scratch_floats * sizeof(float))
+          : nullptr;
   return used;
 }
 
@@ -242,7 +297,8 @@ static size_t workspace_bytes_of(const ifa_problem *problem) {
   return most;
 }
 
-extern "C" ifa_status ifa_cuda_workspace_bytes(const ifa_problem *problem, size_t *bytes, ifa_message *message) {
+extern "C" ifa_status ifa_cuda_workspace_bytes(const ifa_problem *problem, size_t *bytes,
+                                               ifa_message *message) {
   ifa_status status = ifa_cuda_supports(problem, message);
   if (status != IFA_OK) return status;
   if (!bytes) return ifa_fail(message, IFA_BAD_ARGUMENT, "bytes is NULL");
@@ -331,14 +387,17 @@ static ifa_status check_launch(const char *what, ifa_message *message) {
 
 /* ---- attention ---- */
 
-ifa_gpu_blocks ifa_gpu_blocks_of(ifa_gpu_kernel kernel, const ifa_problem *problem, void *workspace) {
+ifa_gpu_blocks ifa_gpu_blocks_of(ifa_gpu_kernel kernel, const ifa_problem *problem,
+                                 void *workspace) {
   const ifa_gpu_entry k = entry_of(kernel, problem);
   ifa_gpu_params a = params_for(problem, &k, k.rows);
   lay_out(&a, &k, (uint8_t *)workspace);
   return ifa_gpu_blocks{a.packed.blocks, a.keys, a.dim_padded, a.block_count, a.block_bytes};
 }
 
-ifa_status ifa_gpu_attend(int parts, ifa_gpu_kernel kernel, const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message) {
+ifa_status ifa_gpu_attend(int parts, ifa_gpu_kernel kernel, const ifa_problem *problem,
+                          const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace,
+                          size_t workspace_bytes, void *stream, ifa_message *message) {
   ifa_status status = ifa_cuda_supports(problem, message);
   if (status == IFA_OK) status = ifa_gpu_choose(kernel, problem, &kernel, message);
   if (status != IFA_OK) return status;
@@ -350,11 +409,17 @@ ifa_status ifa_gpu_attend(int parts, ifa_gpu_kernel kernel, const ifa_problem *p
   if ((status = check_arguments(parts, &a.p, inputs, outputs, message)) != IFA_OK) return status;
   lay_out(&a, &k, (uint8_t *)workspace);
   const size_t needed = workspace_bytes_of(problem);
-  if (needed > 0 && (status = check_pointer("workspace", workspace, true, 256, message)) != IFA_OK) return status;
-  if (workspace_bytes < needed) return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace_bytes is %zu; %zu are needed", workspace_bytes, needed);
+  if (needed > 0 && (status = check_pointer("workspace", workspace, true, 256, message)) != IFA_OK)
+    return status;
+  if (workspace_bytes < needed)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace_bytes is %zu; %zu are needed",
+                    workspace_bytes, needed);
   int64_t items = item_count(&a.p, a.rows), matrices = a.p.batch * a.p.kv_heads;
   if (items > INT32_MAX || matrices > 65535)
-    return ifa_fail(message, IFA_UNSUPPORTED, "%" PRId64 " blocks of rows and %" PRId64 " key matrices; %s has 2^31 - 1 and 65535", items, matrices, name_of(kernel));
+    return ifa_fail(message, IFA_UNSUPPORTED,
+                    "%" PRId64 " blocks of rows and %" PRId64
+                    " key matrices; %s has 2^31 - 1 and 65535",
+                    items, matrices, name_of(kernel));
   if ((status = choose_stages(&a.p, &k, &room, &a.stages, message)) != IFA_OK) return status;
   const int ctas = (int)ifa_min64(room.multiprocessors, ifa_min64(items, MOST_CTAS));
   a.in = *inputs;
@@ -382,17 +447,29 @@ ifa_status ifa_gpu_attend(int parts, ifa_gpu_kernel kernel, const ifa_problem *p
   const void *function = k.function[per_token][a.packed.split_sums != nullptr];
   const size_t shared_bytes = k.fixed_bytes + (size_t)a.stages * k.block_bytes;
   cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
-  cudaLaunchKernel(function, dim3((unsigned)ctas), dim3((unsigned)(k.threads + k.row_threads * (a.rows / k.fewest_rows))), arguments, shared_bytes, (cudaStream_t)stream);
+  cudaLaunchKernel(function, dim3((unsigned)ctas),
+                   dim3((unsigned)(k.threads + k.row_threads * (a.rows / k.fewest_rows))),
+                   arguments, shared_bytes, (cudaStream_t)stream);
   status = check_launch("attention", message);
   return status == IFA_OK ? ifa_succeed(message) : status;
 }
 
-extern "C" ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message) {
-  return ifa_gpu_attend(IFA_GPU_ALL, IFA_GPU_CHOOSE, problem, inputs, outputs, workspace, workspace_bytes, stream, message);
+extern "C" ifa_status ifa_cuda_attend(const ifa_problem *problem, const ifa_inputs *inputs,
+                                      const ifa_outputs *outputs, void *workspace,
+                                      size_t workspace_bytes, void *stream, ifa_message *message) {
+  return ifa_gpu_attend(IFA_GPU_ALL, IFA_GPU_CHOOSE, problem, inputs, outputs, workspace,
+                        workspace_bytes, stream, message);
 }
-extern "C" ifa_status ifa_cuda_pack(const ifa_problem *problem, const ifa_inputs *inputs, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message) {
-  return ifa_gpu_attend(IFA_GPU_ALL - IFA_GPU_ATTEND, IFA_GPU_CHOOSE, problem, inputs, NULL, workspace, workspace_bytes, stream, message);
+extern "C" ifa_status ifa_cuda_pack(const ifa_problem *problem, const ifa_inputs *inputs,
+                                    void *workspace, size_t workspace_bytes, void *stream,
+                                    ifa_message *message) {
+  return ifa_gpu_attend(IFA_GPU_ALL - IFA_GPU_ATTEND, IFA_GPU_CHOOSE, problem, inputs, NULL,
+                        workspace, workspace_bytes, stream, message);
 }
-extern "C" ifa_status ifa_cuda_attend_packed(const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message) {
-  return ifa_gpu_attend(IFA_GPU_ATTEND, IFA_GPU_CHOOSE, problem, inputs, outputs, workspace, workspace_bytes, stream, message);
+extern "C" ifa_status ifa_cuda_attend_packed(const ifa_problem *problem, const ifa_inputs *inputs,
+                                             const ifa_outputs *outputs, void *workspace,
+                                             size_t workspace_bytes, void *stream,
+                                             ifa_message *message) {
+  return ifa_gpu_attend(IFA_GPU_ATTEND, IFA_GPU_CHOOSE, problem, inputs, outputs, workspace,
+                        workspace_bytes, stream, message);
 }

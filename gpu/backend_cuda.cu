@@ -40,7 +40,9 @@ static void store_rows(const ifa_problem *p, const ifa_inputs *in, const ifa_out
   }
 }
 
-static ifa_status prepare(ifa_gpu_kernel kernel, const ifa_problem *p, const ifa_inputs *in, int64_t o_bytes, int64_t lse_bytes, device_blocks *blocks, device_call *call, ifa_message *message) {
+static ifa_status prepare(ifa_gpu_kernel kernel, const ifa_problem *p, const ifa_inputs *in,
+                          int64_t o_bytes, int64_t lse_bytes, device_blocks *blocks,
+                          device_call *call, ifa_message *message) {
   const void *o, *lse = nullptr, *workspace;
   *call = {};
   call->kernel = kernel;
@@ -113,7 +115,8 @@ static cudaError_t fetch_stages(const stage_list *list) {
 }
 
 static ifa_status attend(const device_call *c, ifa_message *message) {
-  return ifa_gpu_attend(IFA_GPU_ALL, c->kernel, c->p, &c->in, &c->out, c->workspace, c->workspace_bytes, nullptr, message);
+  return ifa_gpu_attend(IFA_GPU_ALL, c->kernel, c->p, &c->in, &c->out, c->workspace,
+                        c->workspace_bytes, nullptr, message);
 }
 
 /* seconds[i]: the time between two events around CALLS calls, a call's share of it. One such group
@@ -140,15 +143,19 @@ static ifa_status time_calls(const device_call *c, double *seconds, int count,
 }
 
 /* o and lse: the host's memory for whole outputs. seconds NULL: one call, not timed. */
-static ifa_status run_on_device(ifa_gpu_kernel kernel, const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, device_blocks *blocks, uint8_t *o, int64_t o_bytes, float *lse,
-                                double *seconds, int count, ifa_message *message) {
+static ifa_status run_on_device(ifa_gpu_kernel kernel, const ifa_problem *p, const ifa_inputs *in,
+                                const ifa_outputs *out, device_blocks *blocks, uint8_t *o,
+                                int64_t o_bytes, float *lse, double *seconds, int count,
+                                ifa_message *message) {
   device_call call;
   int64_t lse_bytes = p->lse ? 4 * p->batch * p->q_heads * p->nq : 0;
   ifa_stages stages;
   stage_list list;
   ifa_status status = prepare(kernel, p, in, o_bytes, lse_bytes, blocks, &call, message);
-  if (status == IFA_OK && out->stages) status = prepare_stages(in, out->stages, blocks, &call, &stages, &list, message);
-  if (status == IFA_OK) status = seconds ? time_calls(&call, seconds, count, message) : attend(&call, message);
+  if (status == IFA_OK && out->stages)
+    status = prepare_stages(in, out->stages, blocks, &call, &stages, &list, message);
+  if (status == IFA_OK)
+    status = seconds ? time_calls(&call, seconds, count, message) : attend(&call, message);
   if (status != IFA_OK) return status;
   cudaError_t error = cudaMemcpy(o, call.out.o, (size_t)o_bytes, cudaMemcpyDeviceToHost);
   if (error == cudaSuccess && p->lse)
@@ -159,14 +166,18 @@ static ifa_status run_on_device(ifa_gpu_kernel kernel, const ifa_problem *p, con
   return IFA_OK;
 }
 
-static ifa_status supports_by(ifa_gpu_kernel kernel, const ifa_problem *problem, ifa_message *message) {
+static ifa_status supports_by(ifa_gpu_kernel kernel, const ifa_problem *problem,
+                              ifa_message *message) {
   ifa_status status = ifa_gpu_available(kernel, message);
   return status == IFA_OK && problem ? ifa_cuda_supports(problem, message) : status;
 }
 
-static ifa_status run_by(ifa_gpu_kernel kernel, const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, double *seconds, int count, ifa_message *message) {
+static ifa_status run_by(ifa_gpu_kernel kernel, const ifa_problem *p, const ifa_inputs *in,
+                         const ifa_outputs *out, double *seconds, int count, ifa_message *message) {
 #ifndef IFA_GPU_STAGES
-  if (out->stages) return ifa_fail(message, IFA_UNSUPPORTED, "stages: the GPU records them in a build with IFA_GPU_STAGES");
+  if (out->stages)
+    return ifa_fail(message, IFA_UNSUPPORTED,
+                    "stages: the GPU records them in a build with IFA_GPU_STAGES");
 #endif
   if (ifa_computed_rows(p, in) == 0)
     return seconds ? ifa_fail(message, IFA_UNSUPPORTED, "there are no rows to time")
@@ -176,7 +187,9 @@ static ifa_status run_by(ifa_gpu_kernel kernel, const ifa_problem *p, const ifa_
       ifa_extent_bytes(p->out_type, p->o_stride, p->batch, p->q_heads, p->nq, p->head_dim);
   uint8_t *o = (uint8_t *)malloc((size_t)o_bytes);
   float *lse = (float *)malloc((size_t)(p->batch * p->q_heads * p->nq) * sizeof(float));
-  ifa_status status = o && lse ? run_on_device(kernel, p, in, out, &blocks, o, o_bytes, lse, seconds, count, message) : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
+  ifa_status status = o && lse ? run_on_device(kernel, p, in, out, &blocks, o, o_bytes, lse,
+                                               seconds, count, message)
+                               : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
   free_device_blocks(&blocks);
   free(o);
   free(lse);
@@ -184,16 +197,27 @@ static ifa_status run_by(ifa_gpu_kernel kernel, const ifa_problem *p, const ifa_
 }
 
 /* A backend for each kernel, and one for the kernel that would be chosen. */
-#define BACKEND(symbol, name, description, kernel)                                                                                                          \
-  static ifa_status symbol##_supports(const ifa_problem *problem, ifa_message *message) { return supports_by(kernel, problem, message); }                  \
-  static ifa_status symbol##_run(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, ifa_message *message) {                                \
-    return run_by(kernel, p, in, out, nullptr, 0, message);                                                                                                 \
-  }                                                                                                                                                         \
-  static ifa_status symbol##_time(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out, double *seconds, int count, ifa_message *message) {   \
-    return run_by(kernel, p, in, out, seconds, count, message);                                                                                             \
-  }                                                                                                                                                         \
-  const ifa_backend ifa_backend_##symbol = {name, description, symbol##_supports, symbol##_run, symbol##_time}
+#define BACKEND(symbol, name, description, kernel)                                              \
+  static ifa_status symbol##_supports(const ifa_problem *problem, ifa_message *message) {       \
+    return supports_by(kernel, problem, message);                                               \
+  }                                                                                             \
+  static ifa_status symbol##_run(const ifa_problem *p, const ifa_inputs *in,                    \
+                                 const ifa_outputs *out, ifa_message *message) {                \
+    return run_by(kernel, p, in, out, nullptr, 0, message);                                     \
+  }                                                                                             \
+  static ifa_status symbol##_time(const ifa_problem *p, const ifa_inputs *in,                   \
+                                  const ifa_outputs *out, double *seconds, int count,           \
+                                  ifa_message *message) {                                       \
+    return run_by(kernel, p, in, out, seconds, count, message);                                 \
+  }                                                                                             \
+  const ifa_backend ifa_backend_##symbol = {name, description, symbol##_supports, symbol##_run, \
+                                            symbol##_time}
 
-BACKEND(cuda_sm80, "cuda-sm80", "INT8 tensor cores through mma.sync (compute capability 8.0 and above)", IFA_GPU_SM80);
-BACKEND(cuda_sm90, "cuda-sm90", "INT8 tensor cores through wgmma (compute capability 9.0); cuda-sm80 for what it does not take", IFA_GPU_SM90);
-BACKEND(cuda, "cuda", "the GPU's fastest kernel, or the one that IFA_CUDA_KERNEL names", IFA_GPU_CHOOSE);
+BACKEND(cuda_sm80, "cuda-sm80",
+        "INT8 tensor cores through mma.sync (compute capability 8.0 and above)", IFA_GPU_SM80);
+BACKEND(
+    cuda_sm90, "cuda-sm90",
+    "INT8 tensor cores through wgmma (compute capability 9.0); cuda-sm80 for what it does not take",
+    IFA_GPU_SM90);
+BACKEND(cuda, "cuda", "the GPU's fastest kernel, or the one that IFA_CUDA_KERNEL names",
+        IFA_GPU_CHOOSE);

@@ -204,13 +204,18 @@ extern "C" ifa_status ifa_cuda_attention(const ifa_cuda_attention_args *args, vo
   out.o = args->o;
   out.lse = args->lse;
   const ifa_gpu_blocks blocks = ifa_gpu_blocks_of(kernel, &plan.problem, plan.attention);
-  const struct { const ifa_quantize_args *args; ifa_gpu_destination to; } tensors[] = {
-      {&plan.q, IFA_GPU_ROWS}, {&plan.k, IFA_GPU_K_BLOCKS}, {&plan.v, plan.parts & IFA_GPU_PACK_V ? IFA_GPU_ROWS : IFA_GPU_V_BLOCKS}};
+  const struct {
+    const ifa_quantize_args *args;
+    ifa_gpu_destination to;
+  } tensors[] = {{&plan.q, IFA_GPU_ROWS},
+                 {&plan.k, IFA_GPU_K_BLOCKS},
+                 {&plan.v, plan.parts & IFA_GPU_PACK_V ? IFA_GPU_ROWS : IFA_GPU_V_BLOCKS}};
   for (const auto &t : tensors) {
     status =
         ifa_gpu_quantize_to_blocks(t.args, t.to, t.to == IFA_GPU_ROWS ? ifa_gpu_blocks{} : blocks,
                                    plan.scratch, plan.scratch_bytes, stream, message);
     if (status != IFA_OK) return status;
   }
-  return ifa_gpu_attend(plan.parts, kernel, &plan.problem, &in, &out, plan.attention, plan.attention_bytes, stream, message);
+  return ifa_gpu_attend(plan.parts, kernel, &plan.problem, &in, &out, plan.attention,
+                        plan.attention_bytes, stream, message);
 }

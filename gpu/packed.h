@@ -23,11 +23,16 @@ typedef struct ifa_gpu_blocks {
   int32_t keys, dim, count, bytes;
 } ifa_gpu_blocks;
 
-/* gpu/attend.cu. The problem is supported, the workspace large enough; kernel: as ifa_gpu_choose chose. */
-ifa_gpu_blocks ifa_gpu_blocks_of(ifa_gpu_kernel kernel, const ifa_problem *problem, void *workspace);
+/* gpu/attend.cu. The problem is supported, the workspace large enough; kernel: as ifa_gpu_choose
+ * chose. */
+ifa_gpu_blocks ifa_gpu_blocks_of(ifa_gpu_kernel kernel, const ifa_problem *problem,
+                                 void *workspace);
 
-/* gpu/attend.cu: some parts of ifa_cuda_attend, by the kernel chosen (or IFA_GPU_CHOOSE). Pointers that these do not need are not looked at. */
-ifa_status ifa_gpu_attend(int parts, ifa_gpu_kernel kernel, const ifa_problem *problem, const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace, size_t workspace_bytes, void *stream, ifa_message *message);
+/* gpu/attend.cu: some parts of ifa_cuda_attend, by the kernel chosen (or IFA_GPU_CHOOSE). Pointers
+ * that these do not need are not looked at. */
+ifa_status ifa_gpu_attend(int parts, ifa_gpu_kernel kernel, const ifa_problem *problem,
+                          const ifa_inputs *inputs, const ifa_outputs *outputs, void *workspace,
+                          size_t workspace_bytes, void *stream, ifa_message *message);
 
 /* gpu/quantize/quantize.cu: ifa_cuda_quantize, but that the integers (INT4 too) go to K's or V's
  * part of the blocks, one byte each; args->dst and dst_stride are not looked at. The rest of a last

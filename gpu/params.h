@@ -25,15 +25,18 @@
 #define IFA_GPU_AT_V_SCALE16(dim, keys) (IFA_GPU_AT_SCALES(dim, keys) + (2 * (keys) + 4) * 4)
 #define IFA_GPU_BLOCK_BYTES(dim, keys) (IFA_GPU_AT_V_SCALE16(dim, keys) + (keys)*2)
 
-/* The kernel sm90 has blocks of a tile, 64 or 128 keys, at multiples of 1024 bytes. K and V are as above; then
+/* The kernel sm90 has blocks of a tile, 64 or 128 keys, at multiples of 1024 bytes. K and V are as
+ * above; then
  *
- *     scales       keys binary32: what a key's sum is multiplied by (packed_scale_sm90); the tile's scale; the value exponent b; 2 unused
- *     v_scale16    keys binary16 (packed_scale16_sm90) */
+ *     scales       keys binary32: what a key's sum is multiplied by (packed_scale_sm90); the tile's
+ * scale; the value exponent b; 2 unused v_scale16    keys binary16 (packed_scale16_sm90) */
 #define IFA_GPU_SM90_AT_V_SCALE16(dim, keys) (IFA_GPU_AT_SCALES(dim, keys) + ((keys) + 4) * 4)
-#define IFA_GPU_SM90_COPIED_BYTES(dim, keys) (IFA_GPU_SM90_AT_V_SCALE16(dim, keys) + (keys) * 2)
-#define IFA_GPU_SM90_BLOCK_BYTES(dim, keys) ((IFA_GPU_SM90_COPIED_BYTES(dim, keys) + 1023) / 1024 * 1024)
+#define IFA_GPU_SM90_COPIED_BYTES(dim, keys) (IFA_GPU_SM90_AT_V_SCALE16(dim, keys) + (keys)*2)
+#define IFA_GPU_SM90_BLOCK_BYTES(dim, keys) \
+  ((IFA_GPU_SM90_COPIED_BYTES(dim, keys) + 1023) / 1024 * 1024)
 
-/* Section 4 in one operation. A sum begins at IFA_GPU_SCORE_ZERO = 2^22, so it is never negative, and its bits are those of a binary32, (2^22 + S) * 2^-149. Then
+/* Section 4 in one operation. A sum begins at IFA_GPU_SCORE_ZERO = 2^22, so it is never negative,
+ * and its bits are those of a binary32, (2^22 + S) * 2^-149. Then
  *
  *     u * 2^-t = fma(sum, k_scale * 2^(149 - t), -2^22 * k_scale * 2^-t)
  *
@@ -55,7 +58,7 @@ typedef struct ifa_gpu_item {
 
 typedef struct ifa_gpu_packed {
   ifa_gpu_item *items; /* those with most keys first */
-  uint8_t *blocks;   /* [matrix][block][block_bytes] */
+  uint8_t *blocks;     /* [matrix][block][block_bytes] */
   float *split_sums; /* per CTA and thread: float sums between splits; NULL if there is one split */
 } ifa_gpu_packed;
 
@@ -65,10 +68,10 @@ typedef struct ifa_gpu_params {
   void *o;
   float *lse;
   ifa_gpu_packed packed;
-  int32_t kernel;      /* ifa_gpu_kernel: gpu/kernel.h */
-  int32_t keys;        /* of a block */
+  int32_t kernel; /* ifa_gpu_kernel: gpu/kernel.h */
+  int32_t keys;   /* of a block */
   int32_t block_bytes;
-  int32_t rows;        /* of an item */
+  int32_t rows; /* of an item */
   int32_t item_count;
   int32_t block_count; /* of all keys */
   int32_t stages;      /* blocks in shared memory */

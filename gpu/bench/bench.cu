@@ -464,7 +464,8 @@ int main(int argc, char **argv) {
     if (i + 1 < argc && strcmp(argv[i], "--rows") == 0 && atoi(argv[i + 1]) > 0)
       run.rows = atoi(argv[++i]);
     else if (i + 1 < argc && strcmp(argv[i], "--json") == 0) json = argv[++i];
-    else if (i + 1 < argc && strcmp(argv[i], "--kv-tile") == 0 && atoi(argv[i + 1]) > 0) kv_tile = atoi(argv[++i]);
+    else if (i + 1 < argc && strcmp(argv[i], "--kv-tile") == 0 && atoi(argv[i + 1]) > 0)
+      kv_tile = atoi(argv[++i]);
     else if (strcmp(argv[i], "--no-torch") == 0) torch = false;
     else return fprintf(stderr, "usage: bench_gpu [--rows N] [--json FILE] [--no-torch]\n"), 2;
   }

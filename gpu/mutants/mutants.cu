@@ -43,7 +43,10 @@ extern "C" ifa_status ifa_gpu_mutants_support(const ifa_problem *problem, ifa_me
   ifa_status status = mutant_available(message);
   if (status != IFA_OK || !problem) return status;
   const int most = sm80_entry(problem).dim;
-  if (problem->head_dim > most) return ifa_fail(message, IFA_UNSUPPORTED, "head_dim is %d; the kernels with faults are built for up to %d", (int)problem->head_dim, most);
+  if (problem->head_dim > most)
+    return ifa_fail(message, IFA_UNSUPPORTED,
+                    "head_dim is %d; the kernels with faults are built for up to %d",
+                    (int)problem->head_dim, most);
   return mutant_supports(problem, message);
 }
 

@@ -21,13 +21,21 @@ __device__ __forceinline__ int packed_key(int slot) {
          (slot & 1);
 }
 
-/* Where a key's scales lie: those that one thread of the attention needs, of keys 2t and 2t + 1 of each 8, side by side; K's of 16 keys together, a factor and 4 places on an
- * addend. */
-__device__ __forceinline__ int packed_scale(int key) { return (key & ~15) * 2 + (key >> 1 & 3) * 8 + (key >> 3 & 1) * 2 + (key & 1); }
-__device__ __forceinline__ int packed_scale16(int key, int keys) { return (key >> 1 & 3) * (keys / 4) + (key >> 3) * 2 + (key & 1); }
+/* Where a key's scales lie: those that one thread of the attention needs, of keys 2t and 2t + 1 of
+ * each 8, side by side; K's of 16 keys together, a factor and 4 places on an addend. */
+__device__ __forceinline__ int packed_scale(int key) {
+  return (key & ~15) * 2 + (key >> 1 & 3) * 8 + (key >> 3 & 1) * 2 + (key & 1);
+}
+__device__ __forceinline__ int packed_scale16(int key, int keys) {
+  return (key >> 1 & 3) * (keys / 4) + (key >> 3) * 2 + (key & 1);
+}
 /* And for sm90: K's of 16 keys together, 4 a thread; V's of 32 keys, 8 a thread. */
-__device__ __forceinline__ int packed_scale_sm90(int key) { return (key & ~15) + (key >> 1 & 3) * 4 + (key >> 3 & 1) * 2 + (key & 1); }
-__device__ __forceinline__ int packed_scale16_sm90(int key) { return (key & ~31) + (key >> 1 & 3) * 8 + (key >> 3 & 3) * 2 + (key & 1); }
+__device__ __forceinline__ int packed_scale_sm90(int key) {
+  return (key & ~15) + (key >> 1 & 3) * 4 + (key >> 3 & 1) * 2 + (key & 1);
+}
+__device__ __forceinline__ int packed_scale16_sm90(int key) {
+  return (key & ~31) + (key >> 1 & 3) * 8 + (key >> 3 & 3) * 2 + (key & 1);
+}
 
 /* gpu/params.h: of a tile whose largest K scale has this pattern; the same for scales from 2^-24 to
  * 2^8, for a tile that has another than the one before takes longer. */
@@ -120,11 +128,18 @@ __device__ __forceinline__ void pack_scales_of(const ifa_gpu_params &a, int64_t 
   const bool real = token < p.nk, k_per_token = p.k_scale == IFA_SCALE_TOKEN;
   uint8_t *const to = block_at(a, matrix, block);
   const bool sm90 = a.kernel == IFA_GPU_SM90;
-  float *const scales = (float *)(to + IFA_GPU_AT_SCALES(dim, keys)), *const of_tile = scales + (sm90 ? keys : 2 * keys);
+  float *const scales = (float *)(to + IFA_GPU_AT_SCALES(dim, keys)), *const of_tile =
+                                                                          scales +
+                                                                          (sm90 ? keys : 2 * keys);
   const int octaves = k_per_token ? scale_octaves(largest.k) : 0;
-  const float scale = scale_of_sum(k_per_token ? real ? a.in.k_scale[matrix * p.nk + token] : 0.0f : 1.0f, octaves);
-  if (sm90) scales[packed_scale_sm90(key)] = __fmul_rn(scale, 0x1p-149f); /* rounded only where the sign of u is all that counts */
-  else scales[packed_scale(key)] = scale, scales[packed_scale(key) + 4] = __fmul_rn(scale, -IFA_GPU_SCORE_ZERO * 0x1p-149f);
+  const float scale =
+      scale_of_sum(k_per_token ? real ? a.in.k_scale[matrix * p.nk + token] : 0.0f : 1.0f, octaves);
+  if (sm90)
+    scales[packed_scale_sm90(key)] =
+        __fmul_rn(scale, 0x1p-149f); /* rounded only where the sign of u is all that counts */
+  else
+    scales[packed_scale(key)] = scale,
+    scales[packed_scale(key) + 4] = __fmul_rn(scale, -IFA_GPU_SCORE_ZERO * 0x1p-149f);
   if (key == 0)
     of_tile[0] =
         k_per_token ? scalbnf(1.0f, octaves)
@@ -133,15 +148,19 @@ __device__ __forceinline__ void pack_scales_of(const ifa_gpu_params &a, int64_t 
             : a.in.k_scale[matrix];
   if (p.v_scale == IFA_SCALE_TOKEN || p.v_scale == IFA_SCALE_TOKEN_CHANNEL) {
     const int32_t b = ifa_value_exponent(__uint_as_float(largest.v));
-    uint16_t *const scales16 = (uint16_t *)(to + (sm90 ? IFA_GPU_SM90_AT_V_SCALE16(dim, keys) : IFA_GPU_AT_V_SCALE16(dim, keys)));
-    scales16[sm90 ? packed_scale16_sm90(key) : packed_scale16(key, keys)] = real ? ifa_value_scale16(a.in.v_scale[matrix * p.nk + token], b) : (uint16_t)0;
+    uint16_t *const scales16 = (uint16_t *)(to + (sm90 ? IFA_GPU_SM90_AT_V_SCALE16(dim, keys)
+                                                       : IFA_GPU_AT_V_SCALE16(dim, keys)));
+    scales16[sm90 ? packed_scale16_sm90(key) : packed_scale16(key, keys)] =
+        real ? ifa_value_scale16(a.in.v_scale[matrix * p.nk + token], b) : (uint16_t)0;
     if (key == 0) of_tile[1] = __int_as_float(b);
   }
 }
 
 /* K, V or both, and scales. grid (blocks or, where there are none, 1; batch * kv_heads) */
-static __global__ void __launch_bounds__(PACK_THREADS) pack(__grid_constant__ const ifa_gpu_params a) {
-  __shared__ __align__(16) int8_t rows[128 * (128 + 16)]; /* and 64 * (IFA_MAX_HEAD_DIM + 16) is less */
+static __global__ void __launch_bounds__(PACK_THREADS)
+    pack(__grid_constant__ const ifa_gpu_params a) {
+  __shared__ __align__(16)
+      int8_t rows[128 * (128 + 16)]; /* and 64 * (IFA_MAX_HEAD_DIM + 16) is less */
   __shared__ Largest largest;
   const ifa_problem &p = a.p;
   const unsigned blocks = a.block_count > 0 ? (unsigned)a.block_count : 1;
@@ -217,7 +236,8 @@ static __global__ void __launch_bounds__(PACK_THREADS)
     find_largest(a, number / a.block_count, (int)(number % a.block_count), thread, 64,
                  &largest[team]);
   __syncthreads();
-  for (int key = thread; number < all && key < a.keys; key += 64) pack_scales_of(a, number / a.block_count, (int)(number % a.block_count), key, largest[team]);
+  for (int key = thread; number < all && key < a.keys; key += 64)
+    pack_scales_of(a, number / a.block_count, (int)(number % a.block_count), key, largest[team]);
 }
 
 #endif
