@@ -1,4 +1,6 @@
 /* entries.cu - which compilation of the kernel sm90 takes a problem. */
+#include <cuda_runtime.h>
+
 #include "gpu/sm90/entries.h"
 
 bool ifa_gpu_sm90_entry(const ifa_problem *p, ifa_gpu_entry *entry) {

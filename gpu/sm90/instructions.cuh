@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #ifdef IFA_GPU_EMULATION /* plain C++ in their place */
-#include "tests/gpu_emulation/instructions_sm90.h"
+#include "tests/gpu/emulation/instructions_sm90.h"
 #else
 
 namespace sm90 {
