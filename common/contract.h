@@ -116,9 +116,9 @@ IFA_FN int32_t ifa_value_exponent(float largest) {
 }
 
 /* s_j: a token's scale relative to the largest that the row sees in the tile, rounded once to
- * binary16. */
+ * binary16. A scale may be -0: s_j and y_ij are looked at as patterns and must have no sign. */
 IFA_FN uint16_t ifa_value_scale16(float v_scale, int32_t b) {
-  return ifa_f64_to_f16(scalbn((double)v_scale, -b));
+  return ifa_f64_to_f16(scalbn(fabs((double)v_scale), -b));
 }
 
 /* y_ij = fl16(W_ij * s_j) <= 65280. */

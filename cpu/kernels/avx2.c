@@ -185,7 +185,8 @@ INLINE int32_t partial_values(const ifa_cpu_layout *y, const uint8_t *tile, int3
   for (int32_t j = 0; j < y->keys; j += 8) {
     __m256 x =
         _mm256_and_ps(_mm256_loadu_ps(scale + j), _mm256_castsi256_ps(live_mask(from, to, j)));
-    _mm_storeu_si128((__m128i *)(scale16 + j), to_f16(_mm256_mul_ps(x, unit)));
+    x = _mm256_andnot_ps(set(-0.0f), _mm256_mul_ps(x, unit)); /* a scale may be -0 */
+    _mm_storeu_si128((__m128i *)(scale16 + j), to_f16(x));
   }
   return exponent;
 }

@@ -119,6 +119,7 @@ INLINE int32_t partial_values(const ifa_cpu_layout *y, const uint8_t *tile, int3
   __m512 unit = _mm512_set1_ps(ldexpf(1.0f, -exponent));
   for (int32_t j = 0; j < y->keys; j += 16) {
     __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(live_mask(from, to, j), scale + j), unit);
+    x = _mm512_abs_ps(x); /* a scale may be -0 */
     _mm256_storeu_si256((__m256i *)(scale16 + j),
                         _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   }

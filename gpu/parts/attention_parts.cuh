@@ -558,11 +558,11 @@ __device__ __forceinline__ int live_value_exponent(const float *v_scale, int fir
 }
 
 /* s_j of two keys; 0 for a key that is not live. 2^-b is a normal number, and the product is exact
- * or far below binary16. */
+ * or far below binary16. A scale may be -0. */
 __device__ __forceinline__ uint32_t live_value_scales(const float *v_scale, int first, int end,
                                                       int key, float factor) {
-  float a = key >= first && key < end ? __fmul_rn(v_scale[key], factor) : 0.0f,
-        b = key + 1 >= first && key + 1 < end ? __fmul_rn(v_scale[key + 1], factor) : 0.0f;
+  float a = key >= first && key < end ? __fmul_rn(fabsf(v_scale[key]), factor) : 0.0f,
+        b = key + 1 >= first && key + 1 < end ? __fmul_rn(fabsf(v_scale[key + 1]), factor) : 0.0f;
   return (uint32_t)__half_as_ushort(__float2half_rn(b)) << 16 |
          __half_as_ushort(__float2half_rn(a));
 }

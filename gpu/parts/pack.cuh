@@ -104,6 +104,11 @@ struct Largest {
   uint32_t k, v;
 };
 
+/* A scale as a pattern that sorts like the scale: without a sign, for it may be -0. */
+__device__ __forceinline__ uint32_t scale_pattern(float scale) {
+  return __float_as_uint(fabsf(scale));
+}
+
 /* `threads` of them, of which this is one, look at all of the block's (its tile's) keys; *largest
  * is zero before. */
 __device__ __forceinline__ void find_largest(const ifa_gpu_params &a, int64_t matrix, int block,
@@ -113,10 +118,10 @@ __device__ __forceinline__ void find_largest(const ifa_gpu_params &a, int64_t ma
   const int64_t first = (int64_t)block * a.keys, tile = first / p.kv_tile * p.kv_tile;
   if (p.k_scale == IFA_SCALE_TOKEN)
     for (int64_t token = tile + thread; token < tile + p.kv_tile && token < p.nk; token += threads)
-      atomicMax(&largest->k, __float_as_uint(a.in.k_scale[matrix * p.nk + token]));
+      atomicMax(&largest->k, scale_pattern(a.in.k_scale[matrix * p.nk + token]));
   if (p.v_scale == IFA_SCALE_TOKEN || p.v_scale == IFA_SCALE_TOKEN_CHANNEL)
     for (int64_t token = first + thread; token < first + a.keys && token < p.nk; token += threads)
-      atomicMax(&largest->v, __float_as_uint(a.in.v_scale[matrix * p.nk + token]));
+      atomicMax(&largest->v, scale_pattern(a.in.v_scale[matrix * p.nk + token]));
 }
 
 /* The scales of key `key` of the block; those of the tile with the first. */

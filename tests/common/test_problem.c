@@ -691,7 +691,7 @@ static void test_case_default(void **state) {
   (void)state;
   ifa_case c = ifa_case_default();
   assert_true(c.auto_scale == 1 && c.layout_bnhd == 0 && c.fill == IFA_FILL_NORMAL && c.seed == 1 &&
-              c.rows == 0 && c.smooth == 0);
+              c.rows == 0 && c.smooth == 0 && c.minus_zero == 0);
   assert_string_equal(c.input, "");
   expect_good(&c.problem);
   static const char *const names[] = {"normal",  "uniform", "constant", "extremes",
@@ -725,7 +725,7 @@ static void test_expand_keys(void **state) {
   (void)state;
   taken *t = malloc(sizeof *t);
   assert_int_equal(expand("nq=3 nk=5 hq=4 hkv=2 b=2 d=7 qk=int4 v=int4 layout=bnhd sm=0.5 "
-                          "fill=sink seed=9999999999999999999 rows=12 smooth=1 lse=1",
+                          "fill=sink seed=9999999999999999999 rows=12 smooth=1 minus_zero=1 lse=1",
                           t, NULL),
                    IFA_OK);
   const ifa_case *c = &t->cases[0];
@@ -733,7 +733,7 @@ static void test_expand_keys(void **state) {
               c->problem.v_type == IFA_I4 && c->problem.lse == 1);
   assert_true(c->auto_scale == 0 && c->problem.sm_scale == 0.5f && c->layout_bnhd == 1 &&
               c->fill == IFA_FILL_SINK && c->seed == 9999999999999999999u);
-  assert_true(c->rows == 12 && c->smooth == 1);
+  assert_true(c->rows == 12 && c->smooth == 1 && c->minus_zero == 1);
   assert_true(same_strides(c->problem.q_stride, (ifa_strides){4 * 3 * 8, 8, 4 * 8}) &&
               same_strides(c->problem.v_stride, (ifa_strides){2 * 5 * 8, 8, 2 * 8}));
   assert_true(same_strides(c->problem.o_stride, (ifa_strides){4 * 3 * 7, 7, 4 * 7}));
@@ -761,6 +761,7 @@ static void test_expand_errors(void **state) {
              {"rows=-1", "-1"},
              {"rows=2147483648", "2147483648"},
              {"smooth=2", "2"},
+             {"minus_zero=-1", "-1"},
              {"layout=nbhd", "nbhd"},
              {"d=1,x", "x"},
              {"qk=int9", "int9"},
@@ -853,7 +854,8 @@ static int same_case(const ifa_case *one, const ifa_case *two) {
   ifa_case a = read_part(one), b = read_part(two);
   return same_problem(&a.problem, &b.problem) && a.auto_scale == b.auto_scale &&
          a.layout_bnhd == b.layout_bnhd && a.fill == b.fill && a.seed == b.seed &&
-         a.rows == b.rows && a.smooth == b.smooth && strcmp(a.input, b.input) == 0;
+         a.rows == b.rows && a.smooth == b.smooth && a.minus_zero == b.minus_zero &&
+         strcmp(a.input, b.input) == 0;
 }
 
 static void check_case_text(const ifa_case *c) {
@@ -880,6 +882,7 @@ static void test_case_text(void **state) {
                                       "rows=3 seed=9999999999999999999",
                                       "input=x rows=4 seed=2",
                                       "input=x smooth=1",
+                                      "sm=-0 minus_zero=1 fill=wide",
                                       "fill=zeros tau=inf",
                                       "qstride=1:2:3 ostride=9223372036854775807:1:-4",
                                       "q=int4",
@@ -916,7 +919,8 @@ static void test_case_text_of_widest(void **state) {
   c.problem.q_stride = c.problem.k_stride = c.problem.v_stride = c.problem.o_stride =
       (ifa_strides){INT64_MAX - 1, INT64_MAX - 1, INT64_MAX - 1};
   expect_good(&c.problem);
-  c.smooth = 1, c.rows = 2147483647, c.fill = IFA_FILL_EXTREMES, c.seed = 9999999999999999999u;
+  c.smooth = c.minus_zero = 1, c.rows = 2147483647, c.fill = IFA_FILL_EXTREMES,
+  c.seed = 9999999999999999999u;
   c.exponent[0] = -120, c.exponent[1] = 120, c.exponent[2] = 7;
   check_case_text(&c);
 }

@@ -53,7 +53,7 @@ static int32_t draw_element(int bits) {
 }
 
 static float draw_scale(int octaves) {
-  return draw(12) == 0 ? 0.0f
+  return draw(12) == 0 ? (draw(2) ? 0.0f : -0.0f)
                        : ldexpf(1.0f + ifa_random_uniform(seed, 1, draws++), -(int)draw(octaves));
 }
 

@@ -147,13 +147,13 @@ static void random_case(uint64_t i, char *text, size_t length) {
   snprintf(text, length,
            "b=%d hq=%d hkv=%d nq=%d nk=%d d=%d q=%s k=%s v=%s qscale=%s kscale=%s qblock=%d "
            "kblock=%d vscale=%s causal=%d window=%d tau=%s tile=%d split=%d layout=%s out=%s "
-           "lse=%d rows=%d fill=%s seed=%" PRIu64,
+           "lse=%d rows=%d minus_zero=%d fill=%s seed=%" PRIu64,
            1 + (int)below(15, i, 2), heads * group, heads, nq, nk, dim, types[below(16, i, 4) == 0],
            types[below(17, i, 4) == 0], types[below(18, i, 4) == 0], k_scales[below(19, i, 4)],
            k_scales[below(20, i, 4)], 1 + (int)below(21, i, 40), tile * (1 + (int)below(22, i, 3)),
            v_scales[below(23, i, 4)], (int)below(24, i, 2), window, taus[below(25, i, 6)], tile,
            split, below(26, i, 2) ? "bhnd" : "bnhd", outs[below(27, i, 3)], (int)below(28, i, 2),
-           rows, fills[below(29, i, 8)], i + 1);
+           rows, (int)below(32, i, 2), fills[below(29, i, 8)], i + 1);
 }
 
 static void test_random_cases(void **state) {

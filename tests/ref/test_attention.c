@@ -537,6 +537,92 @@ static void test_random_problems(void **state) {
   }
 }
 
+/* ---- a scale of -0 is a scale of 0 ---- */
+
+/* Turns every 0 among the scales, and sm_scale if it is one, into -0. Says how many there were. */
+static int turn_zeros(data *d) {
+  const ifa_problem *p = &d->p;
+  struct {
+    float *scales;
+    int64_t count;
+  } all[] = {
+      {d->q_scale,
+       ifa_scale_count(p->q_scale, p->batch, p->q_heads, p->nq, p->head_dim, p->q_block)},
+      {d->k_scale,
+       ifa_scale_count(p->k_scale, p->batch, p->kv_heads, p->nk, p->head_dim, p->k_block)},
+      {d->v_scale, ifa_scale_count(p->v_scale, p->batch, p->kv_heads, p->nk, p->head_dim, 0)},
+      {d->v_channel_scale, p->batch * p->kv_heads * p->head_dim},
+      {&d->p.sm_scale, 1}};
+  int turned = 0;
+  for (int i = 0; i < 5; i++)
+    for (int64_t j = 0; j < all[i].count; j++)
+      if (all[i].scales[j] == 0.0f) all[i].scales[j] = -0.0f, turned++;
+  return turned;
+}
+
+/* Outputs are equal, and if V has no factor per tensor or channel, their bits too: such a factor
+ * decides the sign of a zero, as in every product. */
+static void expect_equal_outputs(const data *d, const result *a, const result *b) {
+  ifa_problem p = ifa_problem_resolved(&d->p);
+  if (p.v_scale == IFA_SCALE_TOKEN) assert_memory_equal(a->o, b->o, a->o_bytes);
+  for (int64_t i = 0; i < rows_of(d); i++) {
+    size_t begin = row_begin(&p, i) / ifa_type_bytes(p.out_type);
+    for (int32_t j = 0; j < p.head_dim; j++)
+      assert_true(ifa_float_get(p.out_type, a->o, (int64_t)begin + j) ==
+                  ifa_float_get(p.out_type, b->o, (int64_t)begin + j));
+  }
+  if (p.lse) assert_memory_equal(a->lse, b->lse, a->lse_count * sizeof(float));
+  for (int s = 0; s < 7; s++) {
+    ifa_stages x = a->stages, y = b->stages;
+    assert_memory_equal(*stage_at(&x, s), *stage_at(&y, s), a->stage_bytes[s]);
+  }
+}
+
+static void test_minus_zero(void **state) {
+  (void)state;
+  static const char *const others[] = {"openmp",           "cpu-portable",   "cpu-avx2",
+                                       "cpu-avx512vnni",   "cpu-avx512fp16", "cpu-amx",
+                                       "cpu-neon-dotprod", "cpu-neon-i8mm"};
+  int turned = 0;
+  for (uint64_t i = 0; i < 60; i++) {
+    data d = data_new(random_problem(i));
+    data_fill(&d, i);
+    result plus = run("scalar", &d, 1);
+    turned += turn_zeros(&d) > 0;
+    result minus = run("scalar", &d, 1);
+    expect_equal_outputs(&d, &plus, &minus);
+    for (size_t b = 0; b < sizeof others / sizeof others[0]; b++) {
+      if (ifa_backend_supports(others[b], &d.p, NULL) != IFA_OK) continue;
+      result other = run(others[b], &d, 0);
+      expect_same(&minus, &other, 0, &d);
+      result_free(&other);
+    }
+    result_free(&plus), result_free(&minus);
+    data_free(&d);
+  }
+  assert_true(turned > 40);
+}
+
+/* Three keys, the first token's scale 0: the second's y decides U'. */
+static void test_minus_zero_by_hand(void **state) {
+  (void)state;
+  ifa_problem p = ifa_problem_default();
+  p.nk = 3, p.head_dim = 1, p.v_scale = IFA_SCALE_TOKEN, p.kv_tile = 32, p.sm_scale = 1.0f;
+  static const int8_t k[] = {1, 1, 0}, v[] = {50, 100, -77};
+  for (int minus = 0; minus < 2; minus++) {
+    data d = data_new(p);
+    memcpy(d.k, k, sizeof k), memcpy(d.v, v, sizeof v);
+    *(int8_t *)d.q = 1;
+    d.v_scale[0] = minus ? -0.0f : 0.0f, d.v_scale[2] = 0.3f;
+    result r = run("scalar", &d, 1);
+    uint32_t bits;
+    memcpy(&bits, r.o, sizeof bits);
+    assert_int_equal(bits, 0x421a81e0);
+    result_free(&r);
+    data_free(&d);
+  }
+}
+
 static void test_not_available(void **state) {
   (void)state;
   ifa_message why = {""};
@@ -1261,6 +1347,8 @@ int main(void) {
       cmocka_unit_test(test_head_groups),
       cmocka_unit_test(test_not_available),
       cmocka_unit_test(test_random_problems),
+      cmocka_unit_test(test_minus_zero),
+      cmocka_unit_test(test_minus_zero_by_hand),
       cmocka_unit_test(test_threads_and_schedules),
       cmocka_unit_test(test_place_in_the_batch),
       cmocka_unit_test(test_environment),

@@ -237,7 +237,7 @@ class SplitSums:
 
 def live_v_scales(scale, live):
     """b [rows] and s_j [rows, keys] from each row's live keys of a tile."""
-    seen = np.where(live, scale.astype(f64), 0.0)
+    seen = np.where(live, np.abs(scale.astype(f64)), 0.0)      # a scale may be -0
     top = seen.max(axis=1)
     mantissa, exponent = np.frexp(top)                         # top = mantissa * 2^exponent, mantissa in [1/2, 1)
     b = np.where(top == 0, 0, exponent.astype(i64) - np.where(mantissa == 0.5, 9, 8))  # top * 2^-b in (128, 256]

@@ -82,7 +82,7 @@ static void check_case(const ifa_case *c) {
   require(same_problem(&a.problem, &b.problem));
   require(a.auto_scale == b.auto_scale && a.layout_bnhd == b.layout_bnhd && a.fill == b.fill &&
           a.seed == b.seed && a.rows == b.rows && a.smooth == b.smooth &&
-          strcmp(a.input, b.input) == 0);
+          a.minus_zero == b.minus_zero && strcmp(a.input, b.input) == 0);
 }
 
 static ifa_status each(const ifa_case *c, void *context, ifa_message *message) {

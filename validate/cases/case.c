@@ -90,6 +90,7 @@ static ifa_status parse_word(ifa_case *c, const char *key, const char *value,
   if (strcmp(key, "fill") == 0) return parse_fill(c, value, message);
   if (strcmp(key, "input") == 0) return ifa_case_set_input(c, value, message);
   if (strcmp(key, "smooth") == 0) return parse_switch(key, value, &c->smooth, message);
+  if (strcmp(key, "minus_zero") == 0) return parse_switch(key, value, &c->minus_zero, message);
   for (int i = 0; i < 3; i++)
     if (strcmp(key, exponent_keys[i]) == 0)
       return parse_exponent(key, value, &c->exponent[i], message);
@@ -295,6 +296,7 @@ void ifa_case_print(const ifa_case *c, char text[IFA_CASE_TEXT]) {
       snprintf(word, sizeof word, "%s=%d", exponent_keys[i], c->exponent[i]);
       append(text, word);
     }
+  if (c->minus_zero) append(text, "minus_zero=1");
   if (c->rows) append_number(text, "rows", (uint64_t)c->rows);
   if (!c->input[0]) {
     snprintf(word, sizeof word, "fill=%s", fill_names[c->fill]);

@@ -52,6 +52,7 @@ typedef struct ifa_case {
   int smooth; /* 1: K less its per-channel mean */
   /* qexp, kexp, vexp: the floats of Q, K, V (or the drawn scales) are multiplied by 2^exponent */
   int exponent[3];
+  int minus_zero; /* 1: every 0 among the filled floats and among all scales is a -0 */
   /* not in the text: 1 keeps what the quantizers make of the floats also where the fill draws
    * operands */
   int plain;

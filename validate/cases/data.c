@@ -169,6 +169,11 @@ static void scatter(const operand_slot *s, const ifa_problem *p, const void *den
   }
 }
 
+static void turn_zeros(float *scale, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+    if (scale[i] == 0.0f) scale[i] = -0.0f;
+}
+
 static ifa_status quantize_operand(ifa_data *data, operand_slot s, ifa_message *message) {
   const ifa_problem *p = &data->p;
   int64_t bytes = ifa_extent_bytes(s.type, s.strides, p->batch, s.heads, s.tokens, p->head_dim);
@@ -209,6 +214,10 @@ static ifa_status quantize_operand(ifa_data *data, operand_slot s, ifa_message *
     resolved.problem = data->p;
     ifa_fill_operands(&resolved, s.operand, *s.integers, *s.scale, scales,
                       s.channel_scale ? *s.channel_scale : NULL);
+  }
+  if (status == IFA_OK && data->c.minus_zero) {
+    turn_zeros(*s.scale, scales);
+    if (s.channel_scale) turn_zeros(*s.channel_scale, p->batch * s.heads * p->head_dim);
   }
   return status;
 }

@@ -111,6 +111,17 @@ static float value_at(const ifa_case *c, const element *e) {
   }
 }
 
+/* Elements beyond are refused by the quantizers (docs/numerics.md, section 12). */
+#define LARGEST_FLOAT 0x1p99f
+
+/* Times 2^exponent. Of a fill that draws operands the floats belong to no operand: they stay
+ * within what the quantizers take, so that the case is valid however far its scales are moved. */
+static float moved_float(const ifa_case *c, ifa_operand operand, float x) {
+  float moved = ldexpf(x, c->exponent[operand]);
+  if (ifa_fill_draws_operands(c->fill)) moved = fminf(fmaxf(moved, -LARGEST_FLOAT), LARGEST_FLOAT);
+  return c->minus_zero && moved == 0.0f ? -0.0f : moved;
+}
+
 void ifa_fill_floats(const ifa_case *c, ifa_operand operand, float *values) {
   const ifa_problem *p = &c->problem;
   int64_t tokens = tokens_of(p, operand), matrices = p->batch * heads_of(p, operand);
@@ -118,7 +129,7 @@ void ifa_fill_floats(const ifa_case *c, ifa_operand operand, float *values) {
   for (int64_t row = 0; row < matrices * tokens; row++)
     for (int64_t d = 0; d < p->head_dim; d++) {
       element e = {operand, row / tokens, row % tokens, d, row * p->head_dim + d};
-      values[e.number] = ldexpf(value_at(c, &e), c->exponent[operand]);
+      values[e.number] = moved_float(c, operand, value_at(c, &e));
     }
 }
 

@@ -203,9 +203,10 @@ static ifa_status load_quantized(const ifa_tensor_file *file, const char *path, 
 
 /* Keys that a file decides, or that make no sense for one, are refused rather than ignored. */
 static ifa_status check_keys(const char *keys, ifa_message *message) {
-  static const char *const refused[] = {
-      "b",    "hq",   "hkv",  "nq",     "nk",    "d",       "fill",    "seed",    "qexp",
-      "kexp", "vexp", "rows", "layout", "input", "qstride", "kstride", "vstride", "ostride"};
+  static const char *const refused[] = {"b",       "hq",      "hkv",     "nq",        "nk",
+                                        "d",       "fill",    "seed",    "qexp",      "kexp",
+                                        "vexp",    "rows",    "layout",  "input",     "qstride",
+                                        "kstride", "vstride", "ostride", "minus_zero"};
   char copy[IFA_CASE_TEXT];
   snprintf(copy, sizeof copy, "%s", keys);
   for (char *save = NULL, *word = strtok_r(copy, " ", &save); word;

@@ -33,7 +33,7 @@ static const struct argp parser = {
     "Writes a case and the oracle's answer: q, k, v (F32), the quantized operands and scales, o "
     "and lse, all dense. "
     "Metadata: problem (the text form of the problem), smooth, operands (`quantized` from q, k, v, "
-    "or `given`: fill=extremes draws them), case, contract.",
+    "or `given`: some fills draw them), case, contract.",
     NULL,
     NULL,
     NULL};
@@ -67,7 +67,7 @@ static ifa_status write_case(const ifa_case *c, const char *path, ifa_message *m
     tensor_set_add_output(&set, &d.p, o, lse);
     ifa_case_print(&d.c, text);
     snprintf(contract, sizeof contract, "%d", IFA_CONTRACT_VERSION);
-    int drawn = ifa_fill_draws_operands(d.c.fill) && !d.c.input[0];
+    int drawn = d.c.minus_zero || (ifa_fill_draws_operands(d.c.fill) && !d.c.input[0]);
     const ifa_metadata metadata[] = {{"problem", problem},
                                      {"smooth", d.c.smooth ? "1" : "0"},
                                      {"operands", drawn ? "given" : "quantized"},

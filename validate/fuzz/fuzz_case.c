@@ -176,7 +176,11 @@ ifa_case ifa_fuzz_case(uint64_t seed, uint64_t index) {
        one_in(d, 3)   ? "wide"
        : one_in(d, 4) ? "extremes"
                       : ifa_fill_name((ifa_fill)below(d, IFA_FILL_COUNT)));
-  word(t, "seed=%lld", (long long)below(d, 1000));
+  word(t, "seed=%lld ", (long long)below(d, 1000));
+  if (one_in(d, 6)) word(t, "minus_zero=1 ");
+  if (one_in(d, 8) && !strstr(text.text, "vexp=") &&
+      (strstr(text.text, "fill=wide") || strstr(text.text, "fill=extremes")))
+    word(t, "vexp=%lld", (long long)ONE_OF(d, -120, -105, 100, 110, 120)); /* scales stay valid */
   ifa_case c;
   ifa_message why;
   if (ifa_case_parse(text.text, &c, &why) != IFA_OK) { /* a defect of this file */
@@ -406,7 +410,7 @@ static void shrink_setting(ifa_case *c, int which) {
       return;
     case 12: p->out_type = IFA_F32; return;
     case 13: p->lse = 0; return;
-    case 14: c->smooth = 0; return;
+    case 14: c->smooth = c->minus_zero = 0; return;
     case 15: c->exponent[0] = c->exponent[1] = 0; return;
     case 16: c->exponent[2] = 0; return;
     case 17: c->auto_scale = 1; return;

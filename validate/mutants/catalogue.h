@@ -167,6 +167,8 @@
   X(value_scale_binary32, "values", "s is not rounded to binary16")                                \
   X(value_scale_truncated, "values", "s is truncated to binary16")                                 \
   X(value_scale_flushed, "values", "s is flushed to zero where it is subnormal")                   \
+  X(value_scale_signed, "values",                                                                  \
+    "a scale of -0 keeps its sign, and the pattern of its y is above every other")                 \
   X(value_scale_first_tile, "values", "the scales of V's first tile throughout")                   \
   X(value_scale_of_q_head, "values", "V's scale is that of the query head's number")               \
   X(value_weight_of_p, "values", "y is made of p, not of W")                                       \

@@ -487,7 +487,7 @@ static int32_t value_exponent(const kernel *k, const row *r, const tile *t) {
 
 /* y_ij as a binary32 that is a binary16, unless a fault leaves out the rounding. */
 static float value_weight(const kernel *k, uint16_t weight16, float scale, int32_t b) {
-  double exact = scalbn((double)scale, -b);
+  double exact = scalbn(FAULT(value_scale_signed) ? (double)scale : fabs((double)scale), -b);
   float w = ifa_f16_to_f32(weight16);
   if (FAULT(value_weight_of_p)) w = rintf(w);
   if (FAULT(value_scale_binary32)) return ifa_f16_to_f32(ifa_f32_to_f16(w * (float)exact));
@@ -516,9 +516,11 @@ static void weigh_values(const kernel *k, row *r, const tile *t) {
     y[j] = t->start + j < k->p->nk
                ? value_weight(k, k->mutant->weight16[t->n[j]], value_scale(k, r, t->start + j), b)
                : 0.0f;
-    largest = y[j] > largest ? y[j] : largest;
+    int larger = FAULT(value_scale_signed) ? ifa_bits_of_f32(y[j]) > ifa_bits_of_f32(largest)
+                                           : y[j] > largest;
+    largest = larger ? y[j] : largest;
   }
-  if (largest == 0.0f && !FAULT(value_zero_tile_asks)) {
+  if (largest == 0.0f && !signbit(largest) && !FAULT(value_zero_tile_asks)) {
     for (int32_t j = from; j < to && !FAULT(value_zero_tile_weighs); j++) r->weight[j] = 0;
     return;
   }
