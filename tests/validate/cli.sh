@@ -108,6 +108,23 @@ check "nothing half written" test ! -e "$folder/o3.safetensors"
 expect "attend refuses what the file decides" 2 "nq: the file decides" -- "$validate" attend --input "$real" --output "$folder/o3.safetensors" nq=3
 expect "quantize twice" 2 "INT8 already" -- "$validate" quantize --input "$folder/q.safetensors" --output "$folder/o3.safetensors"
 expect "attend does not smooth what is quantized" 2 "quantized already" -- "$validate" attend --input "$folder/q.safetensors" --output "$folder/o3.safetensors" vscale=token smooth=1
+"$validate" quantize --input "$real" --output "$folder/q2.safetensors" vscale=token_channel smooth=1 >/dev/null
+"$validate" attend --input "$folder/q2.safetensors" --output "$folder/o4.safetensors" vscale=token_channel >"$folder/near"
+python3 - "$folder" <<'P' # the same with V's scales moved apart or together: what binary32 cannot hold between integers and output
+import array, json, struct, sys
+raw = open(f'{sys.argv[1]}/q2.safetensors', 'rb').read(); n = struct.unpack('<Q', raw[:8])[0]; head = json.loads(raw[8:8 + n])
+for name, token, channel in ('apart', 2.0**95, 2.0**-95), ('large', 2.0**90, 2.0**80), ('tiny', 2.0**-80, 2.0**-80):
+    data = bytearray(raw)
+    for key, factor in ('v_scale', token), ('v_channel_scale', channel):
+        a, b = (8 + n + x for x in head[key]['data_offsets'])
+        data[a:b] = array.array('f', (x * factor for x in array.array('f', raw[a:b]))).tobytes()
+    open(f'{sys.argv[1]}/{name}.safetensors', 'wb').write(data)
+P
+expect "V's scales of a token and a channel far apart" 0 "$(grep -o 'relative L2 .*  largest' "$folder/near" | sed 's/[.+]/\\&/g')" -- "$validate" attend --input "$folder/apart.safetensors" --output "$folder/o3.safetensors" vscale=token_channel
+expect "outputs beyond binary32 are infinite, no refusal" 0 "relative L2 -?(inf|nan)" -- "$validate" attend --input "$folder/large.safetensors" --output "$folder/o3.safetensors" vscale=token_channel
+expect "values below binary32" 0 "relative L2 1\.000e\+00" -- "$validate" attend --input "$folder/tiny.safetensors" --output "$folder/o3.safetensors" vscale=token_channel
+rm "$folder/o3.safetensors"
+expect "attend refuses -0 for a file's scales" 2 "minus_zero: the file decides" -- "$validate" attend --input "$real" --output "$folder/o3.safetensors" minus_zero=1
 cp "$real" "$folder/a b.safetensors"
 expect "a path with a blank" 2 "a blank" -- "$validate" attend --input "$folder/a b.safetensors" --output "$folder/o3.safetensors"
 expect "attend without a file" 2 "nowhere.safetensors" -- "$validate" attend --input "$folder/nowhere.safetensors" --output "$folder/o3.safetensors"

@@ -124,10 +124,10 @@ static ifa_status load_scales(const ifa_tensor_file *file, const char *name, int
   return IFA_OK;
 }
 
-/* Floats that the integers stand for: [B,H,N,D]. */
+/* Floats that the integers stand for: [B,H,N,D]. With a scale per token and channel, without the
+ * channel's: with it they might pass binary32 (128 * 2^100 * 2^100), or vanish (scale_channels). */
 static ifa_status dequantize(const slot *s, int64_t batch, int64_t dim, const void *integers,
-                             const float *scale, const float *channel, float **values,
-                             ifa_message *message) {
+                             const float *scale, float **values, ifa_message *message) {
   int64_t row = s->type == IFA_I4 ? (dim + 1) / 2 * 2 : dim, matrices = batch * s->heads;
   if (!(*values = malloc(((size_t)(matrices * s->tokens * dim) + 1) * sizeof **values)))
     return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %s", s->name);
@@ -136,8 +136,7 @@ static ifa_status dequantize(const slot *s, int64_t batch, int64_t dim, const vo
       for (int64_t d = 0; d < dim; d++) {
         float x = (float)ifa_operand_get(s->type, integers, (m * s->tokens + t) * row + d);
         if (s->scale == IFA_SCALE_CHANNEL) x *= scale[m * dim + d];
-        else if (s->scale == IFA_SCALE_TOKEN_CHANNEL)
-          x *= scale[m * s->tokens + t] * channel[m * dim + d];
+        else if (s->scale == IFA_SCALE_TOKEN_CHANNEL) x *= scale[m * s->tokens + t];
         else x *= ifa_token_scale(s->scale, scale, m, s->tokens, s->block, t);
         (*values)[(m * s->tokens + t) * dim + d] = x;
       }
@@ -195,8 +194,8 @@ static ifa_status load_quantized(const ifa_tensor_file *file, const char *path, 
     if (status == IFA_OK)
       status = load_scales(file, slots[i].scale_name, count, scales[i], message);
     if (status == IFA_OK)
-      status = dequantize(&slots[i], p->batch, p->head_dim, *integers[i], *scales[i],
-                          d->v_channel_scale, values[i], message);
+      status = dequantize(&slots[i], p->batch, p->head_dim, *integers[i], *scales[i], values[i],
+                          message);
   }
   return status;
 }
@@ -262,6 +261,16 @@ static void print_error(const ifa_data *d, int quantized, const double *o,
          e.relative_l2, e.mean_relative, e.cosine, e.largest, e.worst_row, e.worst_row_number);
 }
 
+/* What `dequantize` left out of V: an output's element is linear in its channel of V. */
+static void scale_channels(const ifa_data *d, double *o) {
+  const ifa_problem *p = &d->p;
+  for (int64_t row = 0; row < d->row_count; row++) {
+    ifa_row at = ifa_row_at(p, row);
+    const float *scale = d->v_channel_scale + (at.batch * p->kv_heads + at.kv_head) * p->head_dim;
+    for (int32_t i = 0; i < p->head_dim; i++) o[row * p->head_dim + i] *= (double)scale[i];
+  }
+}
+
 static ifa_status attend(const options *o, int *absent, ifa_message *message) {
   ifa_data d;
   tensor_set set = {0};
@@ -290,6 +299,7 @@ static ifa_status attend(const options *o, int *absent, ifa_message *message) {
     *absent = status == IFA_NOT_AVAILABLE || status == IFA_UNSUPPORTED;
   }
   if (status == IFA_OK) status = ifa_error_baseline(&d, "f64", &reference, message);
+  if (status == IFA_OK && quantized && d.v_channel_scale) scale_channels(&d, reference);
   if (status == IFA_OK) {
     for (int64_t i = 0; i < d.row_count * d.p.head_dim; i++)
       values[i] = (double)ifa_float_get(d.p.out_type, output, i);
