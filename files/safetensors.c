@@ -20,6 +20,22 @@ ifa_status ifa_safetensors_parse(const uint8_t *bytes, size_t length, ifa_tensor
   return ifa_fail(message, IFA_NOT_AVAILABLE, "safetensors: this build has no jansson");
 }
 
+ifa_status ifa_safetensors_parse_header(const uint8_t *bytes, size_t length, ifa_tensor_file *file,
+                                        size_t *data_at, ifa_message *message) {
+  (void)data_at;
+  return ifa_safetensors_parse(bytes, length, file, message);
+}
+
+size_t ifa_safetensors_header_end(const uint8_t *bytes, size_t length) {
+  (void)bytes, (void)length;
+  return 0;
+}
+
+bool ifa_safetensors_is_supported(const ifa_tensor_entry *entry) {
+  (void)entry;
+  return false;
+}
+
 ifa_status ifa_safetensors_write(const char *path, const ifa_tensor *tensors, size_t count,
                                  const ifa_metadata *metadata, size_t metadata_count,
                                  ifa_message *message) {
@@ -93,14 +109,20 @@ static ifa_status parse_json(const char *text, size_t length, json_t **root, ifa
                   ifa_quote(error.text).text);
 }
 
+/* The header's length, which may be any number. */
+static uint64_t header_length(const uint8_t *bytes) {
+  uint64_t n = 0;
+  for (int i = 7; i >= 0; i--) n = n << 8 | bytes[i];
+  return n;
+}
+
 /* Reads the header and finds the data: bytes *data_at .. length-1. */
 static ifa_status load_header(const uint8_t *bytes, size_t length, json_t **root, size_t *data_at,
                               ifa_message *message) {
   if (length < 8)
     return ifa_fail(message, IFA_BAD_FILE,
                     "safetensors: %zu bytes do not hold the 8 of the header length", length);
-  uint64_t n = 0;
-  for (int i = 7; i >= 0; i--) n = n << 8 | bytes[i];
+  uint64_t n = header_length(bytes);
   if (n > MOST_HEADER_BYTES)
     return ifa_fail(message, IFA_BAD_FILE, "safetensors: header length %" PRIu64 " is above %d", n,
                     MOST_HEADER_BYTES);
@@ -304,28 +326,44 @@ static ifa_status check_cover(const ifa_tensor_file *file, size_t data_bytes,
                   data_bytes - covered);
 }
 
+bool ifa_safetensors_is_supported(const ifa_tensor_entry *entry) {
+  const dtype *type = find_dtype(entry->dtype);
+  return type && type->supported;
+}
+
 static ifa_status load_data(const uint8_t *data, ifa_tensor_file *file, ifa_message *message) {
   for (size_t i = 0; i < file->count; i++) {
     ifa_tensor_entry *entry = &file->entries[i];
-    if (!find_dtype(entry->dtype)->supported) continue;
+    if (!ifa_safetensors_is_supported(entry)) continue;
     ifa_status status = ifa_tensor_load(entry, data + entry->begin, false, message);
     if (status != IFA_OK) return status;
   }
   return IFA_OK;
 }
 
-ifa_status ifa_safetensors_parse(const uint8_t *bytes, size_t length, ifa_tensor_file *file,
-                                 ifa_message *message) {
+size_t ifa_safetensors_header_end(const uint8_t *bytes, size_t length) {
+  if (length < 8) return 0;
+  uint64_t n = header_length(bytes);
+  return n > MOST_HEADER_BYTES || n > length - 8 ? 0 : 8 + (size_t)n;
+}
+
+ifa_status ifa_safetensors_parse_header(const uint8_t *bytes, size_t length, ifa_tensor_file *file,
+                                        size_t *data_at, ifa_message *message) {
   json_t *root = NULL;
-  size_t data_at = 0;
-  ifa_status status = load_header(bytes, length, &root, &data_at, message);
+  ifa_status status = load_header(bytes, length, &root, data_at, message);
   if (status != IFA_OK) return status;
   status = read_metadata(json_object_get(root, METADATA), file, message);
   if (status == IFA_OK) status = read_entries(root, file, message);
   json_decref(root);
   if (status != IFA_OK) return status;
   if (file->count > 1) qsort(file->entries, file->count, sizeof *file->entries, compare_places);
-  status = check_cover(file, length - data_at, message);
+  return check_cover(file, length - *data_at, message);
+}
+
+ifa_status ifa_safetensors_parse(const uint8_t *bytes, size_t length, ifa_tensor_file *file,
+                                 ifa_message *message) {
+  size_t data_at = 0;
+  ifa_status status = ifa_safetensors_parse_header(bytes, length, file, &data_at, message);
   return status == IFA_OK ? load_data(bytes + data_at, file, message) : status;
 }
 

@@ -144,6 +144,16 @@ static void to_little_endian(uint8_t *dst, const uint8_t *src, size_t bytes, siz
   }
 }
 
+void ifa_tensor_to_host_order(ifa_tensor_entry *entry, bool big_endian) {
+  uint8_t *data = entry->data;
+  size_t element = ifa_tensor_type_bytes(entry->tensor.type);
+  for (size_t at = 0; element > 1 && at < entry->tensor.bytes; at += element) {
+    uint8_t bytes[4];
+    memcpy(bytes, data + at, element);
+    from_file_order(data + at, bytes, element, element, big_endian);
+  }
+}
+
 ifa_status ifa_tensor_load(ifa_tensor_entry *entry, const uint8_t *src, bool big_endian,
                            ifa_message *message) {
   size_t bytes = entry->tensor.bytes;
@@ -270,6 +280,104 @@ ifa_status ifa_tensor_file_read(const char *path, ifa_tensor_file **file, ifa_me
   return status;
 }
 
+/* ---- reading a part ---- */
+
+/* count bytes from `at` on; the file has that many, or it has shrunk. */
+static ifa_status read_part(int descriptor, const char *path, uint64_t at, uint8_t *bytes,
+                            size_t count, ifa_message *message) {
+  for (size_t got = 0; got < count;) {
+    size_t step = count - got < SSIZE_MAX ? count - got : SSIZE_MAX;
+    ssize_t n = pread(descriptor, bytes + got, step, (off_t)(at + got));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail_errno(message, "read", path, errno);
+    if (n == 0)
+      return ifa_fail(message, IFA_BAD_FILE, "%s shrank while being read", ifa_quote(path).text);
+    got += (size_t)n;
+  }
+  return IFA_OK;
+}
+
+static bool is_named(const char *name, const char *const *names, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (strcmp(name, names[i]) == 0) return true;
+  return false;
+}
+
+static ifa_status read_named_data(int descriptor, const char *path, size_t data_at,
+                                  const char *const *names, size_t count, ifa_tensor_file *file,
+                                  ifa_message *message) {
+  ifa_status status = IFA_OK;
+  for (size_t i = 0; i < file->count && status == IFA_OK; i++) {
+    ifa_tensor_entry *entry = &file->entries[i];
+    if (!ifa_safetensors_is_supported(entry)) continue;
+    entry->left_out = !is_named(entry->name, names, count);
+    if (entry->left_out) continue;
+    size_t bytes = entry->tensor.bytes;
+    entry->tensor.data = entry->data = malloc(bytes ? bytes : 1);
+    if (!entry->data)
+      return ifa_fail(message, IFA_OUT_OF_MEMORY, "tensor %s: no memory for %zu bytes",
+                      ifa_quote(entry->name).text, bytes);
+    status = read_part(descriptor, path, data_at + entry->begin, entry->data, bytes, message);
+    if (status == IFA_OK) ifa_tensor_to_host_order(entry, false);
+  }
+  return status;
+}
+
+/* The path in front of what a parser said, which does not know it. */
+static ifa_status say_path(ifa_status status, const char *path, ifa_message *message) {
+  if (status == IFA_OK || !message || strstr(message->text, ifa_quote(path).text)) return status;
+  ifa_message inner = *message;
+  return ifa_fail(message, status, "%s: %s", ifa_quote(path).text, inner.text);
+}
+
+static ifa_status read_named(int descriptor, const char *path, size_t size, size_t header_end,
+                             const char *const *names, size_t count, ifa_tensor_file *file,
+                             ifa_message *message) {
+  size_t data_at = 0;
+  struct stat about;
+  uint8_t *header = malloc(header_end);
+  if (!header) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the header");
+  ifa_status status = read_part(descriptor, path, 0, header, header_end, message);
+  if (status == IFA_OK)
+    status = ifa_safetensors_parse_header(header, size, file, &data_at, message);
+  free(header);
+  if (status == IFA_OK)
+    status = read_named_data(descriptor, path, data_at, names, count, file, message);
+  if (status == IFA_OK && fstat(descriptor, &about) == 0 && (size_t)about.st_size != size)
+    status = ifa_fail(message, IFA_BAD_FILE, "%s changed its size while being read",
+                      ifa_quote(path).text);
+  return status;
+}
+
+ifa_status ifa_tensor_file_read_named(const char *path, const char *const *names, size_t count,
+                                      ifa_tensor_file **file, ifa_message *message) {
+  int descriptor = -1;
+  size_t size = 0, header_end = 0;
+  uint8_t first[8] = {0};
+  if (!file || !path)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", file ? "path" : "file");
+  *file = NULL;
+  ifa_status status = open_regular(path, &descriptor, &size, message);
+  if (status == IFA_OK)
+    status = read_part(descriptor, path, 0, first, size < 8 ? size : 8, message);
+  if (status == IFA_OK && format_of(path, first, size < 8 ? size : 8) == IFA_SAFETENSORS)
+    header_end = ifa_safetensors_header_end(first, size);
+  if (status == IFA_OK && header_end > 0) {
+    ifa_message why = {""};
+    ifa_tensor_file *made = calloc(1, sizeof *made);
+    status = made && (made->path = ifa_copy_string(path))
+                 ? read_named(descriptor, path, size, header_end, names, count, made, &why)
+                 : ifa_fail(&why, IFA_OUT_OF_MEMORY, "no memory for a tensor file");
+    say_path(status, path, &why);
+    if (status == IFA_OK) *file = made;
+    else ifa_tensor_file_free(made);
+    if (message) *message = why;
+  }
+  if (descriptor >= 0) close(descriptor);
+  /* .npy, or no header to speak of: the reader of whole files says what is wrong */
+  return status == IFA_OK && header_end == 0 ? ifa_tensor_file_read(path, file, message) : status;
+}
+
 void ifa_tensor_file_free(ifa_tensor_file *file) {
   if (!file) return;
   for (size_t i = 0; i < file->count; i++) {
@@ -312,6 +420,8 @@ ifa_status ifa_tensor_file_find(const ifa_tensor_file *file, const char *name,
   for (size_t i = 0; i < file->count; i++) {
     const ifa_tensor_entry *entry = &file->entries[i];
     if (strcmp(entry->name, name) != 0) continue;
+    if (entry->left_out)
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "tensor %s was not read", ifa_quote(name).text);
     if (!entry->data)
       return ifa_fail(message, IFA_UNSUPPORTED,
                       "tensor %s has element type %s; supported are F32, F16, BF16, I8 and U8",

@@ -69,6 +69,11 @@ typedef struct ifa_tensor_file ifa_tensor_file;
  * can also show as IFA_BAD_FILE. IFA_NOT_AVAILABLE: safetensors in a build with IFA_NO_JANSSON. */
 ifa_status ifa_tensor_file_read(const char *path, ifa_tensor_file **file, ifa_message *message);
 
+/* The same, but of the tensors' data only that of `names` is read and kept (of an .npy file all);
+ * ifa_tensor_file_find refuses the others with IFA_BAD_ARGUMENT. The header is checked whole. */
+ifa_status ifa_tensor_file_read_named(const char *path, const char *const *names, size_t count,
+                                      ifa_tensor_file **file, ifa_message *message);
+
 /* The same for `length` bytes in memory, which are copied. */
 ifa_status ifa_tensor_file_parse(const void *bytes, size_t length, ifa_tensor_format format,
                                  ifa_tensor_file **file, ifa_message *message);
@@ -114,7 +119,9 @@ ifa_status ifa_npy_write(const char *path, const ifa_tensor *tensor, ifa_message
 /* ---- shared by tensor_file.c, safetensors.c and npy.c; not for other files ---- */
 
 typedef struct ifa_tensor_entry {
-  ifa_tensor tensor;   /* data NULL: an element type that is known but not supported */
+  /* data NULL: an element type that is known but not supported, or left out */
+  ifa_tensor tensor;
+  bool left_out;       /* supported, but not among the names that were to be read */
   char *name;          /* owned; tensor.name */
   void *data;          /* owned; tensor.data */
   const char *dtype;   /* the file's word for the type, a constant */
@@ -132,6 +139,20 @@ struct ifa_tensor_file {
 /* Fill an empty *file; what they leave in it on failure is freed by the caller. */
 ifa_status ifa_safetensors_parse(const uint8_t *bytes, size_t length, ifa_tensor_file *file,
                                  ifa_message *message);
+
+/* What ifa_safetensors_parse does before it copies any data: `bytes` need only reach to the
+ * header's end, `length` is the whole file's. The entries are in the order of their data, which
+ * begins at *data_at and which they cover. */
+ifa_status ifa_safetensors_parse_header(const uint8_t *bytes, size_t length, ifa_tensor_file *file,
+                                        size_t *data_at, ifa_message *message);
+
+/* How many bytes of a file of `length` bytes hold its header, from its first 8; 0: it has none that
+ * can be read, as ifa_safetensors_parse_header will say. */
+size_t ifa_safetensors_header_end(const uint8_t *bytes, size_t length);
+
+/* Can tensors of the entry's type be read? */
+bool ifa_safetensors_is_supported(const ifa_tensor_entry *entry);
+
 ifa_status ifa_npy_parse(const uint8_t *bytes, size_t length, ifa_tensor_file *file,
                          ifa_message *message);
 
@@ -142,6 +163,9 @@ bool ifa_tensor_size(const int64_t *shape, int rank, int element_bits, size_t *b
 
 /* IFA_BAD_ARGUMENT unless the tensor can be written: type, rank, shape, bytes and data agree. */
 ifa_status ifa_tensor_check(const ifa_tensor *tensor, ifa_message *message);
+
+/* The elements in the host's byte order, where they lie. */
+void ifa_tensor_to_host_order(ifa_tensor_entry *entry, bool big_endian);
 
 /* Gives the entry its own copy of the elements that lie at `src` in the file's byte order, in the
  * host's. tensor.type and tensor.bytes are set. */

@@ -795,7 +795,7 @@ static void test_expand_long_values(void **state) {
       if (k == 0 && status == IFA_OK) assert_int_equal(t->cases[0].problem.nq, 7);
       else assert_int_equal(status, IFA_BAD_ARGUMENT);
     }
-  char line[512];
+  char line[IFA_INPUT_PATH + 16];
   const int longest = IFA_INPUT_PATH - 1;
   memset(line, 'i', sizeof line);
   memcpy(line, "input=", 6);
@@ -805,12 +805,13 @@ static void test_expand_long_values(void **state) {
   line[6 + longest] = 'i', line[6 + longest + 1] = '\0';
   assert_int_equal(expand(line, t, NULL), IFA_BAD_ARGUMENT);
   free(t);
+  ifa_case_forget_inputs();
 }
 
 static void test_expand_limits(void **state) {
   (void)state;
   taken *t = malloc(sizeof *t);
-  char line[4096] = "nq=";
+  char line[IFA_CASE_LINE + 1] = "nq=";
   ifa_message why = {""};
   for (int i = 0; i < 64; i++) strcat(line, i ? ",1" : "1");
   assert_int_equal(expand(line, t, &why), IFA_OK);
@@ -821,9 +822,9 @@ static void test_expand_limits(void **state) {
   for (int i = 0; i < 49; i++) sprintf(line + strlen(line), "key%d=1 ", i);
   expect(expand(line, t, &why), &why, IFA_BAD_ARGUMENT, "48", "words");
   memset(line, ' ', sizeof line);
-  line[2048] = '\0';
-  expect(expand(line, t, &why), &why, IFA_BAD_ARGUMENT, "2048", "long");
-  line[2047] = '\0';
+  line[IFA_CASE_LINE] = '\0';
+  expect(expand(line, t, &why), &why, IFA_BAD_ARGUMENT, "16384", "long");
+  line[IFA_CASE_LINE - 1] = '\0';
   assert_int_equal(expand(line, t, &why), IFA_OK);
   free(t);
 }
@@ -867,6 +868,46 @@ static void check_case_text(const ifa_case *c) {
   if (!same_case(c, &back)) fail_msg("%s is not what was printed", text);
   ifa_case_print(&back, again);
   assert_string_equal(text, again);
+}
+
+/* Any path is the input of a case, and its text is one word of plain ASCII that gives it back. */
+static void test_case_input(void **state) {
+  (void)state;
+  static const char *const paths[] = {"a b.safetensors",
+                                      "a,b",
+                                      "./\xe4\xf6",
+                                      "\xe3\x83\x87/x",
+                                      "/50%",
+                                      "%41.x",
+                                      "/a\nb\t\x1b[31m",
+                                      "x\"$(y)`z'\\!",
+                                      "#.x",
+                                      "=/=",
+                                      "/%00",
+                                      "./~:+@-_"};
+  for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+    ifa_case c = ifa_case_default(), back;
+    char text[IFA_CASE_TEXT];
+    assert_int_equal(ifa_case_set_input(&c, paths[i], NULL), IFA_OK);
+    ifa_case_print(&c, text);
+    for (const char *at = text; *at; at++)
+      assert_true(*at >= ' ' && *at <= '~' && !strchr("\"$`\\!,#", *at));
+    assert_int_equal(ifa_case_parse(text, &back, NULL), IFA_OK);
+    assert_string_equal(back.input, paths[i]);
+  }
+  char longest[IFA_INPUT_PATH], text[IFA_CASE_TEXT];
+  memset(longest, ' ', sizeof longest);
+  longest[sizeof longest - 1] = '\0';
+  ifa_case c = ifa_case_default(), back;
+  assert_int_equal(ifa_case_set_input(&c, longest, NULL), IFA_OK);
+  ifa_case_print(&c, text);
+  assert_int_equal(ifa_case_parse(text, &back, NULL), IFA_OK);
+  assert_string_equal(back.input, longest);
+  ifa_message why = {""};
+  expect(ifa_case_parse("input=a%00b", &c, &why), &why, IFA_BAD_ARGUMENT, "%00", "");
+  assert_int_equal(ifa_case_parse("input=50%.x", &c, NULL), IFA_OK);
+  assert_string_equal(c.input, "50%.x");
+  ifa_case_forget_inputs();
 }
 
 static void test_case_text(void **state) {
@@ -1013,11 +1054,11 @@ static void test_suite_errors(void **state) {
            bad[i].place, bad[i].said);
     ifa_case_list_free(&list);
   }
-  char text[4096];
+  char text[IFA_CASE_LINE + 4];
   ifa_case_list list = {0};
   ifa_message why = {""};
   memset(text, 'a', sizeof text);
-  text[2] = '\n', text[0] = text[1] = ' ', text[4095] = '\0';
+  text[2] = '\n', text[0] = text[1] = ' ', text[sizeof text - 1] = '\0';
   expect(ifa_case_list_add_text(&list, "mine", text, &base, &why), &why, IFA_BAD_ARGUMENT,
          "mine:2:", "long");
   expect(ifa_case_list_add_suite(&list, "/nonexistent/suite", &base, &why), &why, IFA_BAD_ARGUMENT,
@@ -1078,6 +1119,7 @@ int main(void) {
       cmocka_unit_test(test_expand_long_values),
       cmocka_unit_test(test_expand_limits),
       cmocka_unit_test(test_case_parse),
+      cmocka_unit_test(test_case_input),
       cmocka_unit_test(test_case_text),
       cmocka_unit_test(test_case_text_of_large_seed),
       cmocka_unit_test(test_case_text_of_widest),

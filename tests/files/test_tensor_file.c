@@ -14,6 +14,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <signal.h>
@@ -1243,6 +1244,113 @@ static void test_quote(void **state) {
 
 #define TEST(name) cmocka_unit_test_setup(name, empty_folder)
 
+/* ---- a part of a file ---- */
+
+static const char *const wanted_names[] = {"a", "c", "nowhere"};
+
+/* Four tensors: a (f32), b (i8), c (f16), d (u8). */
+static void write_four(const char *path) {
+  static const float a[3] = {1, -2, 3.5f};
+  static const uint16_t c[2] = {0x3c00, 0x1234};
+  static const uint8_t bytes[5] = {1, 2, 3, 4, 255};
+  const ifa_tensor list[] = {
+      {.name = "a", .type = IFA_TENSOR_F32, .rank = 1, .shape = {3}, .data = a, .bytes = 12},
+      {.name = "b", .type = IFA_TENSOR_I8, .rank = 1, .shape = {5}, .data = bytes, .bytes = 5},
+      {.name = "c", .type = IFA_TENSOR_F16, .rank = 1, .shape = {2}, .data = c, .bytes = 4},
+      {.name = "d", .type = IFA_TENSOR_U8, .rank = 1, .shape = {5}, .data = bytes, .bytes = 5}};
+  const ifa_metadata metadata[] = {{"key", "value"}};
+  assert_int_equal(ifa_safetensors_write(path, list, 4, metadata, 1, NULL), IFA_OK);
+}
+
+static void test_read_named(void **state) {
+  (void)state;
+  ifa_tensor_file *file, *whole;
+  const ifa_tensor *t, *other;
+  ifa_message why = {""};
+  write_four(in_folder("four.safetensors"));
+  assert_int_equal(ifa_tensor_file_read(in_folder("four.safetensors"), &whole, NULL), IFA_OK);
+  assert_int_equal(
+      ifa_tensor_file_read_named(in_folder("four.safetensors"), wanted_names, 3, &file, &why),
+      IFA_OK);
+  assert_string_equal(why.text, "");
+  assert_int_equal(ifa_tensor_file_count(file), 4);
+  assert_string_equal(ifa_tensor_file_metadata(file, "key"), "value");
+  for (int i = 0; i < 2; i++) {
+    assert_int_equal(ifa_tensor_file_find(file, wanted_names[i], &t, NULL), IFA_OK);
+    assert_int_equal(ifa_tensor_file_find(whole, wanted_names[i], &other, NULL), IFA_OK);
+    assert_int_equal(t->bytes, other->bytes);
+    assert_memory_equal(t->data, other->data, t->bytes);
+  }
+  assert_int_equal(ifa_tensor_file_find(file, "b", &t, &why), IFA_BAD_ARGUMENT);
+  assert_mentions(&why, "'b' was not read");
+  assert_int_equal(ifa_tensor_file_find(file, "nowhere", &t, &why), IFA_BAD_ARGUMENT);
+  ifa_tensor_file_free(file);
+  ifa_tensor_file_free(whole);
+  /* an .npy file has one tensor, without a name */
+  const float x = 5;
+  const ifa_tensor one = {.type = IFA_TENSOR_F32, .data = &x, .bytes = 4};
+  assert_int_equal(ifa_npy_write(in_folder("one.npy"), &one, NULL), IFA_OK);
+  assert_int_equal(ifa_tensor_file_read_named(in_folder("one.npy"), wanted_names, 3, &file, &why),
+                   IFA_OK);
+  assert_int_equal(ifa_tensor_file_find(file, "", &t, NULL), IFA_OK);
+  assert_true(*(const float *)t->data == 5);
+  ifa_tensor_file_free(file);
+}
+
+/* Of every damaged file both readers say the same status. */
+static void test_read_named_refuses_what_read_does(void **state) {
+  (void)state;
+  uint8_t bytes[1024];
+  write_four(in_folder("four.safetensors"));
+  size_t length = read_bytes(in_folder("four.safetensors"), bytes, sizeof bytes);
+  for (size_t i = 0; i < 2 * length; i++) {
+    uint8_t kept = bytes[i % length];
+    if (i < length) bytes[i] ^= 0x15;
+    write_bytes(in_folder("bad.safetensors"), bytes, i < length ? length : i - length);
+    bytes[i % length] = kept;
+    ifa_tensor_file *file, *part;
+    ifa_message why = {""};
+    ifa_status status = ifa_tensor_file_read(in_folder("bad.safetensors"), &file, NULL);
+    ifa_status named =
+        ifa_tensor_file_read_named(in_folder("bad.safetensors"), wanted_names, 3, &part, &why);
+    assert_int_equal(named, status);
+    assert_true((named == IFA_OK) == (part != NULL));
+    if (named != IFA_OK) assert_mentions(&why, "bad.safetensors");
+    ifa_tensor_file_free(file);
+    ifa_tensor_file_free(part);
+  }
+}
+
+/* Tensors that nobody wants cost nothing: here one of 2^40 bytes, which is a hole. */
+static void test_read_named_of_a_large_file(void **state) {
+  (void)state;
+  static const char format[] =
+      "{\"big\":{\"dtype\":\"U8\",\"shape\":[%" PRId64 "],\"data_offsets\":[0,%" PRId64 "]},"
+      "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}}";
+  const int64_t big = (int64_t)1 << 40;
+  const float x = 0.75f;
+  char header[300];
+  uint8_t size[8] = {0};
+  int header_bytes = snprintf(header, sizeof header, format, big, big, big, big + 4);
+  size[0] = (uint8_t)header_bytes;
+  assert_true(header_bytes < 256);
+  int descriptor = open(in_folder("big.safetensors"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  assert_int_equal(write(descriptor, size, 8), 8);
+  assert_int_equal(write(descriptor, header, (size_t)header_bytes), header_bytes);
+  int fits = pwrite(descriptor, &x, 4, 8 + header_bytes + big) == 4;
+  close(descriptor);
+  if (!fits) skip(); /* this file system has no files of that size */
+  ifa_tensor_file *file;
+  const ifa_tensor *t;
+  ifa_message why = {""};
+  ifa_status status =
+      ifa_tensor_file_read_named(in_folder("big.safetensors"), wanted_names, 3, &file, &why);
+  if (status != IFA_OK) fail_msg("%s", why.text);
+  assert_int_equal(ifa_tensor_file_find(file, "a", &t, NULL), IFA_OK);
+  assert_true(*(const float *)t->data == 0.75f);
+  ifa_tensor_file_free(file);
+}
+
 int main(void) {
   fill_pattern();
   const struct CMUnitTest tests[] = {
@@ -1259,6 +1367,9 @@ int main(void) {
       TEST(test_format_by_content),
       TEST(test_unsupported_type_matters_when_asked_for),
       TEST(test_absent_tensor),
+      TEST(test_read_named),
+      TEST(test_read_named_refuses_what_read_does),
+      TEST(test_read_named_of_a_large_file),
       TEST(test_safetensors_accepted_headers),
       TEST(test_lie_header_length),
       TEST(test_lie_json),

@@ -126,7 +126,7 @@ expect "values below binary32" 0 "relative L2 1\.000e\+00" -- "$validate" attend
 rm "$folder/o3.safetensors"
 expect "attend refuses -0 for a file's scales" 2 "minus_zero: the file decides" -- "$validate" attend --input "$real" --output "$folder/o3.safetensors" minus_zero=1
 cp "$real" "$folder/a b.safetensors"
-expect "a path with a blank" 2 "a blank" -- "$validate" attend --input "$folder/a b.safetensors" --output "$folder/o3.safetensors"
+expect "a path with a blank" 0 "relative L2" -- "$validate" attend --input "$folder/a b.safetensors" --output "$folder/o4.safetensors"
 expect "attend without a file" 2 "nowhere.safetensors" -- "$validate" attend --input "$folder/nowhere.safetensors" --output "$folder/o3.safetensors"
 head -c 1000 "$real" >"$folder/cut.safetensors"
 expect "attend on a truncated file" 2 "cut.safetensors" -- "$validate" attend --input "$folder/cut.safetensors" --output "$folder/o3.safetensors"

@@ -1,12 +1,19 @@
-/* fuzz_case.c - libFuzzer target: any text as a problem ('p' first), as a case with lists ('c') or
- * as a suite ('s'; any other byte chooses too). What is accepted must print, and parse back to the
- * same. Build: clang -fsanitize=fuzzer,address,undefined; seeds: tests/corpus/case. */
+/* fuzz_case.c - libFuzzer target: any text as a problem ('p' first), as a case with lists ('c'), as
+ * a suite ('s'), as an input's path ('i'), as something to be shown ('v') or as a number ('n'; any
+ * other byte chooses too). What is accepted must print, and parse back to the same; every message
+ * must be whole characters if the text is. Build: clang -fsanitize=fuzzer,address,undefined; seeds:
+ * tests/corpus/case. */
+#include <inttypes.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "ifa.h"
+#include "common/message.h"
 #include "validate/cases/suite.h"
+#include "validate/text/number.h"
+#include "validate/text/visible.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
 
@@ -115,16 +122,71 @@ static void fuzz_suite(const char *text) {
   ifa_case_list_free(&list);
 }
 
+/* A path is any text; the case that has it is a line of plain ASCII and gives it back. */
+static void fuzz_input(const char *text) {
+  ifa_case c = ifa_case_default(), back;
+  char printed[IFA_CASE_TEXT];
+  if (strlen(text) >= IFA_INPUT_PATH || !*text) return;
+  require(ifa_case_set_input(&c, text, NULL) == IFA_OK);
+  ifa_case_print(&c, printed);
+  for (const char *at = printed; *at; at++) require(*at >= ' ' && *at <= '~');
+  require(strpbrk(printed, "\"$`\\!,#'") == NULL);
+  require(ifa_case_parse(printed, &back, NULL) == IFA_OK && strcmp(back.input, text) == 0);
+}
+
+/* Valid UTF-8 without control characters, and not changed by a second time. */
+static void require_visible(const char *text) {
+  for (size_t n; *text; text += n) {
+    require((n = ifa_utf8_length(text)) > 0);
+    require(n > 1 || (*text >= ' ' && *text <= '~'));
+  }
+}
+
+static void fuzz_visible(const char *text) {
+  char *made = ifa_visible(text), *again = made ? ifa_visible(made) : NULL,
+       *word = ifa_shell_word(text);
+  require(made && again && word && strcmp(made, again) == 0);
+  require_visible(made);
+  require_visible(word);
+  ifa_short shown = ifa_shorten(made);
+  require_visible(shown.text);
+  for (size_t most = 0; most < 8; most++) {
+    size_t cut = ifa_utf8_cut(made, most);
+    require(cut <= most && cut <= strlen(made));
+  }
+  ifa_message why;
+  ifa_fail(&why, IFA_IO, "%s", made);
+  require_visible(why.text);
+  free(word);
+  free(again);
+  free(made);
+}
+
+static void fuzz_number(const char *text) {
+  uint64_t integer;
+  double decimal;
+  char *end, printed[32];
+  if (ifa_read_integer(text, 0, UINT64_MAX, &integer)) {
+    snprintf(printed, sizeof printed, "%" PRIu64, integer);
+    require(strcmp(text + strspn(text, "0") - (integer == 0), printed) == 0);
+    require(ifa_read_decimal(text, 0, 1e300, &decimal) && decimal == (double)integer);
+  }
+  if (ifa_read_decimal(text, 0, 1e300, &decimal))
+    require(decimal == strtod(text, &end) && *end == '\0');
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length) {
+  static const char kinds[] = "pcsivn";
   if (length == 0) return 0;
   char *text = malloc(length); /* the input less its first byte, then NUL: a read past it is seen */
   require(text != NULL);
   memcpy(text, bytes + 1, length - 1);
   text[length - 1] = '\0';
-  int kind = bytes[0] == 'p' ? 0 : bytes[0] == 'c' ? 1 : bytes[0] == 's' ? 2 : bytes[0] % 3;
-  if (kind == 0) fuzz_problem(text);
-  else if (kind == 1) fuzz_case(text);
-  else fuzz_suite(text);
+  static void (*const fuzz[])(const char *) = {fuzz_problem, fuzz_case,    fuzz_suite,
+                                               fuzz_input,   fuzz_visible, fuzz_number};
+  const char *kind = memchr(kinds, bytes[0], sizeof kinds - 1);
+  fuzz[kind ? kind - kinds : bytes[0] % 6](text);
+  ifa_case_forget_inputs();
   free(text);
   return 0;
 }

@@ -250,7 +250,6 @@ for args in (['run', '--case', CASE, '--json'], ['run', '--case', CASE, '--html'
              ['bench', '--json'], ['fuzz', '--json'], ['mutants', '--json'], ['report', path('m.json'), '--html'], ['record', '--backend', 'scalar', '--output'],
              ['attend', '--input', '/nowhere', '--output'], ['quantize', '--input', '/nowhere', '--output'], ['export', '--case', CASE, '--output']):
     for name in (path('no/report'), folder):
-        begin = time.time()
         code, out, err = run(validate, *args, name)
         check('%s cannot be written, and that is said before' % args, code == 2 and out == b'' and b'cannot' in err and b'tmp0' not in err, (code, out, err))
 version = re.search(r'IFA_VERSION "([^"]*)"', open(os.path.join(source, 'include/ifa.h')).read()).group(1).encode()
@@ -267,6 +266,83 @@ open(path('marked.json'), 'w', encoding='utf-8-sig').write(open(path('m.json')).
 check('a byte order mark before a report', run(validate, 'diff', path('m.json'), path('marked.json'))[0] == 0)
 open(marked, 'w').write('include smoke d=8\n')
 check('nothing behind an include', run(validate, 'run', '--suite', marked)[0] == 2)
+
+# ---- input files (21, 22, 11, 24): any name, read once, no more than is needed
+import struct
+numbers = [i * i * 37 % 101 / 50 - 1 for i in range(2 * 70 * 8)]
+
+
+def tensors(name, k=numbers, more=0, shape=(1, 2, 70, 8)):
+    """q, k, v, and before them a tensor of `more` bytes that is a hole of the file."""
+    size, place = 4 * len(numbers), more
+    head = {'a': {'dtype': 'U8', 'shape': [more], 'data_offsets': [0, more]}}
+    for n in 'qkv':
+        head[n] = {'dtype': 'F32', 'shape': shape, 'data_offsets': [place, place + size]}
+        place += size
+    text = json.dumps(head).encode()
+    with open(name, 'wb') as file:
+        file.write(struct.pack('<Q', len(text)) + text)
+        file.seek(more, 1)
+        for values in (numbers, k, numbers):
+            file.write(struct.pack('<%df' % len(values), *values))
+    return name
+
+
+names = ['a b.safetensors', 'a,b.safetensors', os.fsdecode('daß デ.safetensors'.encode()), os.fsdecode(b'\xe4\xf6.safetensors'), '50%.x', '%41.x', '#.x', 'tab\tnew\nline\x1b[31m.x', '"$x`.x', '-', 'plain',
+         *['x' * 200 + '/' + 'y' * 200 + '/z.safetensors']]
+for name in names:
+    where = path(os.path.join('in', name))
+    os.makedirs(os.path.dirname(where), exist_ok=True)
+    tensors(where)
+    code, out, err = run(validate, 'attend', '--input', where, '--output', path('o.safetensors'), 'vscale=token')
+    check('attend of %r' % name, code == 0 and is_visible(out + err) and b'relative L2' in out, (code, out, err))
+    code, out, err = run(validate, 'attend', '--input', where, '--output', where + '.o')
+    check('attend to %r' % name, code == 0 and is_visible(out + err) and os.path.exists(where + '.o'), (code, out, err))
+    code, out, err = run(validate, 'quantize', '--input', where, '--output', path('q.safetensors'))
+    check('quantize of %r' % name, code == 0, (code, out, err))
+    code, out, err = run(validate, 'run', '-v', '--backend', 'scalar', '--input', where, '--case', 'vscale=token', '--json', path('in.json'))
+    check('run of %r' % name, code == 0 and is_visible(out + err), (code, out, err))
+    case, = (r['case'] for r in json.load(open(path('in.json')))['results'])
+    check('its case is a word', re.fullmatch('[ -~]*', case) and '"' not in case and '#' not in case, case)
+    code, out, err = run('sh', '-c', 'exec "$0" run -v --backend scalar --case "%s"' % case, validate)
+    check('which can be pasted back', code == 0 and case.encode() in out, (code, out, err))
+    open(path('pasted.txt'), 'w').write(case + ' # a comment\n')
+    check('into a suite too', run(validate, 'run', '--backend', 'scalar', '--suite', path('pasted.txt'))[0] == 0)
+for name in ('plain', '-', '%41.x'):
+    code, out, err = run(validate, 'attend', '-i', name, '-o', 'o', cwd=path('in'))
+    check('a name without a folder', code == 0, (code, out, err))
+
+# a sanitizer needs more than any limit of address space
+limit = 'ulimit -v 2000000; ' if run('sh', '-c', 'ulimit -v 2000000; exec "$0" --version', validate)[0] == 0 else ''
+large = tensors(path('large.safetensors'), more=3 * 2**30 + 1)
+for args in (['attend', '--output', path('o.safetensors'), '--input'], ['quantize', '--output', path('o.safetensors'), '--input'], ['run', '--backend', 'scalar', '--input']):
+    code, out, err = run('sh', '-c', limit + 'exec "$@"', 'sh', validate, *args, large)
+    check('3 GiB that nobody needs are not read: %s' % args[0], code == 0, (code, out, err))
+os.remove(large)
+code, out, err = run(validate, 'attend', '--no-check', '--input', where, '--output', path('unchecked.safetensors'))
+check('attend without its check', code == 0 and b'binary64' not in out and b'relative L2' not in out, (code, out, err))
+run(validate, 'attend', '--input', where, '--output', path('checked.safetensors'))
+check('gives the same', open(path('unchecked.safetensors'), 'rb').read() == open(path('checked.safetensors'), 'rb').read())
+
+wrong = path('in/wrong tensors.safetensors')
+for what, said in (('inf', b'k[0][0][0][3] is -inf'), ('shape', b'dimensions'), ('head', b'head_dim is'), ('cut', b'past'), ('none', b'No such file')):
+    tensors(wrong, numbers[:3] + [-float('inf') if what == 'inf' else numbers[3]] + numbers[4:], shape={'shape': (2 * 70 * 8,), 'head': (1, 1, 1, 2 * 70 * 8)}.get(what, (1, 2, 70, 8)))
+    if what == 'cut':
+        os.truncate(wrong, 5000)
+    if what == 'none':
+        os.remove(wrong)
+    for args in (['attend', '--output', path('o3.safetensors')], ['quantize', '--output', path('o3.safetensors')], ['run', '--backend', 'scalar', '--case', 'lse=1'], ['explain', None], ['bench', None]):
+        if args[1] is None:
+            args = [args[0], '--case', 'input=' + wrong.replace(' ', '%20')]
+            code, out, err = run(validate, *args)
+        else:
+            code, out, err = run(validate, *args, '--input', wrong)
+        check('%s: %s names the file' % (what, args[0]), code == 2 and b'wrong tensors.safetensors' in out + err and said in out + err, (code, out, err))
+code, out, err = run(validate, 'quantize', '--input', where, '--output', path('q.safetensors'), 'vscale=token')
+for keys, said in ((['vscale=channel'], b'v_scale has'), (['vscale=token', 'smooth=1'], b'quantized already'), (['q=int4', 'vscale=token'], b'INT4 holds')):
+    code, out, err = run(validate, 'attend', '--input', path('q.safetensors'), '--output', path('o3.safetensors'), *keys)
+    check('attend %s names the file' % keys, code == 2 and b'q.safetensors' in err and said in err, (code, err))
+
 check('nothing is left behind', os.listdir(temporary) == [] and not [n for n in os.listdir(folder) if '.tmp' in n], os.listdir(folder))
 
 print('%d checks, %d failed' % (checks, failures))

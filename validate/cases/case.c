@@ -18,7 +18,7 @@ const char *ifa_fill_name(ifa_fill fill) {
 }
 
 ifa_case ifa_case_default(void) {
-  return (ifa_case){.problem = ifa_problem_default(), .auto_scale = 1, .seed = 1};
+  return (ifa_case){.problem = ifa_problem_default(), .auto_scale = 1, .seed = 1, .input = ""};
 }
 
 void ifa_case_settle(ifa_case *c) {
@@ -61,16 +61,68 @@ static ifa_status parse_exponent(const char *key, const char *value, int *at,
   return IFA_OK;
 }
 
+/* ---- input files: each path is kept once, so that cases can be copied ---- */
+
+static struct kept_path {
+  struct kept_path *next;
+  char text[];
+} * kept_paths;
+
+void ifa_case_forget_inputs(void) {
+  while (kept_paths) {
+    struct kept_path *next = kept_paths->next;
+    free(kept_paths);
+    kept_paths = next;
+  }
+}
+
 ifa_status ifa_case_set_input(ifa_case *c, const char *path, ifa_message *message) {
-  if (strlen(path) >= sizeof c->input)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "input %.60s... is too long", path);
-  for (const char *at = path; *at; at++)
-    if (*at <= ' ' || *at > '~' || *at == ',')
-      return ifa_fail(message, IFA_BAD_ARGUMENT,
-                      "input: byte %d of the path is a blank, a comma or not printable ASCII",
-                      (int)(at - path));
-  memcpy(c->input, path, strlen(path) + 1);
+  size_t length = strlen(path);
+  if (length >= IFA_INPUT_PATH)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "the input's path has %zu bytes; it may have %d",
+                    length, IFA_INPUT_PATH - 1);
+  struct kept_path *kept = kept_paths;
+  while (kept && strcmp(kept->text, path) != 0) kept = kept->next;
+  if (!kept) {
+    if (!(kept = malloc(sizeof *kept + length + 1)))
+      return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the input's path");
+    memcpy(kept->text, path, length + 1);
+    kept->next = kept_paths;
+    kept_paths = kept;
+  }
+  c->input = kept->text;
   return IFA_OK;
+}
+
+static int hex_digit(char c) {
+  static const char digits[] = "0123456789abcdef0123456789ABCDEF";
+  const char *at = c ? strchr(digits, c) : NULL;
+  return at ? (int)((at - digits) % 16) : -1;
+}
+
+/* The value of input=: a path with %XX. */
+static ifa_status parse_input(ifa_case *c, const char *value, ifa_message *message) {
+  char path[IFA_INPUT_PATH];
+  size_t used = 0;
+  for (; *value && used < sizeof path - 1; value++) {
+    int high = *value == '%' ? hex_digit(value[1]) : -1, low = high >= 0 ? hex_digit(value[2]) : -1;
+    if (high == 0 && low == 0)
+      return ifa_fail(message, IFA_BAD_ARGUMENT, "input: %%00 is part of no path");
+    path[used++] = low >= 0 ? (char)(high * 16 + low) : *value;
+    if (low >= 0) value += 2;
+  }
+  path[used] = '\0';
+  if (*value)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "input: the path has more than %d bytes",
+                    IFA_INPUT_PATH - 1);
+  return ifa_case_set_input(c, path, message);
+}
+
+static void print_input(const char *path, char *text) {
+  static const char plain[] =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:+@=~";
+  for (; *path; path++)
+    text += sprintf(text, strchr(plain, *path) ? "%c" : "%%%02x", (unsigned char)*path);
 }
 
 static ifa_status parse_fill(ifa_case *c, const char *value, ifa_message *message) {
@@ -88,7 +140,7 @@ static ifa_status parse_word(ifa_case *c, const char *key, const char *value,
   uint64_t number;
   char word[192];
   if (strcmp(key, "fill") == 0) return parse_fill(c, value, message);
-  if (strcmp(key, "input") == 0) return ifa_case_set_input(c, value, message);
+  if (strcmp(key, "input") == 0) return parse_input(c, value, message);
   if (strcmp(key, "smooth") == 0) return parse_switch(key, value, &c->smooth, message);
   if (strcmp(key, "minus_zero") == 0) return parse_switch(key, value, &c->minus_zero, message);
   for (int i = 0; i < 3; i++)
@@ -124,7 +176,7 @@ static ifa_status parse_word(ifa_case *c, const char *key, const char *value,
 enum { MAX_WORDS = 48, MAX_VALUES = 64 };
 
 typedef struct word_list {
-  char text[2048];
+  char text[IFA_CASE_LINE];
   int count;
   struct {
     const char *key;
@@ -280,11 +332,11 @@ static void append_problem(const ifa_case *c, char *text) {
 }
 
 void ifa_case_print(const ifa_case *c, char text[IFA_CASE_TEXT]) {
-  char word[IFA_INPUT_PATH + 16];
+  char word[64];
   text[0] = '\0';
   if (c->input[0]) {
-    snprintf(word, sizeof word, "input=%s", c->input);
-    append(text, word);
+    strcpy(text, "input=");
+    print_input(c->input, text + strlen(text));
   }
   append_problem(c, text);
   if (c->auto_scale == 0 && c->problem.sm_scale == ifa_problem_default().sm_scale)

@@ -38,8 +38,11 @@ static inline int ifa_fill_draws_operands(ifa_fill fill) {
 /* Largest |qexp|, |kexp|, |vexp|. */
 #define IFA_MAX_EXPONENT 120
 
-/* Longest path of an input file, with its NUL. */
-#define IFA_INPUT_PATH 256
+/* Longest path of an input file, with its NUL: PATH_MAX. */
+#define IFA_INPUT_PATH 4096
+
+/* Longest line of cases, with its NUL: a path with each byte as %XX, and as much again. */
+#define IFA_CASE_LINE 16384
 
 typedef struct ifa_case {
   ifa_problem problem;
@@ -56,18 +59,23 @@ typedef struct ifa_case {
   /* not in the text: 1 keeps what the quantizers make of the floats also where the fill draws
    * operands */
   int plain;
-  /* "" or a safetensors file with q, k, v: sizes come from it, and fill is not used */
-  char input[IFA_INPUT_PATH];
+  /* "" or a safetensors file with q, k, v: sizes come from it, and fill is not used. Kept until
+   * ifa_case_forget_inputs, whatever becomes of the case. */
+  const char *input;
 } ifa_case;
 
 ifa_case ifa_case_default(void);
 
-/* Sets the input file. A path with a blank, a comma or anything but printable ASCII has no place in
- * a case's text and is refused. */
+/* Sets the input file: any path. In a case's text its bytes that are not letters, digits or one of
+ * "_-./:+@=~" are %XX, two hexadecimal digits; a % before anything else stands for itself. */
 ifa_status ifa_case_set_input(ifa_case *c, const char *path, ifa_message *message);
 
-/* Longest text of a case. */
-#define IFA_CASE_TEXT 1024
+/* Frees all inputs: no case that has one may be used any more. (A program that ends need not.) */
+void ifa_case_forget_inputs(void);
+
+/* Longest text of a case, with its NUL: of a valid problem below 1024 bytes, and three for each of
+ * the path's. */
+#define IFA_CASE_TEXT (1024 + 3 * IFA_INPUT_PATH)
 
 /* The case as text: only what differs from the default, so that it is short; it parses back to the
  * same case. */

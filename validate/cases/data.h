@@ -3,6 +3,7 @@
 #ifndef IFA_VALIDATE_DATA_H
 #define IFA_VALIDATE_DATA_H
 
+#include "files/tensor_file.h"
 #include "validate/cases/case.h"
 
 typedef struct ifa_data {
@@ -27,13 +28,19 @@ ifa_inputs ifa_data_inputs(const ifa_data *data);
  */
 ifa_status ifa_data_quantize(ifa_data *data, ifa_message *message);
 
-/* Where `input=NAME` lies: a path if it has a '/' or '.', else NAME.safetensors in $IFA_REAL_DIR,
- * or where an installed program has its tensors, or data/real of this project. */
-void ifa_data_path(const char *input, char *path, size_t length);
+/* Where `input=NAME` lies, to be freed: a path if it has a '/' or '.', else NAME.safetensors in
+ * $IFA_REAL_DIR, or where an installed program has its tensors, or data/real of this project. NULL:
+ * no memory. */
+char *ifa_data_path(const char *input);
 
-/* Reads a float tensor (f32, f16, bf16) of shape [B,H,N,D] from a file: a float copy. *shape gets
- * four sizes. */
-ifa_status ifa_data_read_floats(const char *path, const char *name, float **values,
-                                int64_t shape[4], ifa_message *message);
+/* The tensors of a file that attention reads (q, k, v, their integers and scales; the others are
+ * left out). The file that was read last is kept, so that it is read once for many cases, and is
+ * read again when it has changed; *file stays until the next call or ifa_data_forget_file. Not for
+ * several threads. */
+ifa_status ifa_data_open(const char *path, const ifa_tensor_file **file, ifa_message *message);
+void ifa_data_forget_file(void);
+
+/* Puts the path in front of a failure's message that does not have it; returns the status. */
+ifa_status ifa_data_name_file(ifa_status status, const char *path, ifa_message *message);
 
 #endif

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "validate/text/visible.h"
+
 /* Made by CMake from validate/suites/: {name, text} pairs. */
 typedef struct built_in {
   const char *name, *text;
@@ -89,7 +91,7 @@ static ifa_status add_line(ifa_case_list *list, char *line, const ifa_case *base
 
 static ifa_status add_text(ifa_case_list *list, const char *name, const char *text,
                            const ifa_case *base, int depth, ifa_message *message) {
-  char line[2048];
+  char line[IFA_CASE_LINE];
   for (int number = 1; *text != '\0'; number++) {
     size_t length = strcspn(text, "\n");
     ifa_message why = {""};
@@ -102,7 +104,7 @@ static ifa_status add_text(ifa_case_list *list, const char *name, const char *te
       status = add_line(list, line, base, depth, &why);
     }
     if (status != IFA_OK)
-      return ifa_fail(message, status, "%.80s:%d: %.200s", name, number, why.text);
+      return ifa_fail(message, status, "%s:%d: %s", ifa_shorten(name).text, number, why.text);
     text += length + (text[length] == '\n');
   }
   return IFA_OK;
@@ -118,20 +120,21 @@ static ifa_status read_text(const char *path, char **text, ifa_message *message)
   struct stat info;
   FILE *file = NULL;
   if (stat(path, &info) != 0)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "%.100s: no suite and no file of that name (%s)",
-                    path, strerror(errno));
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "%s: no suite and no file of that name (%s)",
+                    ifa_shorten(path).text, strerror(errno));
   if (!S_ISREG(info.st_mode) || info.st_size > MAX_FILE)
-    return ifa_fail(message, IFA_BAD_FILE, "%.100s: not a regular file below 16 MiB", path);
+    return ifa_fail(message, IFA_BAD_FILE, "%s: not a regular file below 16 MiB",
+                    ifa_shorten(path).text);
   if (!(*text = calloc(1, (size_t)info.st_size + 1)))
-    return ifa_fail(message, IFA_OUT_OF_MEMORY, "%.100s: no memory", path);
+    return ifa_fail(message, IFA_OUT_OF_MEMORY, "%s: no memory", ifa_shorten(path).text);
   if (!(file = fopen(path, "rb")) ||
       fread(*text, 1, (size_t)info.st_size, file) != (size_t)info.st_size) {
     if (file) fclose(file);
-    return ifa_fail(message, IFA_IO, "%.100s: cannot be read", path);
+    return ifa_fail(message, IFA_IO, "%s: cannot be read", ifa_shorten(path).text);
   }
   fclose(file);
   if (strlen(*text) != (size_t)info.st_size)
-    return ifa_fail(message, IFA_BAD_FILE, "%.100s: holds a NUL byte", path);
+    return ifa_fail(message, IFA_BAD_FILE, "%s: holds a NUL byte", ifa_shorten(path).text);
   return IFA_OK;
 }
 

@@ -330,7 +330,7 @@ static ifa_status check(const bench *b, int *wrong, ifa_message *message) {
     ifa_compare(b->d, expected, ifa_backend_name(i), &outcome);
     *wrong = ifa_verdict_is_failure(outcome.verdict);
     if (*wrong)
-      status = ifa_fail(message, IFA_BAD_DATA, "%s is wrong, so it is not measured: %.200s",
+      status = ifa_fail(message, IFA_BAD_DATA, "%s is wrong, so it is not measured: %s",
                         ifa_backend_name(i), outcome.message.text);
   }
   ifa_expected_free(expected);
@@ -466,7 +466,10 @@ int cmd_bench(int argc, char **argv) {
   for (size_t i = 0, given = o.list.count;
        i < sizeof standard / sizeof standard[0] && given == 0 && status == IFA_OK; i++)
     status = ifa_case_list_add_line(&o.list, standard[i], &base, &why);
-  if (status != IFA_OK) return complain("bench", "%s", why.text);
+  if (status != IFA_OK) {
+    ifa_case_list_free(&o.list);
+    return complain("bench", "%s", why.text);
+  }
   machine_processor(processor, sizeof processor);
   printf("%s, %d thread%s, %s; median of %d runs after one warm-up (least .. most); outputs "
          "checked first\n",

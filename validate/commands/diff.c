@@ -236,9 +236,9 @@ static ifa_status load(comparison *c, json_t *owned[2], ifa_message *message) {
     c->documents[i] = owned[i];
   }
   if (kinds[0] != kinds[1])
-    return ifa_fail(message, IFA_BAD_FILE, "%.100s holds a report of %s, %.100s of %s",
-                    c->o->files[0], ifa_report_kind_name(kinds[0]), c->o->files[1],
-                    ifa_report_kind_name(kinds[1]));
+    return ifa_fail(message, IFA_BAD_FILE, "%s holds a report of %s, %s of %s",
+                    ifa_shorten(c->o->files[0]).text, ifa_report_kind_name(kinds[0]),
+                    ifa_shorten(c->o->files[1]).text, ifa_report_kind_name(kinds[1]));
   c->kind = kinds[0];
   ifa_status status = index_entries(c, 0, message);
   return status == IFA_OK ? index_entries(c, 1, message) : status;

@@ -10,7 +10,7 @@
 #include "validate/cases/data.h"
 #include "validate/cases/suite.h"
 
-enum { LINE_LENGTH = 2048 };
+enum { LINE_LENGTH = IFA_CASE_LINE };
 
 /* Pairs (query, key) of one head that are computed. */
 static double live_pairs(const ifa_problem *p) {

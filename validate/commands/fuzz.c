@@ -220,7 +220,7 @@ static ifa_status run_one(fuzz *f, const ifa_case *c, int violation, uint64_t in
   if (status != IFA_OK) {
     /* a valid case that cannot be made or that the oracle cannot do is a defect here or there */
     ifa_case_print(c, text);
-    return ifa_fail(message, status, "case %" PRIu64 ": %.100s: %s", index, why.text, text);
+    return ifa_fail(message, status, "case %" PRIu64 ": %s: %s", index, why.text, text);
   }
   if (violation < 0) f->valid++;
   else f->invalid++;

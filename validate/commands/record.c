@@ -109,7 +109,7 @@ int cmd_record(int argc, char **argv) {
   ifa_case_list_free(&list);
   free(notes);
   if (status != IFA_OK) return complain("record", "%s", why.text);
-  printf("%s: %d written, %d unsupported, %d not available\n", o.output, counts.written,
-         counts.unsupported, counts.not_available);
+  ifa_print_visible_line(stdout, "%s: %d written, %d unsupported, %d not available", o.output,
+                         counts.written, counts.unsupported, counts.not_available);
   return counts.written ? EXIT_AGREE : EXIT_NOTHING_RUN;
 }

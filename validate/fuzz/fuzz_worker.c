@@ -240,10 +240,10 @@ static ifa_status run_from(ifa_worker *w, request *q, int first, const char *con
     snprintf(q->backends[i - first], sizeof q->backends[0], "%s", backends[i]);
   if (!send_all(w->to, q, sizeof *q) || !await(w, &answer, &ended)) {
     if (w->pid) reap(w, 1);
-    return ifa_fail(message, IFA_IO, "the oracle %.200s", ended.text);
+    return ifa_fail(message, IFA_IO, "the oracle %s", ended.text);
   }
   if (ifa_is_failure(answer.result.finding))
-    return ifa_fail(message, answer.status, "%.300s", answer.result.text);
+    return ifa_fail(message, answer.status, "%s", answer.result.text);
   for (*done = 0; first + *done < count;) {
     int i = first + (*done)++;
     if (!await(w, &answer, &results[i])) return IFA_OK;

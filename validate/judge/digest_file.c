@@ -7,6 +7,7 @@
 #include "files/tensor_file.h"
 #include "validate/bench/bench_table.h"
 #include "validate/judge/compare.h"
+#include "validate/text/visible.h"
 
 #define FIRST_LINE "# ifa golden digests, contract %d: inputs, outputs, case"
 #define LAST_LINE "# cases: %d"
@@ -42,7 +43,8 @@ static ifa_status write_cases(FILE *file, const ifa_case_list *list, const char 
       count_left_out(status, counts);
       continue;
     }
-    if (status != IFA_OK) return ifa_fail(message, status, "%.120s: %.160s", text, why.text);
+    if (status != IFA_OK)
+      return ifa_fail(message, status, "%s: %s", ifa_shorten(text).text, why.text);
     fprintf(file, "%s %s %s\n", inputs, outputs, text);
     counts->written++;
   }
@@ -59,7 +61,7 @@ ifa_status ifa_digest_file_write(const char *path, const ifa_case_list *list, co
   status = write_cases(out.stream, list, backend, counts, message);
   fprintf(out.stream, LAST_LINE "\n", counts->written);
   if (status == IFA_OK && ferror(out.stream))
-    status = ifa_fail(message, IFA_IO, "%.100s: cannot be written", path);
+    status = ifa_fail(message, IFA_IO, "%s: cannot be written", ifa_shorten(path).text);
   return ifa_output_close(&out, status, message);
 }
 
@@ -72,8 +74,8 @@ static ifa_status check_place(const char *path, const char *text, size_t index,
   if (!suite->cases) return IFA_OK; /* not named after a suite */
   if (index < suite->count) ifa_case_print(&suite->cases[index], expected);
   if (index >= suite->count || strcmp(text, expected) != 0)
-    return ifa_fail(message, IFA_BAD_FILE, "%.100s: case %zu is not the suite's: %.120s", path,
-                    index + 1, text);
+    return ifa_fail(message, IFA_BAD_FILE, "%s: case %zu is not the suite's: %s",
+                    ifa_shorten(path).text, index + 1, ifa_shorten(text).text);
   return IFA_OK;
 }
 
@@ -97,24 +99,26 @@ static ifa_status check_line(const char *path, const char *line, int number, con
   ifa_message why = {""};
   if (sscanf(line, "%16s %32s %n", expected_inputs, expected_outputs, &at) != 2 || at != 50 ||
       ifa_case_parse(line + at, &c, &why) != IFA_OK)
-    return ifa_fail(message, IFA_BAD_FILE, "%.100s:%d: malformed %.120s", path, number, why.text);
+    return ifa_fail(message, IFA_BAD_FILE, "%s:%d: malformed %s", ifa_shorten(path).text, number,
+                    why.text);
   ifa_status status = digest_case(&c, backend, inputs, outputs, &why);
   if (status == IFA_UNSUPPORTED || status == IFA_NOT_AVAILABLE) {
     count_left_out(status, counts);
     return IFA_OK;
   }
   if (status == IFA_OUT_OF_MEMORY || status == IFA_IO || status == IFA_BAD_FILE)
-    return ifa_fail(message, status, "%.120s: %.160s", line + at, why.text);
+    return ifa_fail(message, status, "%s: %s", ifa_shorten(line + at).text, why.text);
   int inputs_agree = status == IFA_OK && strcmp(inputs, expected_inputs) == 0;
   if (inputs_agree && strcmp(outputs, expected_outputs) == 0) {
     counts->agree++;
     return IFA_OK;
   }
   counts->differ++;
-  printf("DIFFERS %s: %s\n  %s\n", backend, line + at,
-         status != IFA_OK ? why.text
-         : inputs_agree   ? "output"
-                          : "quantized inputs");
+  printf("DIFFERS %s: %s\n  ", backend, line + at);
+  ifa_print_visible_line(stdout, "%s",
+                         status != IFA_OK ? why.text
+                         : inputs_agree   ? "output"
+                                          : "quantized inputs");
   return IFA_OK;
 }
 
@@ -122,8 +126,8 @@ static ifa_status check_line(const char *path, const char *line, int number, con
 static bool check_source(const char *path, const char *line) {
   if (strncmp(line, SOURCE_LINE, strlen(SOURCE_LINE)) != 0) return false;
   if (strcmp(line + strlen(SOURCE_LINE), IFA_GPU_SOURCE) != 0)
-    printf("%s is older than gpu/: recorded from source %s, now %s\n", path,
-           line + strlen(SOURCE_LINE), IFA_GPU_SOURCE);
+    ifa_print_visible_line(stdout, "%s is older than gpu/: recorded from source %s, now %s", path,
+                           line + strlen(SOURCE_LINE), IFA_GPU_SOURCE);
   return true;
 }
 
@@ -138,7 +142,7 @@ static ifa_status check_lines(FILE *file, const char *path, const char *backend,
   ifa_status status = IFA_OK;
   if (!fgets(line, sizeof line, file) || sscanf(line, FIRST_LINE, &version) != 1 ||
       version != IFA_CONTRACT_VERSION)
-    return ifa_fail(message, IFA_BAD_FILE, "%.100s is not of contract %d", path,
+    return ifa_fail(message, IFA_BAD_FILE, "%s is not of contract %d", ifa_shorten(path).text,
                     IFA_CONTRACT_VERSION);
   for (int number = 2; status == IFA_OK && fgets(line, sizeof line, file); number++) {
     line[strcspn(line, "\n")] = '\0';
@@ -146,7 +150,8 @@ static ifa_status check_lines(FILE *file, const char *path, const char *backend,
       record |= check_source(path, line);
       sscanf(line, LAST_LINE, &announced);
       if (ifa_bench_table_line(&table, line, &why) != IFA_OK)
-        return ifa_fail(message, IFA_BAD_FILE, "%.100s:%d: %.200s", path, number, why.text);
+        return ifa_fail(message, IFA_BAD_FILE, "%s:%d: %s", ifa_shorten(path).text, number,
+                        why.text);
       continue;
     }
     status = check_line(path, line, number, backend, counts, message);
@@ -155,11 +160,12 @@ static ifa_status check_lines(FILE *file, const char *path, const char *backend,
   if (status == IFA_OK &&
       (ferror(file) || cases != announced || (suite->cases && (size_t)cases != suite->count)))
     return ifa_fail(message, IFA_BAD_FILE,
-                    "%.100s has %d cases; its last line says %d, the suite has %zu", path, cases,
-                    announced, suite->count);
+                    "%s has %d cases; its last line says %d, the suite has %zu",
+                    ifa_shorten(path).text, cases, announced, suite->count);
   if (status == IFA_OK && ifa_bench_table_end(&table, &why) != IFA_OK)
-    return ifa_fail(message, IFA_BAD_FILE, "%.100s: %.200s", path, why.text);
-  if (status == IFA_OK && record && table.lines == 0) printf("%s has no benchmark table\n", path);
+    return ifa_fail(message, IFA_BAD_FILE, "%s: %s", ifa_shorten(path).text, why.text);
+  if (status == IFA_OK && record && table.lines == 0)
+    ifa_print_visible_line(stdout, "%s has no benchmark table", path);
   return status;
 }
 
@@ -171,7 +177,7 @@ ifa_status ifa_digest_file_check(const char *path, const char *backend, ifa_dige
   if ((status = suite_of(path, &suite, message)) != IFA_OK) return status;
   FILE *file = fopen(path, "r");
   status = file ? check_lines(file, path, backend, &suite, counts, message)
-                : ifa_fail(message, IFA_IO, "%.100s: cannot be read", path);
+                : ifa_fail(message, IFA_IO, "%s: cannot be read", ifa_shorten(path).text);
   if (file) fclose(file);
   ifa_case_list_free(&suite);
   return status;

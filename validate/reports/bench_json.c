@@ -7,6 +7,7 @@
 #include "validate/bench/bench_table.h"
 #include "validate/judge/digest_file.h"
 #include "validate/reports/files.h"
+#include "validate/text/visible.h"
 
 /* Text that may stand in a line of the table. */
 static int plain(const char *text, size_t longest) {
@@ -23,7 +24,7 @@ static ifa_status add_result(json_t *result, FILE *to, ifa_message *message) {
   if (json_unpack_ex(result, &error, 0, "{s:s, s:s, s:F, s:F, s:F, s:F, s?F}", "what", &what,
                      "problem", &problem, "ms", &ms, "tops", &tops, "of_ceiling", &of_ceiling,
                      "gb_per_s", &gb_per_s, "of_kernel", &of_kernel) != 0)
-    return ifa_fail(message, IFA_BAD_FILE, "results: %.160s", error.text);
+    return ifa_fail(message, IFA_BAD_FILE, "results: %s", error.text);
   if (!plain(what, 60) || !plain(problem, 400))
     return ifa_fail(message, IFA_BAD_FILE, "results: '%.60s' of '%.100s' cannot be a line", what,
                     problem);
@@ -76,11 +77,12 @@ static ifa_status add_lines(json_t *json, FILE *to, FILE *device, ifa_message *m
 /* The lines, by the rules that a record's reader has. */
 static ifa_status check_lines(const char *lines, ifa_message *message) {
   ifa_bench_table table = {0};
-  char line[1024];
   for (const char *at = lines; *at;) {
     size_t length = strcspn(at, "\n");
-    snprintf(line, sizeof line, "%.*s", (int)length, at);
-    ifa_status status = ifa_bench_table_line(&table, line, message);
+    char *line = strndup(at, length);
+    ifa_status status = line ? ifa_bench_table_line(&table, line, message)
+                             : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a line");
+    free(line);
     if (status != IFA_OK) return status;
     at += length + (at[length] == '\n');
   }
@@ -108,5 +110,5 @@ ifa_status ifa_bench_table_read(const char *path, char **lines, char **device,
   free(*lines);
   free(*device);
   *lines = *device = NULL;
-  return ifa_fail(message, status, "%.100s: %.200s", path, why.text);
+  return ifa_fail(message, status, "%s: %s", ifa_shorten(path).text, why.text);
 }

@@ -41,13 +41,14 @@ ifa_status ifa_json_read(const char *path, json_t **json, ifa_message *message) 
   json_error_t error;
   *json = NULL;
   if (stat(path, &about) != 0)
-    return ifa_fail(message, IFA_IO, "%.200s: %s", path, strerror(errno));
+    return ifa_fail(message, IFA_IO, "%s: %s", ifa_shorten(path).text, strerror(errno));
   if (!S_ISREG(about.st_mode))
-    return ifa_fail(message, IFA_BAD_FILE, "%.200s: not a regular file", path);
+    return ifa_fail(message, IFA_BAD_FILE, "%s: not a regular file", ifa_shorten(path).text);
   if (about.st_size > MAX_JSON_BYTES)
-    return ifa_fail(message, IFA_BAD_FILE, "%.200s: more than %d MiB", path, MAX_JSON_BYTES >> 20);
+    return ifa_fail(message, IFA_BAD_FILE, "%s: more than %d MiB", ifa_shorten(path).text,
+                    MAX_JSON_BYTES >> 20);
   FILE *file = fopen(path, "rb");
-  if (!file) return ifa_fail(message, IFA_IO, "%.200s: %s", path, strerror(errno));
+  if (!file) return ifa_fail(message, IFA_IO, "%s: %s", ifa_shorten(path).text, strerror(errno));
   char mark[3]; /* a byte order mark, which editors put there */
   if (fread(mark, 1, sizeof mark, file) != sizeof mark || memcmp(mark, "\xef\xbb\xbf", 3) != 0)
     rewind(file);
@@ -55,13 +56,13 @@ ifa_status ifa_json_read(const char *path, json_t **json, ifa_message *message) 
   fclose(file);
   if (!*json) { /* jansson's message may quote the file: make it fit for one line */
     ifa_quoted text = ifa_quote(error.text);
-    return ifa_fail(message, IFA_BAD_FILE, "%.200s:%d:%d: not JSON: %s", path, error.line,
-                    error.column, text.text);
+    return ifa_fail(message, IFA_BAD_FILE, "%s:%d:%d: not JSON: %s", ifa_shorten(path).text,
+                    error.line, error.column, text.text);
   }
   if (json_is_object(*json)) return IFA_OK;
   json_decref(*json);
   *json = NULL;
-  return ifa_fail(message, IFA_BAD_FILE, "%.200s: not a JSON object", path);
+  return ifa_fail(message, IFA_BAD_FILE, "%s: not a JSON object", ifa_shorten(path).text);
 }
 
 static void print_text(FILE *to, const void *text) {
@@ -99,18 +100,20 @@ ifa_status ifa_report_kind_of(const json_t *json, const char *path, ifa_report_k
   int k = 0;
   while (k < IFA_REPORT_KINDS && strcmp(name, kinds[k].name) != 0) k++;
   if (k == IFA_REPORT_KINDS)
-    return ifa_fail(
-        message, IFA_BAD_FILE,
-        "%.200s: no report of validate: \"kind\" is not run, accuracy, mutants or bench", path);
+    return ifa_fail(message, IFA_BAD_FILE,
+                    "%s: no report of validate: \"kind\" is not run, accuracy, mutants or bench",
+                    ifa_shorten(path).text);
   const json_t *list = ifa_report_list(json, (ifa_report_kind)k), *entry;
   size_t i;
   if (!json_is_array(list))
-    return ifa_fail(message, IFA_BAD_FILE, "%.200s: \"%s\" is not a list", path, kinds[k].list);
+    return ifa_fail(message, IFA_BAD_FILE, "%s: \"%s\" is not a list", ifa_shorten(path).text,
+                    kinds[k].list);
   json_array_foreach(list, i, entry) for (int n = 0; n < 3; n++) if (
       !json_is_string(json_object_get(
           entry, kinds[k].names[n]))) return ifa_fail(message, IFA_BAD_FILE,
-                                                      "%.200s: %s[%zu] has no \"%s\"", path,
-                                                      kinds[k].list, i, kinds[k].names[n]);
+                                                      "%s: %s[%zu] has no \"%s\"",
+                                                      ifa_shorten(path).text, kinds[k].list, i,
+                                                      kinds[k].names[n]);
   *kind = (ifa_report_kind)k;
   return IFA_OK;
 }
