@@ -7,8 +7,9 @@
  *
  * Offsets count from the first byte of the data. Sorted by them, the tensors must cover the data
  * from its first byte to its last without holes or overlaps. Beyond the reference reader this
- * refuses unknown keys in a tensor's object, ranks above IFA_TENSOR_MAX_RANK, and dimensions whose
- * product overflows even where another dimension is 0. */
+ * refuses names and keys that are there twice, unknown keys in a tensor's object, ranks above
+ * IFA_TENSOR_MAX_RANK, dimensions whose product overflows even where another dimension is 0,
+ * integers above 2^63 - 1, names with a NUL, and __metadata__ that is null. */
 #include "common/message.h"
 #include "files/tensor_file.h"
 

@@ -1244,6 +1244,29 @@ static void test_quote(void **state) {
 
 #define TEST(name) cmocka_unit_test_setup(name, empty_folder)
 
+/* What the reference reader takes and this one does not, as files/safetensors.c and
+ * docs/validate.md have it; each but for that is a good file. */
+static void test_stricter_than_the_reference(void **state) {
+  (void)state;
+  static const char *const headers[] = {
+      "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"U8\","
+      "\"shape\":[4],\"data_offsets\":[0,4]}}",
+      "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4],\"more\":1}}",
+      "{\"a\":{\"dtype\":\"U8\",\"shape\":[4,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}",
+      "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\","
+      "\"shape\":[0,4611686018427387904,4],\"data_offsets\":[4,4]}}",
+      "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\","
+      "\"shape\":[0,9223372036854775808],\"data_offsets\":[4,4]}}",
+      "{\"a\\u0000\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
+      "{\"__metadata__\":null,\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}"};
+  for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
+    size_t length;
+    uint8_t *bytes = build_safetensors(headers[i], strlen(headers[i]), 4, &length);
+    refuse(IFA_SAFETENSORS, bytes, length, IFA_BAD_FILE, "");
+    free(bytes);
+  }
+}
+
 /* ---- a part of a file ---- */
 
 static const char *const wanted_names[] = {"a", "c", "nowhere"};
@@ -1367,6 +1390,7 @@ int main(void) {
       TEST(test_format_by_content),
       TEST(test_unsupported_type_matters_when_asked_for),
       TEST(test_absent_tensor),
+      TEST(test_stricter_than_the_reference),
       TEST(test_read_named),
       TEST(test_read_named_refuses_what_read_does),
       TEST(test_read_named_of_a_large_file),

@@ -28,6 +28,7 @@ offers() {
 compopt() { :; }
 . "$source/tools/completion/validate.bash"
 [ "$(offers "$validate" "")" = "$(echo $commands)" ] || fail "commands are not completed: $(offers "$validate" "")"
+[ "$(offers "$validate" --v)" = --version ] || fail "--version is not completed"
 [ "$(offers "$validate" di)" = diff ] || fail "di is not completed"
 [[ " $(offers "$validate" run --j) " == *" --json "* ]] || fail "options are not completed: $(offers "$validate" run --j)"
 [ "$(offers "$validate" run --suite smo)" = smoke ] || fail "suites are not completed: $(offers "$validate" run --suite smo)"

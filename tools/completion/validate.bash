@@ -6,6 +6,7 @@ _validate() {
   COMPREPLY=()
   if [ "$COMP_CWORD" = 1 ]; then
     words=$("$program" --help 2>/dev/null | sed -n 's/^  \([a-z][a-z]*\)  *.*/\1/p')
+    [[ $word != -* ]] || words="--help --version"
   elif [[ $word == -* ]]; then
     words=$("$program" "$command" --help 2>/dev/null | grep -oE -e '--[a-z][a-z-]*')
   else

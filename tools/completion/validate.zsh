@@ -3,6 +3,7 @@
 local -a found
 if ((CURRENT == 2)); then
   found=(${(f)"$($words[1] --help 2>/dev/null | sed -n 's/^  \([a-z][a-z]*\)  *\(.*\)/\1:\2/p')"})
+  [[ $words[CURRENT] == -* ]] && found=(--help --version)
   _describe command found
 elif [[ $words[CURRENT] == -* ]]; then
   found=(${(fu)"$($words[1] $words[2] --help 2>/dev/null | grep -oE -e '--[a-z][a-z-]*')"})
