@@ -12,6 +12,7 @@
 #define ifa_gpu_available mutant_gpu_available
 #define ifa_gpu_choose mutant_choose
 #define ifa_gpu_blocks_of mutant_blocks_of
+#define ifa_gpu_fits mutant_fits
 
 #include <cuda_runtime.h>
 
