@@ -89,14 +89,15 @@ static void pack(const ifa_problem *p, const ifa_inputs *in, const ifa_cpu_layou
 }
 
 /* Everything was checked. */
-static void attend(const ifa_cpu_isa *isa, const ifa_problem *p, const ifa_inputs *in,
+static void attend(const ifa_cpu_choice *isa, const ifa_problem *p, const ifa_inputs *in,
                    const ifa_outputs *out, void *workspace, int threads) {
   ifa_cpu_job job = {.p = p,
                      .in = in,
                      .out = out,
                      .layout = ifa_cpu_layout_of(p->kv_tile, p->head_dim, 8, 8),
                      .tile = packed_tile,
-                     .kernels = isa->kernels,
+                     .many = isa->many->kernels,
+                     .few = isa->few->kernels,
                      .threads = threads};
   packed k = packed_for(p, &job.layout, workspace);
   job.context = &k;
@@ -109,10 +110,10 @@ static void attend(const ifa_cpu_isa *isa, const ifa_problem *p, const ifa_input
 ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa_inputs *inputs,
                           const ifa_outputs *outputs, void *workspace, size_t workspace_bytes,
                           int threads, ifa_message *message) {
-  const ifa_cpu_isa *found = NULL;
+  ifa_cpu_choice found;
   ifa_status status = ifa_problem_check(problem, message);
   if (status == IFA_OK) status = check_threads(threads, message);
-  if (status == IFA_OK) status = ifa_cpu_find_isa(isa, &found, message);
+  if (status == IFA_OK) status = ifa_cpu_choose(isa, &found, message);
   if (status != IFA_OK) return status;
   ifa_problem p = ifa_problem_resolved(problem);
   size_t needed = workspace_bytes_for(&p, threads);
@@ -127,7 +128,7 @@ ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa
   /* before the scales are looked at: denormals-are-zero would hide a bad one */
   ifa_fpenv_enter(&env);
   status = ifa_inputs_check(&p, inputs, outputs, message);
-  if (status == IFA_OK) attend(found, &p, inputs, outputs, workspace, threads);
+  if (status == IFA_OK) attend(&found, &p, inputs, outputs, workspace, threads);
   ifa_fpenv_leave(&env);
   return status == IFA_OK ? ifa_succeed(message) : status;
 }
@@ -136,15 +137,15 @@ ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa
 
 static ifa_status run_isa(const char *name, const ifa_problem *p, const ifa_inputs *in,
                           const ifa_outputs *out, ifa_message *message) {
-  const ifa_cpu_isa *isa = NULL;
+  ifa_cpu_choice isa;
   int threads = ifa_team_default();
-  ifa_status status = ifa_cpu_find_isa(name, &isa, message);
+  ifa_status status = ifa_cpu_choose(name, &isa, message);
   if (status != IFA_OK) return status;
   size_t bytes = workspace_bytes_for(p, threads);
   void *workspace = aligned_alloc(IFA_CPU_ALIGNMENT, bytes);
   if (!workspace)
     return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a workspace of %zu bytes", bytes);
-  attend(isa, p, in, out, workspace, threads);
+  attend(&isa, p, in, out, workspace, threads);
   free(workspace);
   return ifa_succeed(message);
 }

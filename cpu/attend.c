@@ -28,8 +28,9 @@ typedef struct row_sums {
 /* One thread's memory. */
 typedef struct scratch {
   ifa_cpu_block block;
-  ifa_cpu_query at;    /* where Q and the output lie; of batch `first_batch` */
-  int64_t first_batch; /* 0 if `at` is a query's own, else batch */
+  const ifa_cpu_kernels *kernels; /* the block's */
+  ifa_cpu_query at;               /* where Q and the output lie; of batch `first_batch` */
+  int64_t first_batch;            /* 0 if `at` is a query's own, else batch */
   /* of the row in the output: (first_batch * q_heads + head) * nq + row */
   int64_t index[IFA_CPU_ROWS];
   int64_t number[IFA_CPU_ROWS]; /* among the computed rows: first index of the stages */
@@ -163,12 +164,12 @@ static void store_q(const ifa_cpu_job *job, scratch *m, int32_t row, int64_t at)
   int8_t buffer[IFA_MAX_HEAD_DIM];
   const int8_t *q = ifa_cpu_row_bytes(m->at.q_type, m->at.q, at, count, buffer);
   uint8_t *q8 = m->block.q + (size_t)row * (size_t)dim;
-  if (job->kernels->q_form == IFA_CPU_INT16) {
+  if (m->kernels->q_form == IFA_CPU_INT16) {
     int16_t *q16 = (int16_t *)m->block.q + (size_t)row * (size_t)dim;
     for (int32_t d = 0; d < count; d++) q16[d] = q[d];
     for (int32_t d = count; d < dim; d++) q16[d] = 0;
   } else {
-    const uint8_t flip = job->kernels->q_form == IFA_CPU_OFFSET8 ? 0x80 : 0; /* + 128, modulo 256 */
+    const uint8_t flip = m->kernels->q_form == IFA_CPU_OFFSET8 ? 0x80 : 0; /* + 128, modulo 256 */
     for (int32_t d = 0; d < count; d++) q8[d] = (uint8_t)q[d] ^ flip;
     for (int32_t d = count; d < dim; d++) q8[d] = flip;
   }
@@ -243,6 +244,7 @@ static void load_block(const ifa_cpu_job *job, const plan *w, const int64_t *sta
   ifa_cpu_block *b = &m->block;
   b->rows = (int32_t)(job->in->rows ? starts[n + 1] - starts[n]
                                     : ifa_min64(IFA_CPU_ROWS, group * nq - first_row));
+  m->kernels = b->rows < IFA_CPU_MANY_ROWS ? job->few : job->many;
   m->live_first = m->all_end = INT32_MAX;
   m->live_end = m->all_first = 0;
   for (int32_t row = 0; row < b->rows; row++) {
@@ -303,7 +305,7 @@ static void record_weights(const ifa_cpu_job *job, const scratch *m, int64_t t,
     for (int32_t j = b->from[row]; j < b->to[row]; j++) {
       size_t at = (size_t)row * (size_t)b->layout->keys + (size_t)j;
       int64_t key = m->number[row] * m->at.nk + t * b->layout->keys + j;
-      uint8_t p = job->kernels->p_bytes == 1 ? b->p[at] : (uint8_t)((const int16_t *)b->p)[at];
+      uint8_t p = m->kernels->p_bytes == 1 ? b->p[at] : (uint8_t)((const int16_t *)b->p)[at];
       if (stages->value_p) stages->value_p[key] = p;
       if (stages->p && stages->s && b->values_per_token)
         p = ifa_cpu_weight[ifa_weight_index(
@@ -370,11 +372,11 @@ static void attend_split(const ifa_cpu_job *job, scratch *m, int64_t split) {
     b->next = t + 1 < last ? job->tile(job->context, m->batch, m->kv_head, t + 1) : NULL;
     if (b->first == b->last) continue;
     b->growth_keys = (int32_t)(start + p->kv_split - t * p->kv_tile);
-    job->kernels->scores(b, tile);
+    m->kernels->scores(b, tile);
     if (job->out->stages) record_scores(job, m, t);
-    job->kernels->weigh(b, tile);
+    m->kernels->weigh(b, tile);
     if (job->out->stages) record_weights(job, m, t, tile);
-    job->kernels->values(b, tile);
+    m->kernels->values(b, tile);
   }
 }
 
@@ -497,7 +499,8 @@ static scratch *enter(const attention *a, int member, ifa_fpenv *env) {
 }
 
 static void leave(const attention *a, const ifa_fpenv *env) {
-  if (a->job->kernels->leave) a->job->kernels->leave();
+  if (a->job->many->leave) a->job->many->leave();
+  if (a->job->few->leave) a->job->few->leave();
   ifa_fpenv_leave(env);
 }
 
@@ -590,7 +593,7 @@ static double keys_seen(const ifa_problem *p, int64_t nq, int64_t nk) {
  * second, four to a channel of a key and a row; a tile that is read costs as much as 8 rows. */
 static double nanoseconds(const ifa_cpu_job *job, int64_t blocks) {
   const ifa_problem *p = job->p;
-  const double per_key = 0.01 * p->head_dim * job->kernels->slowness;
+  const double per_key = 0.01 * p->head_dim * job->few->slowness;
   double steps = 0;
   if (!job->queries) {
     double rows = (double)ifa_computed_rows(p, job->in);

@@ -31,7 +31,8 @@ typedef struct ifa_cpu_job {
   /* Tile t (keys t * kv_tile ...) of (batch, kv_head); called from all threads. */
   const uint8_t *(*tile)(const void *context, int64_t batch, int64_t kv_head, int64_t t);
   const void *context;
-  const ifa_cpu_kernels *kernels;
+  /* of blocks with at least IFA_CPU_MANY_ROWS rows; of those with fewer */
+  const ifa_cpu_kernels *many, *few;
   int threads; /* >= 1: at most; as many are used as the work is worth (common/team.h) */
 } ifa_cpu_job;
 

@@ -24,7 +24,7 @@
 #include "common/clock.h"
 #include "validate/bench/machine.h"
 
-enum { MAX_REPEAT = 101, CHECKED_ROWS = 24 };
+enum { MAX_REPEAT = 101, CHECKED_ROWS = 24, MAX_ISAS = 16 };
 
 typedef struct options {
   const char *isas, *json, *only;
@@ -35,7 +35,9 @@ typedef struct options {
 static options opt = {.threads = 0, .repeat = 7, .blas = 1, .scale = 1.0};
 
 static const struct argp_option option_list[] = {
-    {"isa", 'i', "A,B", 0, "instruction sets (default: all that the machine has)", 0},
+    {"isa", 'i', "A,B", 0,
+     "instruction sets; auto: the library's choice (default: all that the machine has, and auto)",
+     0},
     {"threads", 't', "N", 0, "threads (default: what OpenMP has)", 0},
     {"repeat", 'r', "N", 0, "measurements of each case, 1 .. 101 (default 7)", 0},
     {"scale", 's', "X", 0, "sequence lengths times X, 0.01 .. 8 (default 1)", 0},
@@ -66,6 +68,34 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", value); return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
+}
+
+/* ---- instruction sets: those by name, and "auto", what the library chooses by itself ---- */
+
+static const char *name_of(const char *isa) { return strcmp(isa, "auto") == 0 ? NULL : isa; }
+
+/* What blocks of so many rows run on; the names were looked up before. */
+static const ifa_cpu_isa *isa_for(const char *isa, int64_t rows) {
+  ifa_cpu_choice choice;
+  ifa_message why;
+  if (ifa_cpu_choose(name_of(isa), &choice, &why) != IFA_OK) {
+    fprintf(stderr, "bench_cpu: %s\n", why.text);
+    exit(2);
+  }
+  return rows < IFA_CPU_MANY_ROWS ? choice.few : choice.many;
+}
+
+/* After a case: auto's time beside the fastest of the others; seconds 0: not measured. */
+static void compare_auto(const char *name, const char *const *isas, const double *seconds,
+                         int count, int64_t rows) {
+  double own = 0, least = 0;
+  for (int i = 0; i < count; i++) {
+    if (!name_of(isas[i])) own = seconds[i];
+    else if (seconds[i] > 0 && (least == 0 || seconds[i] < least)) least = seconds[i];
+  }
+  if (own > 0 && least > 0)
+    printf("  %-34s %-12s %10.2f times the time of the fastest; it is %s\n", name, "auto",
+           own / least, isa_for("auto", rows)->name);
 }
 
 /* ---- clock and medians ---- */
@@ -255,11 +285,13 @@ static int prefill(const prefill_case *c, const char *const *isas, int isa_count
   ifa_message why;
   if (ifa_cpu_workspace_bytes(&p, opt.threads, &bytes, &why) != IFA_OK) exit(2);
   void *workspace = take(&d, bytes);
+  double medians[MAX_ISAS] = {0};
   for (int i = 0; i < isa_count; i++) {
-    const ifa_ceiling *ceiling = ifa_ceiling_integer(isas[i]);
+    const char *isa = name_of(isas[i]);
+    const ifa_ceiling *ceiling = ifa_ceiling_integer(isa_for(isas[i], p.nq)->name);
     double seconds[MAX_REPEAT], share[MAX_REPEAT], peak[MAX_REPEAT];
     memset(d.out.o, 0xff, (size_t)(p.q_heads * p.nq * p.head_dim) * sizeof(float));
-    if (ifa_cpu_attend(isas[i], &p, &d.in, &d.out, workspace, bytes, opt.threads, &why) != IFA_OK ||
+    if (ifa_cpu_attend(isa, &p, &d.in, &d.out, workspace, bytes, opt.threads, &why) != IFA_OK ||
         !agrees(&d, &e)) {
       printf("  %-34s %-12s NOT THE ORACLE'S BITS %s\n", c->name, isas[i], why.text);
       failed = 1;
@@ -269,7 +301,7 @@ static int prefill(const prefill_case *c, const char *const *isas, int isa_count
     for (int r = 0; r < repeat; r++) {
       peak[r] = ceiling ? instruction_rate(ceiling) : 0;
       double start = now();
-      ifa_cpu_attend(isas[i], &p, &d.in, &d.out, workspace, bytes, opt.threads, &why);
+      ifa_cpu_attend(isa, &p, &d.in, &d.out, workspace, bytes, opt.threads, &why);
       seconds[r] = now() - start;
       share[r] = ceiling ? operations / seconds[r] / peak[r] : 0;
     }
@@ -278,7 +310,9 @@ static int prefill(const prefill_case *c, const char *const *isas, int isa_count
     if (blas_seconds[c->causal] > 0)
       printf("  %-34s %-12s %10.1f times the speed of OpenBLAS binary32\n", "", "",
              blas_seconds[c->causal] / median(seconds, repeat));
+    medians[i] = median(seconds, repeat);
   }
+  compare_auto(c->name, isas, medians, isa_count, p.nq);
   release(&d);
   return failed;
 }
@@ -332,18 +366,21 @@ static const uint8_t *tile_at(const void *context, int64_t batch, int64_t kv_hea
   return k->memory + ((batch * k->heads + kv_head) * k->count + t) * k->bytes;
 }
 
-static int decode(int bits, const char *const *isas, int isa_count, double *int8_seconds) {
+/* nq tokens of four query heads on one key/value head: blocks of 4 * nq rows. */
+static int decode(int bits, int64_t nq, const char *const *isas, int isa_count,
+                  double *int8_seconds) {
   ifa_problem problem = ifa_problem_default();
   problem.q_heads = 32;
   problem.kv_heads = 8;
-  problem.nq = 1;
+  problem.nq = nq;
   problem.nk = (int64_t)(32768 * opt.scale);
   problem.head_dim = 128;
   problem.sm_scale = 1.0f / sqrtf(128.0f);
   problem.k_type = problem.v_type = bits == 4 ? IFA_I4 : IFA_I8;
   problem.v_scale = IFA_SCALE_TOKEN;
   char name[64];
-  snprintf(name, sizeof name, "decode nq=1 hq=32 hkv=8 nk=%lld INT%d", (long long)problem.nk, bits);
+  snprintf(name, sizeof name, "decode nq=%d hq=32 hkv=8 nk=%lld INT%d", (int)nq,
+           (long long)problem.nk, bits);
   data d = make(problem);
   expectation e;
   expect(&d, &e);
@@ -364,12 +401,12 @@ static int decode(int bits, const char *const *isas, int isa_count, double *int8
   job.context = &k;
   void *workspace = take(&d, ifa_cpu_attend_bytes(&p, opt.threads));
   int failed = 0;
+  double medians[MAX_ISAS] = {0};
   for (int i = 0; i < isa_count; i++) {
-    const ifa_cpu_isa *isa;
     double seconds[MAX_REPEAT], share[MAX_REPEAT], peak[MAX_REPEAT];
-    if (ifa_cpu_find_isa(isas[i], &isa, NULL) != IFA_OK) continue;
-    job.kernels = isa->kernels;
-    memset(d.out.o, 0xff, (size_t)(p.q_heads * p.head_dim) * sizeof(float));
+    job.many = isa_for(isas[i], IFA_CPU_MANY_ROWS)->kernels;
+    job.few = isa_for(isas[i], 1)->kernels;
+    memset(d.out.o, 0xff, (size_t)(p.q_heads * nq * p.head_dim) * sizeof(float));
     ifa_cpu_attend_tiles(&job, workspace);
     if (!agrees(&d, &e)) {
       printf("  %-34s %-12s NOT THE ORACLE'S BITS\n", name, isas[i]);
@@ -386,11 +423,13 @@ static int decode(int bits, const char *const *isas, int isa_count, double *int8
     }
     record(name, isas[i], median(seconds, repeat), (double)bytes / median(seconds, repeat), "GB/s",
            "reading the same memory", median(peak, repeat), median(share, repeat));
-    if (bits == 8) int8_seconds[i] = median(seconds, repeat);
-    else if (int8_seconds[i] > 0)
+    medians[i] = median(seconds, repeat);
+    if (bits == 8 && nq == 1) int8_seconds[i] = medians[i];
+    else if (bits == 4 && int8_seconds[i] > 0)
       printf("  %-34s %-12s %10.2f times the speed of INT8\n", "", "",
              int8_seconds[i] / median(seconds, repeat));
   }
+  compare_auto(name, isas, medians, isa_count, 4 * nq);
   release(&d);
   return failed;
 }
@@ -416,12 +455,13 @@ int main(int argc, char **argv) {
   argp_parse(&parser, argc, argv, 0, NULL, NULL);
   if (opt.threads == 0) opt.threads = machine_threads();
   char processor[256];
-  const char *isas[16];
+  const char *isas[MAX_ISAS];
   int isa_count = 0, failed = 0;
   for (int i = 0; i < ifa_cpu_isa_count(); i++)
     if (ifa_cpu_isa_available(ifa_cpu_isa_name(i), NULL, NULL) == IFA_OK &&
         wanted(opt.isas, ifa_cpu_isa_name(i)))
       isas[isa_count++] = ifa_cpu_isa_name(i);
+  if (wanted(opt.isas, "auto")) isas[isa_count++] = "auto";
   if (isa_count == 0)
     return fprintf(stderr, "bench_cpu: none of these instruction sets is here: %s\n", opt.isas), 3;
   machine_processor(processor, sizeof processor);
@@ -431,7 +471,7 @@ int main(int argc, char **argv) {
 #ifdef IFA_HAVE_JANSSON
   json_results = json_array();
 #endif
-  for (int i = 0; i < isa_count; i++) {
+  for (int i = 0; i < isa_count && name_of(isas[i]); i++) {
     const ifa_ceiling *both[] = {ifa_ceiling_integer(isas[i]), ifa_ceiling_fma(isas[i])};
     for (int n = 0; n < 2; n++)
       if (both[n]) {
@@ -446,7 +486,7 @@ int main(int argc, char **argv) {
       {"prefill b1 h8 d128, V per token", IFA_SCALE_TOKEN, 0},
       {"causal b1 h8 d128, V per channel", IFA_SCALE_CHANNEL, 1},
       {"causal b1 h8 d128, V per token", IFA_SCALE_TOKEN, 1}};
-  double blas_seconds[2] = {0, 0}, int8_seconds[16] = {0};
+  double blas_seconds[2] = {0, 0}, int8_seconds[MAX_ISAS] = {0};
   for (int causal = 0; causal < 2; causal++)
     if (!opt.only || strstr("OpenBLAS", opt.only) || strstr(prefills[2 * causal].name, opt.only))
       blas_seconds[causal] = blas_prefill(causal);
@@ -454,9 +494,12 @@ int main(int argc, char **argv) {
     if (!opt.only || strstr(prefills[i].name, opt.only))
       failed |= prefill(&prefills[i], isas, isa_count, blas_seconds);
   if (!opt.only || strstr("decode INT8", opt.only))
-    failed |= decode(8, isas, isa_count, int8_seconds);
+    failed |= decode(8, 1, isas, isa_count, int8_seconds);
   if (!opt.only || strstr("decode INT4", opt.only))
-    failed |= decode(4, isas, isa_count, int8_seconds);
+    failed |= decode(4, 1, isas, isa_count, int8_seconds);
+  for (int64_t nq = 2; nq <= 8; nq *= 2) /* blocks of 8, 16 and 32 rows: where auto changes */
+    if (!opt.only || strstr("decode several tokens", opt.only))
+      failed |= decode(8, nq, isas, isa_count, int8_seconds);
 #ifdef IFA_HAVE_JANSSON
   if (opt.json) {
     json_t *all = json_pack("{s:s, s:s, s:i, s:i, s:f, s:o}", "processor", processor, "compiler",

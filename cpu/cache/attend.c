@@ -17,7 +17,7 @@
 struct ifa_cache_workspace {
   size_t bytes; /* all of it, this header included */
   int32_t threads;
-  const ifa_cpu_kernels *kernels;
+  const ifa_cpu_kernels *many, *few;
   void *allocated;
 };
 
@@ -104,20 +104,21 @@ ifa_status ifa_cache_workspace_bytes(const ifa_cache *cache, const ifa_problem *
 ifa_status ifa_cache_workspace_create(const ifa_cache *cache, const ifa_problem *problem,
                                       int64_t rows, int32_t threads, void *memory, size_t bytes,
                                       ifa_cache_workspace **created, ifa_message *message) {
-  const ifa_cpu_isa *isa;
+  ifa_cpu_choice isa;
   size_t needed;
   void *start, *allocated;
   if (!created) return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace is NULL");
   *created = NULL;
   ifa_status status = ifa_cache_workspace_bytes(cache, problem, rows, threads, &needed, message);
-  if (status == IFA_OK) status = ifa_cpu_find_isa(NULL, &isa, message);
+  if (status == IFA_OK) status = ifa_cpu_choose(NULL, &isa, message);
   if (status == IFA_OK)
     status = ifa_cache_memory(memory, bytes, needed, &start, &allocated, message);
   if (status != IFA_OK) return status;
   ifa_cache_workspace *w = start;
   *w = (ifa_cache_workspace){.bytes = needed,
                              .threads = threads_for(threads),
-                             .kernels = isa->kernels,
+                             .many = isa.many->kernels,
+                             .few = isa.few->kernels,
                              .allocated = allocated};
   *created = w;
   return ifa_succeed(message);
@@ -314,7 +315,8 @@ ifa_status ifa_cache_attend(const ifa_cache *cache, const ifa_problem *problem,
                        .layout = cache->layout,
                        .tile = tile_at,
                        .context = &context,
-                       .kernels = workspace->kernels,
+                       .many = workspace->many,
+                       .few = workspace->few,
                        .threads = workspace->threads};
     ifa_cpu_attend_tiles(&job, base + at.attend);
   }

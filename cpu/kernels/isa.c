@@ -132,7 +132,7 @@ static __attribute__((unused)) const char *lacks_neon_i8mm(void) {
 #define NEON_I8MM ABSENT
 #endif
 
-/* Ascending: the last one that the machine has is the best. */
+/* Ascending: the last one that the machine has is the best for blocks of many rows. */
 static const ifa_cpu_isa isas[] = {
     {"portable", "plain C", &ifa_cpu_portable, nothing},
     {"avx2", "AVX2, FMA and F16C: pmaddwd", AVX2},
@@ -160,18 +160,34 @@ static void look(void) {
   for (int i = 0; i < ISA_COUNT; i++) lacking[i] = isas[i].kernels ? isas[i].lacks() : "kernels";
 }
 
-ifa_status ifa_cpu_find_isa(const char *name, const ifa_cpu_isa **isa, ifa_message *message) {
+static uint32_t find_available(void) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
-  const char *from = "isa";
+  uint32_t available = 0;
   pthread_once(&once, look);
+  for (int i = 0; i < ISA_COUNT; i++) available |= lacking[i] ? 0 : 1u << i;
+  return available;
+}
+
+/* The list ascends, but for AMX and blocks of few rows. */
+ifa_cpu_choice ifa_cpu_choice_of(uint32_t available) {
+  ifa_cpu_choice choice = {&isas[0], &isas[0]};
+  for (int i = 1; i < ISA_COUNT; i++) {
+    if (!(available & 1u << i)) continue;
+    choice.many = &isas[i];
+    if (strcmp(isas[i].name, "amx") != 0) choice.few = &isas[i];
+  }
+  return choice;
+}
+
+ifa_status ifa_cpu_choose(const char *name, ifa_cpu_choice *choice, ifa_message *message) {
+  const char *from = "isa";
+  const uint32_t available = find_available();
   if (!name) {
     name = getenv("IFA_CPU_ISA");
     from = "IFA_CPU_ISA";
   }
   if (!name || (!*name && from[0] == 'I')) {
-    int best = ISA_COUNT - 1;
-    while (lacking[best]) best--; /* portable always is */
-    *isa = &isas[best];
+    *choice = ifa_cpu_choice_of(available);
     return ifa_succeed(message);
   }
   for (int i = 0; i < ISA_COUNT; i++) {
@@ -180,13 +196,20 @@ ifa_status ifa_cpu_find_isa(const char *name, const ifa_cpu_isa **isa, ifa_messa
       return ifa_fail(message, IFA_NOT_AVAILABLE, "%s: not in this build", name);
     if (lacking[i])
       return ifa_fail(message, IFA_NOT_AVAILABLE, "%s: this machine lacks %s", name, lacking[i]);
-    *isa = &isas[i];
+    choice->many = choice->few = &isas[i];
     return ifa_succeed(message);
   }
   return ifa_fail(message, IFA_BAD_ARGUMENT,
                   "%s: there is no instruction set '%.60s' (portable, avx2, avx512_vnni, "
                   "avx512_fp16, amx, neon_dotprod, neon_i8mm)",
                   from, name);
+}
+
+ifa_status ifa_cpu_find_isa(const char *name, const ifa_cpu_isa **isa, ifa_message *message) {
+  ifa_cpu_choice choice;
+  ifa_status status = ifa_cpu_choose(name, &choice, message);
+  if (status == IFA_OK) *isa = choice.many;
+  return status;
 }
 
 ifa_status ifa_cpu_isa_available(const char *isa, const char **chosen, ifa_message *message) {

@@ -110,6 +110,23 @@ const ifa_cpu_isa *ifa_cpu_isa_at(int index);
  * unknown name, IFA_NOT_AVAILABLE with what lacks. */
 ifa_status ifa_cpu_find_isa(const char *name, const ifa_cpu_isa **isa, ifa_message *message);
 
+/* The instruction sets of a call: of blocks with at least IFA_CPU_MANY_ROWS rows, and of blocks
+ * with fewer (decoding). Tiles look the same to all, so each block may have its own. */
+typedef struct ifa_cpu_choice {
+  const ifa_cpu_isa *many, *few;
+} ifa_cpu_choice;
+
+/* AMX multiplies tiles of 16 rows, in whose empty rows time is lost. With 4 rows it reads 67% of
+ * the memory's speed where AVX512-FP16 reads 86%, with 48 it is 1.5 times as fast; the rows where
+ * they meet were not measured: a full tile is where the waste ends. */
+enum { IFA_CPU_MANY_ROWS = 16 };
+
+/* As ifa_cpu_find_isa; `few` is another only where none is named. */
+ifa_status ifa_cpu_choose(const char *name, ifa_cpu_choice *choice, ifa_message *message);
+
+/* The choice among instruction sets: bit i is ifa_cpu_isa_at(i); bit 0, portable, is always set. */
+ifa_cpu_choice ifa_cpu_choice_of(uint32_t available);
+
 /* ---- for weigh (see also cpu/kernels/units.h) ---- */
 
 /* Section 8 for a row that sees only keys from .. to-1 of the tile: its own b, and s_j (all of the

@@ -280,6 +280,25 @@ static int try_isa(const ifa_cpu_isa *isa) {
   return 0;
 }
 
+/* What the library chooses by itself: the best that is here, and for blocks of few rows the best
+ * but for AMX; a name, once given, counts for all rows. */
+static int try_choice(void) {
+  ifa_cpu_choice own, named;
+  const ifa_cpu_isa *best = NULL, *other = NULL;
+  if (getenv("IFA_CPU_ISA")) return 0;
+  if (ifa_cpu_choose(NULL, &own, NULL) != IFA_OK) return 1;
+  for (int i = 0; i < ifa_cpu_isas(); i++) {
+    const ifa_cpu_isa *isa = ifa_cpu_isa_at(i);
+    if (ifa_cpu_choose(isa->name, &named, NULL) != IFA_OK) continue;
+    if (named.many != isa || named.few != isa) return 1;
+    best = isa;
+    if (strcmp(isa->name, "amx") != 0) other = isa;
+  }
+  printf("chosen: %s; for blocks of fewer than %d rows: %s\n", own.many->name, IFA_CPU_MANY_ROWS,
+         own.few->name);
+  return own.many != best || own.few != other;
+}
+
 int main(int argc, char **argv) {
   int bad = 0, tried = 0;
   ifa_message why;
@@ -297,5 +316,6 @@ int main(int argc, char **argv) {
     if (isa->kernels->leave) isa->kernels->leave();
     tried++;
   }
+  bad |= try_choice();
   return bad ? 1 : tried ? 0 : 3;
 }

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "common/random.h"
+#include "cpu/attend.h"
 #include "ifa_cpu.h"
 #include "validate/cases/buffers.h"
 
@@ -399,6 +400,90 @@ static void test_isa(void **state) {
   assert_string_equal(chosen, best);
 }
 
+static const char *name_at(uint32_t available, int rows) {
+  ifa_cpu_choice c = ifa_cpu_choice_of(available);
+  return (rows < IFA_CPU_MANY_ROWS ? c.few : c.many)->name;
+}
+
+/* Whatever a machine has: AMX for blocks that fill its tiles, the best of the others else. */
+static void test_choice(void **state) {
+  (void)state;
+  enum { PORTABLE = 1, AVX2 = 2, VNNI = 4, FP16 = 8, AMX = 16, DOTPROD = 32, I8MM = 64 };
+  assert_string_equal(name_at(PORTABLE, 1), "portable");
+  assert_string_equal(name_at(PORTABLE, 48), "portable");
+  assert_string_equal(name_at(PORTABLE | AVX2 | VNNI, 1), "avx512_vnni");
+  assert_string_equal(name_at(PORTABLE | AVX2 | VNNI, 48), "avx512_vnni");
+  assert_string_equal(name_at(PORTABLE | AVX2 | VNNI | FP16, 4), "avx512_fp16");
+  assert_string_equal(name_at(PORTABLE | AVX2 | VNNI | FP16, 16), "avx512_fp16");
+  for (int rows = 1; rows <= IFA_CPU_ROWS; rows++)
+    assert_string_equal(name_at(PORTABLE | AVX2 | VNNI | FP16 | AMX, rows),
+                        rows < 16 ? "avx512_fp16" : "amx");
+  assert_string_equal(name_at(PORTABLE | AMX, 4), "portable"); /* emulated */
+  assert_string_equal(name_at(PORTABLE | DOTPROD | I8MM, 1), "neon_i8mm");
+  assert_string_equal(name_at(PORTABLE | DOTPROD, 48), "neon_dotprod");
+}
+
+/* Portable kernels that count the rows of the blocks they get. */
+static int many_calls[IFA_CPU_ROWS + 1], few_calls[IFA_CPU_ROWS + 1];
+static void many_scores(ifa_cpu_block *b, const uint8_t *tile) {
+  many_calls[b->rows]++;
+  ifa_cpu_portable.scores(b, tile);
+}
+static void few_scores(ifa_cpu_block *b, const uint8_t *tile) {
+  few_calls[b->rows]++;
+  ifa_cpu_portable.scores(b, tile);
+}
+
+static const uint8_t *only_tile(const void *context, int64_t batch, int64_t kv_head, int64_t t) {
+  (void)batch, (void)kv_head, (void)t;
+  return context;
+}
+
+/* Each block of a call runs on the kernels for its rows. */
+static void test_kernels_by_rows(void **state) {
+  (void)state;
+  ifa_cpu_kernels many = ifa_cpu_portable, few = ifa_cpu_portable;
+  many.scores = many_scores, few.scores = few_scores;
+  static const struct {
+    int nq, few, many; /* rows of the blocks, 4 * nq in all */
+  } shapes[] = {{1, 4, 0}, {3, 12, 0}, {4, 0, 16}, {12, 0, 48}, {13, 4, 48}, {16, 0, 16}};
+  for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+    char text[128];
+    snprintf(text, sizeof text, "b=1 hq=4 hkv=1 nq=%d nk=60 d=64 vscale=token", shapes[i].nq);
+    ifa_data d = data_of(text);
+    ifa_run_buffers expected = oracle(&d, IFA_STAGES_NONE), got = buffers_of(&d, IFA_STAGES_NONE);
+    ifa_problem p = ifa_problem_resolved(&d.p);
+    ifa_inputs in = ifa_data_inputs(&d);
+    ifa_outputs out = ifa_run_buffers_outputs(&got);
+    ifa_cpu_job job = {.p = &p,
+                       .in = &in,
+                       .out = &out,
+                       .layout = ifa_cpu_layout_of(p.kv_tile, p.head_dim, 8, 8),
+                       .tile = only_tile,
+                       .many = &many,
+                       .few = &few,
+                       .threads = 1};
+    workspace w = workspace_for(&d.p, 1);
+    uint8_t *tile = aligned_alloc(64, (size_t)job.layout.bytes);
+    ifa_cpu_pack_tile(&p, &in, &job.layout, 0, 0, 0, tile);
+    job.context = tile;
+    memset(many_calls, 0, sizeof many_calls);
+    memset(few_calls, 0, sizeof few_calls);
+    ifa_cpu_attend_tiles(&job, w.memory);
+    expect_same(&expected, &got, text, "portable", 1);
+    for (int rows = 1; rows <= IFA_CPU_ROWS; rows++) {
+      assert_int_equal(few_calls[rows], rows == shapes[i].few);
+      assert_true((many_calls[rows] > 0) ==
+                  (rows == shapes[i].many || (shapes[i].nq == 16 && rows == 48)));
+    }
+    free(tile);
+    workspace_free(&w);
+    ifa_run_buffers_free(&expected);
+    ifa_run_buffers_free(&got);
+    ifa_data_free(&d);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_random_cases),    cmocka_unit_test(test_threads),
@@ -406,7 +491,8 @@ int main(void) {
 #ifdef IFA_TEST_WRAP_ALLOC
       cmocka_unit_test(test_no_allocation),
 #endif
-      cmocka_unit_test(test_refusals),        cmocka_unit_test(test_isa)};
+      cmocka_unit_test(test_refusals),        cmocka_unit_test(test_isa),
+      cmocka_unit_test(test_choice),          cmocka_unit_test(test_kernels_by_rows)};
   unsetenv("IFA_CPU_ISA");
   return cmocka_run_group_tests_name("cpu", tests, NULL, NULL);
 }
