@@ -31,6 +31,26 @@
  * to host memory. All functions are reentrant; two calls may run at once unless they write the same
  * memory. Nothing here prints, exits or keeps a pointer. The caller's floating-point environment
  * (rounding mode, flush-to-zero) has no influence on any result and is as it was on return.
+ *
+ * In a process. A call computes on the thread that makes it and on threads of the library's own:
+ * made when first wanted, asleep between calls, as many as the work is worth and at most as many as
+ * OpenMP would use (OMP_NUM_THREADS, omp_set_num_threads, OMP_THREAD_LIMIT), but never more than 64
+ * or twice the processors, whichever is more. Without OpenMP, and within a parallel region that
+ * allows no other in it, that is one. Where the system refuses a thread, the call does with those
+ * that there are. No result depends on any of this.
+ *
+ * - fork(): a child may use everything, whatever the parent did before, and makes threads of its
+ *   own. Two exceptions: a cache (ifa_cache.h) on which another thread had a call under way, and
+ *   CUDA, which a child cannot use if the parent has.
+ * - The caller's threads: any of them may call. Calls at once do not share threads; a thread of the
+ *   library keeps the processor mask and priority of the call that it was first made for. Calls
+ *   from within OpenMP regions follow OpenMP's rule for regions within regions.
+ * - Unloading (dlclose): when no call is under way. The library's threads end first, also where it
+ *   is a part (libifa.a) of another library.
+ * - pthread_cancel: takes effect after the call (with asynchronous cancelability: undefined).
+ * - Signals: the library's threads take none but those of a fault of their own and SIGPROF, so
+ *   handlers run on the caller's threads. A handler calls no function of this library and leaves
+ *   none by longjmp; a child that it forks during a call may only exec or _exit.
  * */
 #ifndef IFA_H
 #define IFA_H

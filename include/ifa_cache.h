@@ -173,8 +173,8 @@ typedef struct ifa_cache_query {
 typedef struct ifa_cache_workspace ifa_cache_workspace;
 
 /* Memory for calls whose queries have at most `rows` rows together (the sum of nq), on at most
- * `threads` threads (0: as many as OpenMP would use now). memory and bytes as in ifa_cache_create.
- * A workspace fits every cache of the same configuration. */
+ * `threads` threads (0: as many as ifa_run would use at most now). memory and bytes as in
+ * ifa_cache_create. A workspace fits every cache of the same configuration. */
 ifa_status ifa_cache_workspace_bytes(const ifa_cache *cache, const ifa_problem *problem,
                                      int64_t rows, int32_t threads, size_t *bytes,
                                      ifa_message *message);

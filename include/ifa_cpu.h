@@ -9,13 +9,16 @@
  *
  * A call allocates nothing. Calls may run at once if each has its own workspace. The result depends
  * neither on `threads` nor on the instruction set. ifa_run("cpu", ...) is the same with a workspace
- * of its own and as many threads as OpenMP has.
+ * of its own and as many threads as OpenMP would use. What holds for fork, the caller's threads,
+ * cancellation and signals: ifa.h.
  *
  * Instruction sets, by name: portable; avx2 (with FMA and F16C), avx512_vnni, avx512_fp16, amx
  * (x86-64); neon_dotprod, neon_i8mm (aarch64). Where a function takes `isa`, NULL stands for the
- * environment variable IFA_CPU_ISA if it is set and not empty, else for the best one that the
- * machine has; a name that does not exist is IFA_BAD_ARGUMENT, one that this build or machine lacks
- * IFA_NOT_AVAILABLE. Neither falls back to another. */
+ * environment variable IFA_CPU_ISA if it is set and not empty, else for what is fastest on this
+ * machine: the last of these that it has, but for amx where fewer than 16 query rows share a key/
+ * value head's tiles (decoding: query heads per key/value head times query tokens), which is slower
+ * there than the one before it. A name that does not exist is IFA_BAD_ARGUMENT, one that this build
+ * or machine lacks IFA_NOT_AVAILABLE. Neither falls back to another. */
 #ifndef IFA_CPU_H
 #define IFA_CPU_H
 
@@ -37,7 +40,7 @@ int ifa_cpu_isa_count(void);
 const char *ifa_cpu_isa_name(int index);
 
 /* IFA_OK; IFA_BAD_ARGUMENT or IFA_NOT_AVAILABLE, with the reason. *chosen (may be NULL) is then the
- * name that `isa` stands for. */
+ * name that `isa` stands for: with many query rows, where it depends on them. */
 ifa_status ifa_cpu_isa_available(const char *isa, const char **chosen, ifa_message *message);
 
 /* Bytes of workspace for a problem on up to `threads` threads (1 .. IFA_CPU_MAX_THREADS): K and V
@@ -48,7 +51,8 @@ ifa_status ifa_cpu_workspace_bytes(const ifa_problem *problem, int threads, size
 
 /* Attention; inputs and outputs as for ifa_run (all of it: chosen rows, lse, stages). workspace:
  * IFA_CPU_ALIGNMENT-aligned, at least ifa_cpu_workspace_bytes for the same problem and threads.
- * Uses up to `threads` OpenMP threads; one in a build without OpenMP. */
+ * On up to `threads` threads, the caller's among them: no more than the work is worth, or than can
+ * be had. */
 ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa_inputs *inputs,
                           const ifa_outputs *outputs, void *workspace, size_t workspace_bytes,
                           int threads, ifa_message *message);

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""test_ifa.py - the ctypes layer: the best CPU backend against the oracle bit by bit on random tensors, both near exact attention, and refusals."""
+"""test_ifa.py - the ctypes layer: the best CPU backend against the oracle bit by bit on random tensors, both near exact attention, children of fork(), and refusals."""
 
+import multiprocessing
 import sys
 
 import numpy as np
@@ -28,6 +29,24 @@ def refused(call, text):
     raise AssertionError(f"not refused: {text}")
 
 
+def in_child(queue, *operands):
+    queue.put(ifa.attention(*operands, sm_scale=0.125).tobytes())
+
+
+def forked(*operands):
+    """multiprocessing's children by fork(), after this process has computed on threads: the same bits from each, and at once."""
+    wanted = ifa.attention(*operands, sm_scale=0.125).tobytes()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    children = [context.Process(target=in_child, args=(queue, *operands), daemon=True) for _ in range(3)]
+    for child in children:
+        child.start()
+    assert [queue.get(timeout=60) for _ in children] == [wanted] * 3
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+
+
 def main():
     random = np.random.default_rng(1)
     cases = 0
@@ -43,6 +62,7 @@ def main():
                     error = np.linalg.norm(oracle - want) / np.linalg.norm(want)
                     assert 0 < error < bound, (options, error)
                     cases += 1
+    forked(*(random.standard_normal((2, 8, n, 64)).astype(np.float32) for n in (300, 500, 500)))
     assert "scalar" in ifa.backends() and "cpu" in ifa.backends()
     half, scale, _ = ifa.quantize(np.float16([[[[1.0, -2.0, 0.5]]]]), "int4")
     assert half.tolist() == [[[[0x94, 0x02]]]] and scale.tolist() == [np.float32(2) / np.float32(7)]
