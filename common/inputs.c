@@ -14,10 +14,10 @@ ifa_status ifa_check_range(const char *name, int64_t value, int64_t low, int64_t
                   "%s is %" PRId64 "; it must be %" PRId64 " .. %" PRId64, name, value, low, high);
 }
 
-/* A scale is 0 or in [2^-100, 2^100]. *largest is left at the array's largest. */
-ifa_status ifa_check_scales(const char *name, const float *scales, int64_t count, float *largest,
-                            ifa_message *message) {
-  *largest = 0.0f;
+/* A scale is 0 or in [2^-100, 2^100]. */
+ifa_status ifa_check_scales(const char *name, const float *scales, int64_t count,
+                            ifa_largest_scale *largest, ifa_message *message) {
+  *largest = (ifa_largest_scale){name, -1, 0.0f};
   if (count == 0) return IFA_OK;
   if (!scales) return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is NULL", name);
   for (int64_t i = 0; i < count; i++) {
@@ -26,20 +26,23 @@ ifa_status ifa_check_scales(const char *name, const float *scales, int64_t count
       return ifa_fail(message, IFA_BAD_DATA,
                       "%s[%" PRId64 "] is %g; a scale must be 0 or 2^-100 .. 2^100", name, i,
                       (double)x);
-    if (x > *largest) *largest = x;
+    if (x > largest->value || i == 0) *largest = (ifa_largest_scale){name, i, x};
   }
   return IFA_OK;
 }
 
-ifa_status ifa_check_octaves(const ifa_problem *p, float q_max, float k_max, ifa_message *message) {
+ifa_status ifa_check_octaves(const ifa_problem *p, const ifa_largest_scale *q,
+                             const ifa_largest_scale *k, ifa_message *message) {
   double largest_dot =
       (double)p->head_dim * (p->q_type == IFA_I4 ? 8 : 128) * (p->k_type == IFA_I4 ? 8 : 128);
-  double octaves = (double)q_max * p->sm_scale * (double)IFA_LOG2E * k_max * largest_dot;
+  double octaves = (double)q->value * p->sm_scale * (double)IFA_LOG2E * k->value * largest_dot;
   if (!(octaves <= 0x1p22))
     return ifa_fail(message, IFA_BAD_DATA,
-                    "q_scale up to %g times k_scale up to %g times sm_scale %g allows scores of %g "
-                    "octaves; the limit is 2^22",
-                    (double)q_max, (double)k_max, (double)p->sm_scale, octaves);
+                    "%s[%" PRId64 "] is %g and %s[%" PRId64
+                    "] is %g: their product times sm_scale %g allows scores of %g octaves; the "
+                    "limit is 2^22",
+                    q->name, q->index, (double)q->value, k->name, k->index, (double)k->value,
+                    (double)p->sm_scale, octaves);
   return IFA_OK;
 }
 
@@ -53,7 +56,7 @@ int64_t ifa_scale_count(ifa_granularity granularity, int64_t batch, int64_t head
 }
 
 static ifa_status check_data(const ifa_problem *p, const ifa_inputs *in, ifa_message *message) {
-  float q_max, k_max, v_max, channel_max;
+  ifa_largest_scale q_max, k_max, v_max, channel_max;
   int64_t q_count =
       ifa_scale_count(p->q_scale, p->batch, p->q_heads, p->nq, p->head_dim, p->q_block);
   int64_t k_count =
@@ -67,7 +70,7 @@ static ifa_status check_data(const ifa_problem *p, const ifa_inputs *in, ifa_mes
                               p->batch * p->kv_heads * p->head_dim, &channel_max, message);
   if (status != IFA_OK) return status;
 
-  return ifa_check_octaves(p, q_max, k_max, message);
+  return ifa_check_octaves(p, &q_max, &k_max, message);
 }
 
 static ifa_status check_rows(const ifa_problem *p, const ifa_inputs *in, ifa_message *message) {

@@ -11,12 +11,19 @@
 ifa_status ifa_inputs_check(const ifa_problem *problem, const ifa_inputs *inputs,
                             const ifa_outputs *outputs, ifa_message *message);
 
+/* The largest of an array of scales: what the array is called, where in it. */
+typedef struct ifa_largest_scale {
+  const char *name;
+  int64_t index; /* -1: the array is empty */
+  float value;
+} ifa_largest_scale;
+
 /* Two of these checks: every scale of an array, whose largest is left at *largest; scores below
  * 2^22 octaves, given the largest scales. */
-ifa_status ifa_check_scales(const char *name, const float *scales, int64_t count, float *largest,
-                            ifa_message *message);
-ifa_status ifa_check_octaves(const ifa_problem *problem, float largest_q, float largest_k,
-                             ifa_message *message);
+ifa_status ifa_check_scales(const char *name, const float *scales, int64_t count,
+                            ifa_largest_scale *largest, ifa_message *message);
+ifa_status ifa_check_octaves(const ifa_problem *problem, const ifa_largest_scale *q,
+                             const ifa_largest_scale *k, ifa_message *message);
 
 /* IFA_BAD_ARGUMENT and "NAME is VALUE; it must be LOW .. HIGH" unless low <= value <= high. */
 ifa_status ifa_check_range(const char *name, int64_t value, int64_t low, int64_t high,

@@ -53,18 +53,23 @@ static ifa_status pose(const ifa_cache *cache, const ifa_problem *problem, int64
   const struct {
     const char *name;
     int64_t given, own;
-  } fields[] = {{"batch", p.batch, 1},
-                {"kv_heads", p.kv_heads, c->kv_heads},
-                {"head_dim", p.head_dim, c->head_dim},
-                {"k_type", (int64_t)p.k_type, (int64_t)c->k_type},
-                {"v_type", (int64_t)p.v_type, (int64_t)c->v_type},
-                {"k_scale", (int64_t)p.k_scale, IFA_SCALE_TOKEN},
-                {"v_scale", (int64_t)p.v_scale, IFA_SCALE_TOKEN},
-                {"kv_tile", p.kv_tile, c->kv_tile}};
-  for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
-    if (fields[i].given != fields[i].own)
-      return ifa_fail(message, IFA_BAD_PROBLEM, "%s is %" PRId64 "; for this cache it is %" PRId64,
-                      fields[i].name, fields[i].given, fields[i].own);
+    const char *given_name, *own_name; /* NULL: numbers */
+  } fields[] = {{"batch", p.batch, 1, NULL, NULL},
+                {"kv_heads", p.kv_heads, c->kv_heads, NULL, NULL},
+                {"head_dim", p.head_dim, c->head_dim, NULL, NULL},
+                {"k_type", p.k_type, c->k_type, ifa_type_name(p.k_type), ifa_type_name(c->k_type)},
+                {"v_type", p.v_type, c->v_type, ifa_type_name(p.v_type), ifa_type_name(c->v_type)},
+                {"k_scale", p.k_scale, IFA_SCALE_TOKEN, ifa_granularity_name(p.k_scale), "token"},
+                {"v_scale", p.v_scale, IFA_SCALE_TOKEN, ifa_granularity_name(p.v_scale), "token"},
+                {"kv_tile", p.kv_tile, c->kv_tile, NULL, NULL}};
+  for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+    if (fields[i].given == fields[i].own) continue;
+    if (fields[i].own_name)
+      return ifa_fail(message, IFA_BAD_PROBLEM, "%s is %s; for this cache it is %s", fields[i].name,
+                      fields[i].given_name, fields[i].own_name);
+    return ifa_fail(message, IFA_BAD_PROBLEM, "%s is %" PRId64 "; for this cache it is %" PRId64,
+                    fields[i].name, fields[i].given, fields[i].own);
+  }
   p.nq = nq;
   p.nk = nk;
   p.k_stride = p.v_stride = (ifa_strides){0, 0, 0};
@@ -138,6 +143,31 @@ static float largest_k_scale(const ifa_cache *cache, const uint32_t *table, int6
               : largest;
 }
 
+/* Where it is, in k_scale as ifa_cache_read gives it for the whole sequence. */
+static int64_t find_k_scale(const ifa_cache *cache, const uint32_t *table, int64_t length,
+                            float scale) {
+  const ifa_cache_config *c = &cache->config;
+  for (int64_t h = 0; h < c->kv_heads; h++)
+    for (int64_t t = 0; t < length; t++) {
+      const uint8_t *tile =
+          ifa_cache_tile(cache, table[t / c->block_tokens], h, t % c->block_tokens / c->kv_tile);
+      if (ifa_cpu_k_scale(&cache->layout, tile)[t % c->kv_tile] == scale) return h * length + t;
+    }
+  return -1;
+}
+
+/* The first element of a row of Q that is not finite or too large. */
+static ifa_status refuse_element(const ifa_problem *p, const ifa_cache_query *query, int64_t at,
+                                 int64_t head, int64_t row, ifa_message *message) {
+  int32_t d = 0;
+  while (d + 1 < p->head_dim && fabsf(ifa_float_get(query->q_type, query->q, at + d)) <= 0x1p99f)
+    d++;
+  return ifa_fail(message, IFA_BAD_DATA,
+                  "q[%" PRId64 "][%" PRId64 "][%" PRId32
+                  "] is %g; elements must be finite and at most 2^99",
+                  head, row, d, (double)ifa_float_get(query->q_type, query->q, at + d));
+}
+
 /* Q of floats: quantized per token, one byte an element, dense [q_heads][nq][head_dim]. */
 static ifa_status quantize_q(const ifa_problem *p, const ifa_cache_query *query,
                              ifa_strides strides, int8_t *q, float *q_scale, ifa_message *message) {
@@ -152,9 +182,7 @@ static ifa_status quantize_q(const ifa_problem *p, const ifa_cache_query *query,
       uint32_t largest =
           ifa_cache_widen(query->q_type, query->q, ifa_offset(strides, 0, h, i), p->head_dim, x);
       if (largest > IFA_CACHE_LARGEST)
-        return ifa_fail(message, IFA_BAD_DATA,
-                        "q[%" PRId64 "][%" PRId64 "]: elements must be finite and at most 2^99", h,
-                        i);
+        return refuse_element(p, query, ifa_offset(strides, 0, h, i), h, i, message);
       q_scale[h * p->nq + i] =
           ifa_cache_quantize(x, p->head_dim, largest, p->q_type, q + (h * p->nq + i) * p->head_dim);
     }
@@ -189,7 +217,7 @@ static ifa_status prepare(const ifa_cache *cache, const ifa_problem *problem,
                           const ifa_cache_query *query, const uint32_t *table, int64_t length,
                           int8_t *q, float *q_scale, ifa_cpu_query *to, ifa_message *message) {
   ifa_problem p;
-  float largest = 0.0f;
+  ifa_largest_scale q_max, k_max = {"the cache's k_scale", 0, 0.0f};
   ifa_status status = pose(cache, problem, query->nq, length, query, &p, message);
   if (status == IFA_OK) status = check_query(&p, query, message);
   if (status != IFA_OK) return status;
@@ -211,10 +239,20 @@ static ifa_status prepare(const ifa_cache *cache, const ifa_problem *problem,
   }
   int64_t scales = ifa_scale_count(p.q_scale, 1, p.q_heads, p.nq, p.head_dim, p.q_block);
   if (status == IFA_OK)
-    status = ifa_check_scales("q_scale", to->q_scale, scales, &largest, message);
-  if (status == IFA_OK)
-    status = ifa_check_octaves(&p, largest, largest_k_scale(cache, table, length), message);
-  return status;
+    status = ifa_check_scales(query->q_scale ? "q_scale" : "q's own scale", to->q_scale, scales,
+                              &q_max, message);
+  if (status != IFA_OK) return status;
+  k_max.value = largest_k_scale(cache, table, length);
+  status = ifa_check_octaves(&p, &q_max, &k_max, NULL);
+  if (status == IFA_OK) return IFA_OK;
+  k_max.index = find_k_scale(cache, table, length, k_max.value);
+  return ifa_check_octaves(&p, &q_max, &k_max, message);
+}
+
+/* Puts the query's number in front of what was said about it. */
+static ifa_status about_query(int64_t i, const ifa_message *why, ifa_status status,
+                              ifa_message *message) {
+  return ifa_fail(message, status, "queries[%" PRId64 "]: %.280s", i, why->text);
 }
 
 typedef struct tiles {
@@ -255,7 +293,9 @@ static ifa_status look_up(const ifa_cache *cache, const ifa_cache_query *queries
   ifa_cache_lock(cache);
   for (int64_t i = 0; i < count && status == IFA_OK; i++) {
     int64_t slot;
-    status = ifa_cache_look_up(cache, queries[i].sequence, &slot, message);
+    ifa_message why;
+    status = ifa_cache_look_up(cache, queries[i].sequence, &slot, &why);
+    if (status != IFA_OK) about_query(i, &why, status, message);
     if (status != IFA_OK || queries[i].nq == 0) continue;
     tables[*found] = ifa_cache_table(cache, slot);
     to[(*found)++].nk = cache->slots[slot].length;
@@ -296,9 +336,11 @@ ifa_status ifa_cache_attend(const ifa_cache *cache, const ifa_problem *problem,
   ifa_fpenv env;
   ifa_fpenv_enter(&env);
   for (int64_t i = 0, next = 0; i < count && status == IFA_OK; i++) {
+    ifa_message why;
     if (queries[i].nq == 0) continue;
     status = prepare(cache, problem, &queries[i], tables[next], to[next].nk, q, q_scale, &to[next],
-                     message);
+                     &why);
+    if (status != IFA_OK) about_query(i, &why, status, message);
     q += queries[i].nq * p.q_heads * p.head_dim;
     q_scale += queries[i].nq * p.q_heads;
     next++;

@@ -572,11 +572,11 @@ static void test_bad_queries(void **state) {
       assert_int_equal(((uint8_t *)o)[byte], SPOILED);                               \
     both[0] = first, both[1] = second, p = good;                                     \
   } while (0)
-  REFUSE(both[1].sequence = 77, IFA_BAD_ARGUMENT, "there is no sequence 0x4d");
+  REFUSE(both[1].sequence = 77, IFA_BAD_ARGUMENT, "queries[1]: there is no sequence 0x4d");
   REFUSE(both[1].nq = -1, IFA_BAD_PROBLEM, "nq");
   REFUSE(both[1].nq = 3, IFA_BAD_ARGUMENT, "rows");
   REFUSE(both[1].nq = IFA_MAX_TOKENS, IFA_BAD_ARGUMENT, "rows");
-  REFUSE(both[1].q = NULL, IFA_BAD_ARGUMENT, "q is NULL");
+  REFUSE(both[1].q = NULL, IFA_BAD_ARGUMENT, "queries[1]: q is NULL");
   REFUSE(both[1].o = NULL, IFA_BAD_ARGUMENT, "o is NULL");
   REFUSE(both[1].lse = NULL, IFA_BAD_ARGUMENT, "lse is NULL");
   REFUSE(p.lse = 0, IFA_BAD_ARGUMENT, "lse is given");
@@ -584,20 +584,23 @@ static void test_bad_queries(void **state) {
   REFUSE(both[0].q_scale = q_scale, IFA_BAD_ARGUMENT, "q_scale is given");
   REFUSE(both[1].q_type = IFA_I4, IFA_BAD_ARGUMENT, "q_type is int4");
   REFUSE(both[1].q_type = (ifa_type)-3, IFA_BAD_ARGUMENT, "q_type");
-  REFUSE(q_scale[7] = -1.0f, IFA_BAD_DATA, "q_scale[7] is -1");
-  REFUSE(q_scale[7] = 0x1p90f, IFA_BAD_DATA, "octaves");
+  REFUSE(q_scale[7] = -1.0f, IFA_BAD_DATA, "queries[1]: q_scale[7] is -1");
+  REFUSE(q_scale[7] = 0x1p90f, IFA_BAD_DATA,
+         "queries[1]: q_scale[7] is 1.23794e+27 and the cache's k_scale[");
   q_scale[7] = 0.01f;
-  REFUSE(q[100] = NAN, IFA_BAD_DATA, "q[3][0]");
-  REFUSE(q[100] = 0x1p99f, IFA_BAD_DATA, "octaves");
+  REFUSE(q[100] = NAN, IFA_BAD_DATA, "queries[0]: q[3][0][4] is nan");
+  REFUSE(q[100] = -INFINITY, IFA_BAD_DATA, "queries[0]: q[3][0][4] is -inf");
+  REFUSE(q[100] = 0x1p99f, IFA_BAD_DATA, "queries[0]: q's own scale[6] is ");
   q[100] = 1.0f;
   REFUSE(p.kv_heads = 1, IFA_BAD_PROBLEM, "kv_heads is 1; for this cache it is 2");
   REFUSE(p.head_dim = 32, IFA_BAD_PROBLEM, "head_dim");
-  REFUSE(p.k_type = IFA_I4, IFA_BAD_PROBLEM, "k_type");
+  REFUSE(p.k_type = IFA_I4, IFA_BAD_PROBLEM, "k_type is int4; for this cache it is int8");
   REFUSE(p.v_type = IFA_I4, IFA_BAD_PROBLEM, "v_type");
   REFUSE(p.kv_tile = 64, IFA_BAD_PROBLEM, "kv_tile");
   REFUSE(p.batch = 2, IFA_BAD_PROBLEM, "batch");
   REFUSE(p.k_scale = IFA_SCALE_TENSOR, IFA_BAD_PROBLEM, "k_scale");
-  REFUSE(p.v_scale = IFA_SCALE_CHANNEL, IFA_BAD_PROBLEM, "v_scale");
+  REFUSE(p.v_scale = IFA_SCALE_CHANNEL, IFA_BAD_PROBLEM,
+         "v_scale is channel; for this cache it is token");
   REFUSE(p.q_scale = IFA_SCALE_TENSOR, IFA_BAD_ARGUMENT, "problem.q_scale is not token");
   REFUSE(p.sm_scale = -1.0f, IFA_BAD_PROBLEM, "sm_scale");
   REFUSE(p.q_heads = 3, IFA_BAD_PROBLEM, "q_heads");
