@@ -33,9 +33,9 @@ def manuals(pattern):
 
 
 def lines(path, pattern):
-    """How many lines of the files match."""
+    """How many times the lines of the files match."""
     return sum(
-        bool(re.search(pattern, line))
+        len(re.findall(pattern, line))
         for file in glob.glob(f"{source}/{path}")
         for line in open(file, encoding="utf-8")
     )
