@@ -2,10 +2,8 @@
 #include "cpu/bench/ceiling.h"
 
 #include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
+#include "common/team.h"
 #include "cpu/kernels/kernels.h"
 
 #if defined(__x86_64__)
@@ -117,12 +115,22 @@ const ifa_ceiling *ifa_ceiling_fma(const char *isa) {
   return NULL;
 }
 
+typedef struct running {
+  const ifa_ceiling *ceiling;
+  int64_t rounds;
+  _Atomic int64_t operations; /* whole numbers below 2^53 */
+} running;
+
+static void run_one(void *context, int member) {
+  (void)member;
+  running *r = context;
+  atomic_fetch_add(&r->operations, (int64_t)r->ceiling->run(r->rounds));
+}
+
 double ifa_ceiling_run_on(const ifa_ceiling *ceiling, int64_t rounds, int threads) {
-  double operations = 0;
-  (void)threads;
-#pragma omp parallel num_threads(threads) reduction(+ : operations)
-  operations += ceiling->run(rounds);
-  return operations;
+  running r = {.ceiling = ceiling, .rounds = rounds};
+  ifa_team_run(threads, run_one, &r);
+  return (double)r.operations;
 }
 
 /* Several streams of 64-byte lines would gain nothing: the machine's prefetchers follow one.
@@ -141,22 +149,31 @@ read_once(const void *memory, size_t bytes) {
   return total;
 }
 
+typedef struct reading {
+  const char *memory;
+  size_t blocks;
+  int64_t passes;
+  ifa_team_items parts;
+  _Atomic uint64_t sum;
+} reading;
+
+static void read_parts(void *context, int member) {
+  (void)member;
+  reading *r = context;
+  uint64_t sum = 0;
+  for (int64_t i; (i = ifa_team_take(&r->parts)) < r->parts.count;) {
+    size_t part = (size_t)i, all = (size_t)r->parts.count;
+    size_t first = r->blocks * part / all * 256, last = r->blocks * (part + 1) / all * 256;
+    for (int64_t pass = 0; pass < r->passes; pass++)
+      sum ^= read_once(r->memory + first, last - first) + (uint64_t)pass;
+  }
+  atomic_fetch_xor(&r->sum, sum);
+}
+
 void ifa_ceiling_read_on(const void *memory, size_t bytes, int64_t passes, int threads) {
   static volatile uint64_t sink; /* so that reading has a purpose */
-  const size_t blocks = bytes / 256;
-  uint64_t sum = 0;
-  (void)threads;
-#pragma omp parallel num_threads(threads) reduction(^ : sum)
-  {
-    size_t thread = 0, all = 1;
-#ifdef _OPENMP
-    thread = (size_t)omp_get_thread_num();
-    all = (size_t)omp_get_num_threads();
-#endif
-    size_t first = blocks * thread / all * 256, last = blocks * (thread + 1) / all * 256;
-    for (int64_t i = 0; i < passes; i++)
-      sum ^= read_once((const char *)memory + first, last - first) + (uint64_t)i;
-  }
-  sink = sum;
+  reading r = {.memory = memory, .blocks = bytes / 256, .passes = passes, .parts.count = threads};
+  ifa_team_run(threads, read_parts, &r);
+  sink = r.sum;
   (void)sink;
 }

@@ -18,8 +18,8 @@ typedef struct ifa_ceiling {
 const ifa_ceiling *ifa_ceiling_integer(const char *isa);
 const ifa_ceiling *ifa_ceiling_fma(const char *isa);
 
-/* The loop on `threads` threads at once, `rounds` rounds each (without OpenMP one thread). Returns
- * the operations done by all. */
+/* The loop on `threads` threads at once (those of common/team.h), `rounds` rounds each. Returns the
+ * operations done by all. */
 double ifa_ceiling_run_on(const ifa_ceiling *ceiling, int64_t rounds, int threads);
 
 /* Reads `bytes` bytes of memory (the last bytes % 256 are left out) `passes` times, each thread a

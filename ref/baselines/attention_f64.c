@@ -16,6 +16,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "common/team.h"
 #include "ref/baselines/tiles.h"
 
 /* Four partial sums, c mod 4, because one sum would wait for each addition; always in this order.
@@ -73,18 +74,30 @@ static int run_row(const ifa_float_problem *p, const ifa_float_inputs *in, int64
   return 1;
 }
 
+typedef struct call {
+  const ifa_float_problem *p;
+  const ifa_float_inputs *in;
+  const ifa_float_outputs *out;
+  ifa_team_items rows;
+  atomic_int failed;
+} call;
+
+static void take_rows(void *context, int member) {
+  (void)member;
+  call *c = context;
+  for (int64_t r; (r = ifa_team_take(&c->rows)) < c->rows.count;)
+    if (!run_row(c->p, c->in, ifa_float_row(c->in, r), c->out->o + r * c->p->head_dim,
+                 c->out->lse ? c->out->lse + r : NULL))
+      atomic_store(&c->failed, 1);
+}
+
 ifa_status ifa_attention_f64(const ifa_float_problem *p, const ifa_float_inputs *in,
                              const ifa_float_outputs *out, ifa_message *message) {
-  int64_t count = ifa_float_row_count(p, in);
-  int failed = 0;
-#ifdef _OPENMP
-#pragma omp parallel for schedule(dynamic) reduction(| : failed)
-#endif
-  for (int64_t r = 0; r < count; r++) {
-    failed |= !run_row(p, in, ifa_float_row(in, r), out->o + r * p->head_dim,
-                       out->lse ? out->lse + r : NULL);
-  }
-  if (failed)
+  call c = {.p = p, .in = in, .out = out, .rows.count = ifa_float_row_count(p, in)};
+  /* a nanosecond for each of two products, about */
+  double nanoseconds = 2.0 * (double)c.rows.count * (double)p->nk * p->head_dim;
+  ifa_team_run(ifa_team_size(ifa_team_default(), c.rows.count, nanoseconds), take_rows, &c);
+  if (c.failed)
     return ifa_fail(message, IFA_OUT_OF_MEMORY, "f64: no memory for %lld scores", (long long)p->nk);
   return ifa_succeed(message);
 }

@@ -23,6 +23,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "common/team.h"
 #include "ref/baselines/tiles.h"
 
 ifa_key_range ifa_live_keys(const ifa_float_problem *p, int64_t i) {
@@ -205,18 +206,33 @@ static void run_row(const tiles_head *head, const float *q, int64_t i, double *o
   write_row(head, q, &row, o, lse);
 }
 
+typedef struct head_rows {
+  const tiles_head *head;
+  const ifa_float_inputs *in;
+  const ifa_float_outputs *out;
+  int64_t first;
+  ifa_team_items rows;
+} head_rows;
+
+static void take_rows(void *context, int member) {
+  (void)member;
+  head_rows *c = context;
+  const tiles_head *head = c->head;
+  int32_t head_dim = head->p->head_dim;
+  for (int64_t i; (i = ifa_team_take(&c->rows)) < c->rows.count;) {
+    int64_t r = c->first + i, number = ifa_float_row(c->in, r);
+    run_row(head, c->in->q + number * head_dim, number - head->head * head->p->nq,
+            c->out->o + r * head_dim, c->out->lse ? c->out->lse + r : NULL);
+  }
+}
+
 /* Computed rows first .. last - 1, all of the loaded head. */
 static void run_head(const tiles_head *head, const ifa_float_inputs *in,
                      const ifa_float_outputs *out, int64_t first, int64_t last) {
-  int32_t head_dim = head->p->head_dim;
-#ifdef _OPENMP
-#pragma omp parallel for schedule(dynamic)
-#endif
-  for (int64_t r = first; r < last; r++) {
-    int64_t number = ifa_float_row(in, r);
-    run_row(head, in->q + number * head_dim, number - head->head * head->p->nq,
-            out->o + r * head_dim, out->lse ? out->lse + r : NULL);
-  }
+  head_rows c = {.head = head, .in = in, .out = out, .first = first, .rows.count = last - first};
+  /* a nanosecond for each of two products, about */
+  double nanoseconds = 2.0 * (double)c.rows.count * (double)head->p->nk * head->p->head_dim;
+  ifa_team_run(ifa_team_size(ifa_team_default(), c.rows.count, nanoseconds), take_rows, &c);
 }
 
 ifa_status ifa_tiles_run(const ifa_tile_recipe *recipe, const ifa_float_problem *p,

@@ -149,6 +149,11 @@ expect "a suite's sizes beside a file" 2 "the input file decides it" -- "$valida
 expect "export" 0 -- "$validate" export --case "$one lse=1" --output "$folder/e.safetensors"
 expect "export of nonsense" 2 "rows=3" -- "$validate" export --case "$one rows=3" --output "$folder/e2.safetensors"
 
+# ---- more threads than any system makes
+million=(env OMP_NUM_THREADS=1000000)
+expect "a million threads" 0 "1 passed, 0 failed" -- "${million[@]}" "$validate" run --backend cpu --case "nq=200 nk=300 d=64 hq=4 hkv=4"
+expect "a million threads for the references" 0 -- "${million[@]}" "$validate" accuracy -n 256 -r 16
+
 # ---- list, explain, bench
 expect "list" 0 "smoke +[1-9][0-9]+ cases" -- "$validate" list
 expect "explain" 0 "key tiles +16" -- "$validate" explain "b=1 hq=8 hkv=2 nq=128 nk=1000 d=128 qk=int8 v=int8 qscale=token kscale=token vscale=token tau=4 causal=1 fill=normal seed=7"

@@ -3,9 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+
+#include "common/team.h"
 
 #if defined(__clang__)
 #define COMPILER "clang " __clang_version__
@@ -38,10 +37,4 @@ void machine_processor(char *text, size_t length) {
 
 const char *machine_compiler(void) { return COMPILER OPTIMIZED; }
 
-int machine_threads(void) {
-#ifdef _OPENMP
-  return omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
+int machine_threads(void) { return ifa_team_default(); }

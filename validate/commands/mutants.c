@@ -13,6 +13,7 @@
 #include "common/fpenv.h"
 #include "gpu/mutants/mutants.h"
 #include "common/clock.h"
+#include "common/team.h"
 #include "validate/commands/commands.h"
 #include "validate/judge/compare.h"
 #include "validate/reports/files.h"
@@ -338,7 +339,7 @@ static ifa_status try_suite(const search *at, ifa_message *message) {
     for (int before = 0; before < at->s && at->quick; before++)
       if (is_killed_by(&at->subjects[i], before)) at->subjects[i].killer[at->s] = NOT_TRIED;
   }
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(ifa_team_default())
   for (size_t i = 0; i < at->list->count; i++) {
     ifa_message why = {""};
     int lost;
