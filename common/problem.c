@@ -383,7 +383,10 @@ static int parse_field(ifa_problem *p, const field *f, const char *text) {
       if (!parse_name(text, granularity_names, &index)) return 0;
       *(ifa_granularity *)at = (ifa_granularity)index;
       return 1;
-    case FIELD_FLOAT: *(float *)at = strtof(text, &end); return end != text && *end == '\0';
+    case FIELD_FLOAT: /* one too small to be a number is not 0, which is valid */
+      errno = 0;
+      *(float *)at = strtof(text, &end);
+      return end != text && *end == '\0' && (errno == 0 || *(float *)at != 0);
     case FIELD_STRIDES: return parse_strides(text, (ifa_strides *)at);
     case FIELD_TAU:
       if (strcmp(text, "inf") == 0) {

@@ -445,6 +445,8 @@ const char *ifa_tensor_file_metadata(const ifa_tensor_file *file, const char *ke
 
 /* ---- writing ---- */
 
+void (*ifa_output_watch)(const char *temporary, int exists) = NULL;
+
 /* Creates <path>.tmp<k>; "x" (C11) refuses a name that exists, so two writers never share one. */
 static ifa_status create_temporary(ifa_output_file *output, ifa_message *message) {
   size_t room = strlen(output->path) + sizeof ".tmp99";
@@ -456,6 +458,7 @@ static ifa_status create_temporary(ifa_output_file *output, ifa_message *message
     output->stream = fopen(output->temporary, "wbx");
     if (!output->stream && errno != EEXIST) break;
   }
+  if (output->stream && ifa_output_watch) ifa_output_watch(output->temporary, 1);
   if (output->stream) return IFA_OK;
   /* the name that is asked for, unless it is the temporary ones that are in the way */
   return fail_errno(message, "create", errno == EEXIST ? output->temporary : output->path, errno);
@@ -499,6 +502,7 @@ ifa_status ifa_output_close(ifa_output_file *output, ifa_status status, ifa_mess
   if (status == IFA_OK && rename(output->temporary, output->path) != 0)
     status = fail_errno(message, "rename the temporary of", output->path, errno);
   if (status != IFA_OK) remove(output->temporary);
+  if (ifa_output_watch) ifa_output_watch(output->temporary, 0);
   free(output->temporary);
   return status == IFA_OK ? ifa_succeed(message) : status;
 }

@@ -191,6 +191,10 @@ typedef struct ifa_output_file {
   FILE *stream;
 } ifa_output_file;
 
+/* Called with a temporary's name while it exists: 1 when it has been made, 0 when it is gone, so
+ * that a program can take it away when a signal ends it. NULL unless one is set. */
+extern void (*ifa_output_watch)(const char *temporary, int exists);
+
 ifa_status ifa_output_open(ifa_output_file *output, const char *path, ifa_message *message);
 ifa_status ifa_output_bytes(ifa_output_file *output, const void *bytes, size_t length,
                             ifa_message *message);

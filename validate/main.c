@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "files/tensor_file.h"
 #include "validate/commands/commands.h"
 #include "validate/kernels/cleanup.h"
 #include "validate/kernels/plugin.h"
@@ -88,6 +89,7 @@ int main(int argc, char **argv) {
   if (argc == 3 && strcmp(argv[1], "plugin-host") == 0) return ifa_plugin_host(argv[2]);
   ifa_console_begin("validate");
   ifa_cleanup_begin();
+  ifa_output_watch = ifa_cleanup_watch_file;
   argp_program_version_hook = print_version;
   if (argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)) {
     print_version(stdout, NULL);

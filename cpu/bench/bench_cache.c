@@ -19,6 +19,7 @@
 #include "ifa_cpu.h"
 #include "common/clock.h"
 #include "validate/bench/machine.h"
+#include "validate/text/number.h"
 
 enum { Q_HEADS = 32, KV_HEADS = 8, DIM = 128, MOST_REPEAT = 101, CHUNK = 256 };
 
@@ -32,18 +33,18 @@ static const struct argp_option option_list[] = {
     {0}};
 
 static error_t parse(int key, char *value, struct argp_state *state) {
+  int number = 0;
   switch (key) {
     case 't':
-      threads = atoi(value);
-      if (threads < 1 || threads > IFA_CPU_MAX_THREADS) argp_error(state, "--threads %s", value);
+      if (!ifa_read_int(value, 1, IFA_CPU_MAX_THREADS, &threads))
+        argp_error(state, "--threads %s", value);
       return 0;
     case 'r':
-      repeat = atoi(value);
-      if (repeat < 1 || repeat > MOST_REPEAT) argp_error(state, "--repeat %s", value);
+      if (!ifa_read_int(value, 1, MOST_REPEAT, &repeat)) argp_error(state, "--repeat %s", value);
       return 0;
     case 'n':
-      tokens = atoll(value);
-      if (tokens < 64 || tokens > 131072) argp_error(state, "--tokens %s", value);
+      if (!ifa_read_int(value, 64, 131072, &number)) argp_error(state, "--tokens %s", value);
+      tokens = number;
       return 0;
     case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", value); return 0;
     default: return ARGP_ERR_UNKNOWN;

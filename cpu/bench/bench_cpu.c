@@ -23,6 +23,7 @@
 #include "ref/baselines/baselines.h"
 #include "common/clock.h"
 #include "validate/bench/machine.h"
+#include "validate/text/number.h"
 
 enum { MAX_REPEAT = 101, CHECKED_ROWS = 24, MAX_ISAS = 16 };
 
@@ -50,17 +51,14 @@ static error_t parse(int key, char *value, struct argp_state *state) {
   switch (key) {
     case 'i': opt.isas = value; return 0;
     case 't':
-      opt.threads = atoi(value);
-      if (opt.threads < 1 || opt.threads > IFA_CPU_MAX_THREADS)
+      if (!ifa_read_int(value, 1, IFA_CPU_MAX_THREADS, &opt.threads))
         argp_error(state, "--threads %s", value);
       return 0;
     case 'r':
-      opt.repeat = atoi(value);
-      if (opt.repeat < 1 || opt.repeat > MAX_REPEAT) argp_error(state, "--repeat %s", value);
+      if (!ifa_read_int(value, 1, MAX_REPEAT, &opt.repeat)) argp_error(state, "--repeat %s", value);
       return 0;
     case 's':
-      opt.scale = atof(value);
-      if (!(opt.scale >= 0.01 && opt.scale <= 8)) argp_error(state, "--scale %s", value);
+      if (!ifa_read_decimal(value, 0.01, 8, &opt.scale)) argp_error(state, "--scale %s", value);
       return 0;
     case 'c': opt.only = value; return 0;
     case 'n': opt.blas = 0; return 0;

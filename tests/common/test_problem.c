@@ -563,6 +563,7 @@ static void test_parse_errors(void **state) {
              {"qscale=row", "row"},
              {"sm=", "sm"},
              {"sm=0.1.2", "0.1.2"},
+             {"sm=1e-99", "1e-99"},
              {"sm=abc", "abc"},
              {"sm=0,125", "0,125"},
              {"tau=infinity", "tau"},

@@ -165,6 +165,10 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
     check('signal %d ends it by that signal' % number, p.wait(timeout=20) == -number, p.returncode)
     check('no folder is left', os.listdir(temporary) == [], os.listdir(temporary))
     check('no process is left', waits_until(lambda: group_is_gone(group)))
+p = subprocess.Popen([validate, 'record', '--backend', 'scalar', '--output', path('half.rec')], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=reset_signals)
+check('a file has been begun', waits_until(lambda: os.path.exists(path('half.rec.tmp0')) and os.path.getsize(path('half.rec.tmp0')) > 0))
+p.send_signal(signal.SIGINT)
+check('no half of a file is left', p.wait(timeout=20) == -signal.SIGINT and not [n for n in os.listdir(folder) if n.startswith('half.rec')], os.listdir(folder))
 note = path('group-nohup')
 p = subprocess.Popen([validate, 'run', '--timeout', '1', '--exec', 'python3 %s orphan %s' % (program, note), '--case', CASE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                      preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
@@ -228,6 +232,11 @@ for args in (['bench', '--repeat'], ['mutants', '--repeat'], ['run', '--seed'], 
                 continue
             code, out, err = run(validate, args[0], args[1] + '=' + value)
         check('%s %r' % (args[1:], value), code == 2 and b'passed' not in out, (code, out, err))
+for name, options in (('bench_cpu', ('--repeat', '--threads', '--scale')), ('bench_cache', ('--repeat', '--threads', '--tokens'))):
+    other = os.path.join(os.path.dirname(validate), '../cpu', name)
+    for option in options if os.path.exists(other) else ():
+        for value in ('5x', '4294967297', ' 5', '', '0x1') + (() if option == '--scale' else ('1e2',)):
+            check('%s %s %r' % (name, option, value), run(other, option + '=' + value)[0] not in (0, -signal.SIGABRT))
 check('what is one', run(validate, 'run', '--timeout', '1.5e1', '--backend', 'scalar', '--case', CASE + ' seed=18446744073709551615')[0] == 0)
 
 # ---- where reports go, versions, byte order marks (23)
@@ -324,6 +333,10 @@ check('attend without its check', code == 0 and b'binary64' not in out and b'rel
 run(validate, 'attend', '--input', where, '--output', path('checked.safetensors'))
 check('gives the same', open(path('unchecked.safetensors'), 'rb').read() == open(path('checked.safetensors'), 'rb').read())
 
+named = os.path.join(os.path.dirname(where), os.fsdecode('daß.safetensors'.encode()))
+for args in (['attend', '--output', path('o3.safetensors'), '--input', named], ['run', '--input', named], ['attend', '--input', where, '--output', named + '/x'], ['run', '--json', named + '/x']):
+    code, out, err = run(validate, *args)
+    check('a name that is not ASCII is said as it is: %s' % args[0], code == 2 and 'daß.safetensors'.encode() in out + err, (code, out, err))
 wrong = path('in/wrong tensors.safetensors')
 for what, said in (('inf', b'k[0][0][0][3] is -inf'), ('shape', b'dimensions'), ('head', b'head_dim is'), ('cut', b'past'), ('none', b'No such file')):
     tensors(wrong, numbers[:3] + [-float('inf') if what == 'inf' else numbers[3]] + numbers[4:], shape={'shape': (2 * 70 * 8,), 'head': (1, 1, 1, 2 * 70 * 8)}.get(what, (1, 2, 70, 8)))

@@ -106,10 +106,14 @@ ifa_status ifa_data_open(const char *path, const ifa_tensor_file **file, ifa_mes
 }
 
 ifa_status ifa_data_name_file(ifa_status status, const char *path, ifa_message *message) {
-  if (status == IFA_OK || !message || strstr(message->text, ifa_quote(path).text) ||
-      strstr(message->text, ifa_shorten(path).text))
-    return status;
-  ifa_message inner = *message;
+  ifa_quoted quoted = ifa_quote(path);
+  ifa_message inner;
+  if (status == IFA_OK || !message || strstr(message->text, ifa_shorten(path).text)) return status;
+  inner = *message;
+  const char *at = strstr(inner.text, quoted.text);
+  if (at)
+    return ifa_fail(message, status, "%.*s'%s'%s", (int)(at - inner.text), inner.text,
+                    ifa_shorten(path).text, at + strlen(quoted.text));
   return ifa_fail(message, status, "%s: %s", ifa_shorten(path).text, inner.text);
 }
 

@@ -40,7 +40,8 @@ char *ifa_data_path(const char *input);
 ifa_status ifa_data_open(const char *path, const ifa_tensor_file **file, ifa_message *message);
 void ifa_data_forget_file(void);
 
-/* Puts the path in front of a failure's message that does not have it; returns the status. */
+/* A failure's message with the path: in place of what ifa_quote makes of it, which has '?' for what
+ * is not ASCII, or in front of a message that does not have it. Returns the status. */
 ifa_status ifa_data_name_file(ifa_status status, const char *path, ifa_message *message);
 
 #endif

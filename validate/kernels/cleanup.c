@@ -15,6 +15,7 @@ enum { SIGNALS = sizeof signals / sizeof signals[0] };
 /* Read by the handler; 0 and NULL: a free slot. */
 static volatile sig_atomic_t groups[SLOTS];
 static const char *volatile folders[SLOTS];
+static const char *volatile files[SLOTS];
 
 /* By another program, since nothing that walks a folder may be called in a handler. vfork: fork
  * would run handlers of threads, and take locks that the interrupted code may hold. */
@@ -34,10 +35,12 @@ static void remove_folders(void) {
   while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR) continue;
 }
 
-/* Only what is allowed in a handler: kill, vfork, execv, waitpid, sigaction, raise. */
+/* Only what is allowed in a handler: kill, unlink, vfork, execv, waitpid, sigaction, raise. */
 static void end_by(int number) {
   for (int i = 0; i < SLOTS; i++)
     if (groups[i] > 0) kill(-(pid_t)groups[i], SIGKILL);
+  for (int i = 0; i < SLOTS; i++)
+    if (files[i]) unlink(files[i]);
   remove_folders();
   signal(number, SIG_DFL);
   raise(number); /* comes when this handler has returned: until then it is blocked */
@@ -76,15 +79,22 @@ void ifa_cleanup_forget_group(pid_t group) {
     if (groups[i] == (sig_atomic_t)group) groups[i] = 0;
 }
 
-void ifa_cleanup_add_folder(const char *folder) {
+static void add_name(const char *volatile *names, const char *name) {
   int i = 0;
-  while (i < SLOTS && folders[i]) i++;
-  if (i < SLOTS) folders[i] = folder;
+  while (i < SLOTS && names[i]) i++;
+  if (i < SLOTS) names[i] = name;
 }
 
-void ifa_cleanup_forget_folder(const char *folder) {
+static void forget_name(const char *volatile *names, const char *name) {
   for (int i = 0; i < SLOTS; i++)
-    if (folders[i] == folder) folders[i] = NULL;
+    if (names[i] == name) names[i] = NULL;
+}
+
+void ifa_cleanup_add_folder(const char *folder) { add_name(folders, folder); }
+void ifa_cleanup_forget_folder(const char *folder) { forget_name(folders, folder); }
+
+void ifa_cleanup_watch_file(const char *file, int exists) {
+  (exists ? add_name : forget_name)(files, file);
 }
 
 /* A handler is no handler in another program; what was ignored stays ignored there, but SIGPIPE. */

@@ -1,5 +1,5 @@
 /* cleanup.h - what must not outlive this program when a signal ends it: processes that it started,
- * and the folders of their cases. */
+ * the folders of their cases, and output files that are half written. */
 #ifndef IFA_VALIDATE_CLEANUP_H
 #define IFA_VALIDATE_CLEANUP_H
 
@@ -25,6 +25,9 @@ void ifa_cleanup_forget_group(pid_t group);
  * until then. */
 void ifa_cleanup_add_folder(const char *folder);
 void ifa_cleanup_forget_folder(const char *folder);
+
+/* The same of a file: ifa_output_watch of files/tensor_file.h. */
+void ifa_cleanup_watch_file(const char *file, int exists);
 
 /* In a child between fork and exec: all as a program expects to find it. */
 void ifa_cleanup_in_child(void);

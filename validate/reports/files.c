@@ -11,6 +11,7 @@
 #include "files/tensor_file.h"
 #include "ifa.h"
 #include "validate/bench/machine.h"
+#include "validate/cases/data.h"
 #include "validate/text/console.h"
 #include "validate/text/visible.h"
 
@@ -74,7 +75,7 @@ ifa_status ifa_json_write(const json_t *json, const char *path, ifa_message *mes
   char *text = json ? json_dumps(json, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
   ifa_status status = text ? ifa_print_file(path, print_text, text, message)
                            : ifa_fail(message, IFA_OUT_OF_MEMORY, "%s: no memory for the report",
-                                      ifa_quote(path).text);
+                                      ifa_shorten(path).text);
   free(text);
   return status;
 }
@@ -147,7 +148,7 @@ static int is_device(const char *path) {
 ifa_status ifa_output_prepare(const char *path, ifa_message *message) {
   ifa_output_file out;
   ifa_status status = ifa_output_open(&out, path, message);
-  if (status != IFA_OK) return status;
+  if (status != IFA_OK) return ifa_data_name_file(status, path, message);
   ifa_output_close(&out, IFA_IO, NULL); /* takes it away again */
   return IFA_OK;
 }
@@ -160,7 +161,7 @@ ifa_status ifa_reports_prepare(const char *const *paths, size_t count, ifa_messa
     if (!is_device(paths[i])) status = ifa_output_prepare(paths[i], message);
     else if (is_standard_output(paths[i])) to_output++;
     else if (access(paths[i], W_OK) != 0)
-      status = ifa_fail(message, IFA_IO, "cannot write %s: %s", ifa_quote(paths[i]).text,
+      status = ifa_fail(message, IFA_IO, "cannot write '%s': %s", ifa_shorten(paths[i]).text,
                         strerror(errno));
     if (status != IFA_OK) return status;
   }
@@ -179,15 +180,16 @@ static ifa_status print_device(const char *path, void (*print)(FILE *to, const v
   if (!to) {
     int error = errno;
     if (descriptor >= 0) close(descriptor);
-    return ifa_fail(message, IFA_IO, "cannot write %s: %s", ifa_quote(path).text, strerror(error));
+    return ifa_fail(message, IFA_IO, "cannot write '%s': %s", ifa_shorten(path).text,
+                    strerror(error));
   }
   print(to, context);
   errno = 0;
   int failed = fflush(to) != 0 || ferror(to), error = errno;
   failed |= fclose(to) != 0;
   if (!failed) return ifa_succeed(message);
-  return ifa_fail(message, IFA_IO, "cannot write %s%s%s", ifa_quote(path).text, error ? ": " : "",
-                  error ? strerror(error) : "");
+  return ifa_fail(message, IFA_IO, "cannot write '%s'%s%s", ifa_shorten(path).text,
+                  error ? ": " : "", error ? strerror(error) : "");
 }
 
 ifa_status ifa_print_file(const char *path, void (*print)(FILE *to, const void *context),
@@ -198,7 +200,7 @@ ifa_status ifa_print_file(const char *path, void (*print)(FILE *to, const void *
   if (status != IFA_OK) return status;
   print(out.stream, context);
   if (ferror(out.stream))
-    status = ifa_fail(message, IFA_IO, "%s: cannot be written", ifa_quote(path).text);
+    status = ifa_fail(message, IFA_IO, "%s: cannot be written", ifa_shorten(path).text);
   return ifa_output_close(&out, status, message);
 }
 
