@@ -198,9 +198,9 @@ ifa_status ifa_problem_parse(const char *text, ifa_problem *problem, ifa_message
 /* ---- attention ---- */
 
 /* Quantized operands. Scales are dense arrays in the shapes given at ifa_granularity, each scale 0
- * or in [2^-100, 2^100]. IFA_BAD_DATA if a scale breaks that, or if scores could pass 2^22 octaves:
- * max q_scale * sm_scale * log2(e) * max k_scale * head_dim * max|q| * max|k| (128 for INT8, 8 for
- * INT4) > 2^22. */
+ * (or -0, which is a 0) or in [2^-100, 2^100]. IFA_BAD_DATA if a scale breaks that, or if scores
+ * could pass 2^22 octaves: max q_scale * sm_scale * log2(e) * max k_scale * head_dim * max|q| *
+ * max|k| (128 for INT8, 8 for INT4) > 2^22. */
 typedef struct ifa_inputs {
   const void *q; /* [batch, q_heads, nq, head_dim] by q_stride */
   const void *k; /* [batch, kv_heads, nk, head_dim] by k_stride */

@@ -596,6 +596,22 @@ static void test_pow2_and_merge(void **state) {
   assert_true(ifa_merge(1.0f, 0, 16777217, 0, 0) == 16777216.0f);
 }
 
+/* Section 9 says that a product and a sum, each rounded, give the bits of the fma, for the product
+ * is exact: any integers and units, sums however small. */
+static void test_merge_without_fma(void **state) {
+  (void)state;
+  for (uint64_t i = 0; i < 200000; i++) {
+    int32_t split = (int32_t)(ifa_random_bits(9, 1, i) >> ifa_random_below(9, 2, i, 32));
+    int32_t e_split = (int32_t)ifa_random_below(9, 3, i, 300) - 150,
+            e = (int32_t)ifa_random_below(9, 4, i, 300) - 150, top = e > e_split ? e : e_split;
+    float sum =
+        ldexpf((float)(int32_t)ifa_random_bits(9, 5, i), -(int)ifa_random_below(9, 6, i, 150));
+    volatile float product = (float)split * ifa_pow2(e_split - top);
+    volatile float moved = sum * ifa_pow2(e - top), both = product + moved;
+    assert_true(ifa_merge(sum, e, split, e_split, top) == both);
+  }
+}
+
 static void check_log2(float x) {
   int32_t whole;
   float fraction = ifa_log2(x, &whole);
@@ -706,6 +722,7 @@ int main(void) {
       cmocka_unit_test(test_value_shift),
       cmocka_unit_test(test_value_weight_range),
       cmocka_unit_test(test_pow2_and_merge),
+      cmocka_unit_test(test_merge_without_fma),
       cmocka_unit_test(test_log2),
       cmocka_unit_test(test_lse),
       cmocka_unit_test(test_lse_bits),
