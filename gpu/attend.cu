@@ -88,12 +88,6 @@ extern "C" ifa_status ifa_cuda_available(ifa_message *message) {
   return ifa_gpu_available(IFA_GPU_CHOOSE, message);
 }
 
-extern "C" ifa_status ifa_cuda_supports(const ifa_problem *problem, ifa_message *message) {
-  ifa_status status = ifa_problem_check(problem, message);
-  if (status != IFA_OK) return status;
-  return ifa_succeed(message);
-}
-
 /* ---- kernels by head dimension ---- */
 
 template <typename S> static ifa_gpu_entry entry() {
@@ -223,28 +217,36 @@ static int choose_rows(const ifa_problem *p, const ifa_gpu_entry *k, int multipr
 }
 
 /* Blocks of K and V, or matrices where there are none: a CTA of the packing kernel each. */
-static int64_t packed_count(const ifa_problem *p, const kernel_entry *k) {
+static int64_t packed_count(const ifa_problem *p, const ifa_gpu_entry *k) {
   return p->batch * p->kv_heads * ifa_max64(1, ifa_ceil_div(p->nk, k->keys));
 }
 
+/* By any kernel of this build, so that it does not depend on the device. */
 extern "C" ifa_status ifa_cuda_supports(const ifa_problem *problem, ifa_message *message) {
   ifa_status status = ifa_problem_check(problem, message);
   if (status != IFA_OK) return status;
-  const kernel_entry k = kernel_for(problem);
-  const int64_t items = item_count(problem, &k), blocks = packed_count(problem, &k);
-  if (items > INT32_MAX || blocks > INT32_MAX)
-    return ifa_fail(message, IFA_UNSUPPORTED,
-                    "batch * q_heads * ceil(nq / %d) is %" PRId64
-                    " and batch * kv_heads * ceil(nk / %d) is %" PRId64 "; each at most 2^31 - 1",
-                    k.rows, items, k.keys, blocks);
+  for (ifa_gpu_kernel kernel : {IFA_GPU_SM80, IFA_GPU_SM90}) {
+    ifa_gpu_entry k;
+    if (!find_entry(kernel, problem, &k)) continue;
+    const int64_t items = item_count(problem, k.fewest_rows), blocks = packed_count(problem, &k);
+    if (items > INT32_MAX || blocks > INT32_MAX)
+      return ifa_fail(message, IFA_UNSUPPORTED,
+                      "batch * q_heads * ceil(nq / %d) is %" PRId64
+                      " and batch * kv_heads * ceil(nk / %d) is %" PRId64 "; each at most 2^31 - 1",
+                      k.fewest_rows, items, k.keys, blocks);
+  }
   return ifa_succeed(message);
 }
 
-ifa_status ifa_gpu_fits(const ifa_problem *problem, ifa_message *message) {
-  const kernel_entry k = kernel_for(problem);
+ifa_status ifa_gpu_fits(ifa_gpu_kernel wanted, const ifa_problem *problem, ifa_message *message) {
+  ifa_gpu_kernel kernel;
+  device_room room = {};
   int32_t stages;
-  int ctas;
-  ifa_status status = choose_stages(problem, &k, &stages, &ctas, message);
+  ifa_status status = ifa_gpu_choose(wanted, problem, &kernel, message);
+  if (status == IFA_OK) status = find_room(&room, message);
+  if (status != IFA_OK) return status;
+  const ifa_gpu_entry k = entry_of(kernel, problem);
+  status = choose_stages(problem, &k, &room, &stages, message);
   return status == IFA_OK ? ifa_succeed(message) : status;
 }
 
@@ -414,14 +416,8 @@ ifa_status ifa_gpu_attend(int parts, ifa_gpu_kernel kernel, const ifa_problem *p
   if (workspace_bytes < needed)
     return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace_bytes is %zu; %zu are needed",
                     workspace_bytes, needed);
-  int64_t items = item_count(&a.p, a.rows), matrices = a.p.batch * a.p.kv_heads;
-  if (items > INT32_MAX || matrices > 65535)
-    return ifa_fail(message, IFA_UNSUPPORTED,
-                    "%" PRId64 " blocks of rows and %" PRId64
-                    " key matrices; %s has 2^31 - 1 and 65535",
-                    items, matrices, name_of(kernel));
   if ((status = choose_stages(&a.p, &k, &room, &a.stages, message)) != IFA_OK) return status;
-  const int ctas = (int)ifa_min64(room.multiprocessors, ifa_min64(items, MOST_CTAS));
+  const int ctas = (int)ifa_min64(room.multiprocessors, ifa_min64(a.item_count, MOST_CTAS));
   a.in = *inputs;
   a.parts = parts;
 

@@ -169,7 +169,8 @@ static ifa_status run_on_device(ifa_gpu_kernel kernel, const ifa_problem *p, con
 static ifa_status supports_by(ifa_gpu_kernel kernel, const ifa_problem *problem,
                               ifa_message *message) {
   ifa_status status = ifa_gpu_available(kernel, message);
-  return status == IFA_OK && problem ? ifa_cuda_supports(problem, message) : status;
+  if (status == IFA_OK && problem) status = ifa_cuda_supports(problem, message);
+  return status == IFA_OK && problem ? ifa_gpu_fits(kernel, problem, message) : status;
 }
 
 static ifa_status run_by(ifa_gpu_kernel kernel, const ifa_problem *p, const ifa_inputs *in,

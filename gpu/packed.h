@@ -23,6 +23,10 @@ typedef struct ifa_gpu_blocks {
   int32_t keys, dim, count, bytes;
 } ifa_gpu_blocks;
 
+/* gpu/attend.cu: IFA_UNSUPPORTED if the current device has less shared memory than the problem
+ * needs. The problem is supported. */
+ifa_status ifa_gpu_fits(ifa_gpu_kernel wanted, const ifa_problem *problem, ifa_message *message);
+
 /* gpu/attend.cu. The problem is supported, the workspace large enough; kernel: as ifa_gpu_choose
  * chose. */
 ifa_gpu_blocks ifa_gpu_blocks_of(ifa_gpu_kernel kernel, const ifa_problem *problem,

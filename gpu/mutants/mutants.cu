@@ -11,6 +11,7 @@
 #define ifa_gpu_attend mutant_attend_parts
 #define ifa_gpu_available mutant_gpu_available
 #define ifa_gpu_choose mutant_choose
+#define ifa_gpu_fits mutant_fits
 #define ifa_gpu_blocks_of mutant_blocks_of
 #define ifa_gpu_fits mutant_fits
 
