@@ -22,6 +22,15 @@ static const ifa_backend *const backends[] = {&ifa_backend_scalar,
                                               &ifa_backend_cuda};
 enum { BACKEND_COUNT = sizeof backends / sizeof backends[0] };
 
+/* A program's own. */
+static const ifa_backend *const *added;
+static int added_count;
+
+void ifa_backends_add(const ifa_backend *const *list, int count) {
+  added = list;
+  added_count = count;
+}
+
 int ifa_backend_count(void) { return BACKEND_COUNT; }
 const char *ifa_backend_name(int index) {
   return index >= 0 && index < BACKEND_COUNT ? backends[index]->name : NULL;
@@ -32,11 +41,10 @@ const char *ifa_backend_description(int index) {
 
 static ifa_status find_backend(const char *name, const ifa_backend **found, ifa_message *message) {
   if (!name) return ifa_fail(message, IFA_BAD_ARGUMENT, "backend is NULL");
-  for (int i = 0; i < BACKEND_COUNT; i++)
-    if (strcmp(name, backends[i]->name) == 0) {
-      *found = backends[i];
-      return IFA_OK;
-    }
+  for (int i = 0; i < BACKEND_COUNT + added_count; i++) {
+    *found = i < BACKEND_COUNT ? backends[i] : added[i - BACKEND_COUNT];
+    if (strcmp(name, (*found)->name) == 0) return IFA_OK;
+  }
   return ifa_fail(message, IFA_BAD_ARGUMENT, "there is no backend '%.60s'", name);
 }
 

@@ -36,6 +36,10 @@ extern const ifa_backend ifa_backend_cpu, ifa_backend_cpu_portable, ifa_backend_
 extern const ifa_backend ifa_backend_cuda_sm80, ifa_backend_cuda_sm90,
     ifa_backend_cuda; /* gpu/backend_cuda.cu, or gpu/absent.c in a build without CUDA */
 
+/* Backends that a program brings along (validate: gpu/steps): every call here and in ifa.h finds
+ * them by name, and none counts or lists them. Once, before any other call; `list` is kept. */
+void ifa_backends_add(const ifa_backend *const *list, int count);
+
 /* A backend's `time`, with all the checks of ifa_run (api/backends.c); IFA_UNSUPPORTED where it has
  * none. */
 ifa_status ifa_time_on_device(const char *backend, const ifa_problem *problem,

@@ -26,20 +26,6 @@ typedef struct device_call {
   size_t workspace_bytes;
 } device_call;
 
-/* The computed rows of the device's output into the caller's; nothing else is touched. */
-static void store_rows(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out,
-                       const uint8_t *o, const float *lse) {
-  size_t width = ifa_type_bytes(p->out_type);
-  for (int64_t r = 0; r < ifa_computed_rows(p, in); r++) {
-    int64_t row = ifa_computed_row(in, r), matrix = row / p->nq;
-    size_t at =
-        (size_t)ifa_offset(p->o_stride, matrix / p->q_heads, matrix % p->q_heads, row % p->nq) *
-        width;
-    memcpy((uint8_t *)out->o + at, o + at, width * (size_t)p->head_dim);
-    if (p->lse) out->lse[row] = lse[row];
-  }
-}
-
 static ifa_status prepare(ifa_gpu_kernel kernel, const ifa_problem *p, const ifa_inputs *in,
                           int64_t o_bytes, int64_t lse_bytes, device_blocks *blocks,
                           device_call *call, ifa_message *message) {

@@ -4,8 +4,10 @@
 #define IFA_GPU_DEVICE_COPIES_H
 
 #include <cuda_runtime.h>
+#include <string.h>
 
 extern "C" {
+#include "common/backend.h"
 #include "common/message.h"
 #include "common/operand.h"
 #include "common/problem.h"
@@ -74,6 +76,20 @@ static ifa_status copy_inputs(const ifa_problem *p, const ifa_inputs *in, device
     if (status != IFA_OK) return status;
   }
   return IFA_OK;
+}
+
+/* The computed rows of the device's output into the caller's; nothing else is touched. */
+static inline void store_rows(const ifa_problem *p, const ifa_inputs *in, const ifa_outputs *out,
+                              const uint8_t *o, const float *lse) {
+  size_t width = ifa_type_bytes(p->out_type);
+  for (int64_t r = 0; r < ifa_computed_rows(p, in); r++) {
+    int64_t row = ifa_computed_row(in, r), matrix = row / p->nq;
+    size_t at =
+        (size_t)ifa_offset(p->o_stride, matrix / p->q_heads, matrix % p->q_heads, row % p->nq) *
+        width;
+    memcpy((uint8_t *)out->o + at, o + at, width * (size_t)p->head_dim);
+    if (p->lse) out->lse[row] = lse[row];
+  }
 }
 
 #endif

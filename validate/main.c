@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "files/tensor_file.h"
+#include "gpu/steps/steps.h"
 #include "validate/commands/commands.h"
 #include "validate/kernels/cleanup.h"
 #include "validate/kernels/plugin.h"
@@ -90,6 +91,7 @@ int main(int argc, char **argv) {
   ifa_console_begin("validate");
   ifa_cleanup_begin();
   ifa_output_watch = ifa_cleanup_watch_file;
+  ifa_backends_add(ifa_gpu_steps, IFA_GPU_STEPS);
   argp_program_version_hook = print_version;
   if (argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)) {
     print_version(stdout, NULL);

@@ -2,6 +2,7 @@
  * is there, its fp16 kernels: all in one run.
  *
  *   bench_gpu [--rows N] [--json FILE] [--no-torch]
+ *   bench_gpu --steps [--rows N]      the ladder of gpu/steps beside the kernel, on one case
  *
  *   kernel      ifa_cuda_attend_packed, on operands quantized and packed already. They stand for
  *               standard normal tensors (INT8 per token,
@@ -31,6 +32,7 @@ extern "C" {
 #include "common/problem.h"
 #include "common/random.h"
 }
+#include "gpu/steps/steps.h"
 #include "ifa_cuda.h"
 
 enum { GROUPS = 9, CALLS = 4 };
@@ -53,6 +55,7 @@ static const Shape shapes[] = {{128, 1, 16, 16384, 0},
                                {128, 16, 16, 1024, 0},
                                {128, 4, 16, 4096, 0}};
 static const Shape end_to_end = {128, 4, 16, 4096, 0}; /* one of them */
+static const Shape of_steps = {128, 1, 16, 4096, 0};
 
 static bool same(const Shape &a, const Shape &b) {
   return a.d == b.d && a.b == b.b && a.h == b.h && a.n == b.n && a.causal == b.causal;
@@ -92,6 +95,7 @@ struct Result {
 
 struct Run {
   int rows = 8;
+  bool steps = false;
   std::string device, driver, toolkit, torch; /* torch: its version, or empty */
   double ceiling_tops = 0, copy_gb_per_s = 0;
   std::vector<Result> results;
@@ -274,6 +278,9 @@ static double bench_kernel(Run *run, const Shape &s, bool per_token, float sprea
     add(run, s, what, per_token ? "token" : "channel", ms, 5.0 * elements + 4 * scales, 0);
     return ms;
   };
+  for (int step = 0; run->steps && step < IFA_GPU_STEPS; step++)
+    measure(ifa_gpu_steps[step]->name,
+            [&] { require(ifa_gpu_step_attend(step, &p, &in, &out, NULL, &why), why); });
   pack();
   const double ms = measure(spread == 1.0f ? "kernel" : "kernel x3", attend_packed);
   if (spread == 1.0f) measure("packing too", attend);
@@ -456,6 +463,12 @@ static bool write_json(const Run &run, const char *path) {
   return good;
 }
 
+static int usage() {
+  fprintf(stderr, "usage: bench_gpu [--rows N] [--json FILE] [--no-torch]\n"
+                  "       bench_gpu --steps [--rows N]\n");
+  return 2;
+}
+
 int main(int argc, char **argv) {
   Run run;
   const char *json = NULL;
@@ -467,8 +480,10 @@ int main(int argc, char **argv) {
     else if (i + 1 < argc && strcmp(argv[i], "--kv-tile") == 0 && atoi(argv[i + 1]) > 0)
       kv_tile = atoi(argv[++i]);
     else if (strcmp(argv[i], "--no-torch") == 0) torch = false;
-    else return fprintf(stderr, "usage: bench_gpu [--rows N] [--json FILE] [--no-torch]\n"), 2;
+    else if (strcmp(argv[i], "--steps") == 0) run.steps = true;
+    else return usage();
   }
+  if (run.steps && json) return usage(); /* a file of figures is of the whole table */
   setvbuf(stdout, NULL, _IOLBF, 0);
   ifa_message why = {};
   if (ifa_cuda_available(&why) != IFA_OK) return printf("not available: %s\n", why.text), 3;
@@ -485,6 +500,10 @@ int main(int argc, char **argv) {
          measure_product_clocks(0), measure_product_clocks(4));
   printf("%-26s %-8s %-26s %9s %7s %8s %7s\n", "case", "V scale", "what", "ms", "TOPS", "ceiling",
          "GB/s");
+  if (run.steps) {
+    bench_kernel(&run, of_steps, false, 1.0f);
+    return run.wrong ? 1 : 0;
+  }
   double alone[2] = {0, 0}; /* of the case that is measured end to end, by V scale */
   for (const Shape &s : shapes)
     for (int per_token = 0; per_token < 2; per_token++) {

@@ -156,6 +156,7 @@ expect "a million threads for the references" 0 -- "${million[@]}" "$validate" a
 
 # ---- list, explain, bench
 expect "list" 0 "smoke +[1-9][0-9]+ cases" -- "$validate" list
+check "list shows the steps" grep -A1 "^  cuda-step-mma" "$folder/out"
 expect "explain" 0 "key tiles +16" -- "$validate" explain "b=1 hq=8 hkv=2 nq=128 nk=1000 d=128 qk=int8 v=int8 qscale=token kscale=token vscale=token tau=4 causal=1 fill=normal seed=7"
 expect "explain of nonsense" 2 "unknown key" -- "$validate" explain "frob=1"
 expect "bench on bad input" 2 "octaves" -- "$validate" bench --repeat 1 --case "sm=1000000 fill=outlier nq=4 nk=40"

@@ -18,6 +18,7 @@
 #include "gpu/bench/ceiling.h"
 #include "ifa_cuda.h"
 #endif
+#include "gpu/steps/steps.h"
 #include "validate/cases/buffers.h"
 #include "common/clock.h"
 #include "validate/commands/commands.h"
@@ -448,6 +449,9 @@ static ifa_status check_names(const char *list, ifa_message *message) {
     if (strcmp(name, "f32-blas") != 0 &&
         ifa_backend_supports(name, NULL, message) == IFA_BAD_ARGUMENT)
       return IFA_BAD_ARGUMENT;
+    for (int i = 0; i < IFA_GPU_STEPS; i++)
+      if (strcmp(name, ifa_gpu_steps[i]->name) == 0)
+        return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is timed by bench_gpu --steps", name);
   }
   return IFA_OK;
 }

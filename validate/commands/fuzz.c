@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "gpu/steps/steps.h"
 #include "validate/commands/commands.h"
 #include "validate/reports/files.h"
 #include "validate/fuzz/fuzz_case.h"
@@ -142,6 +143,7 @@ static ifa_status choose_backends(fuzz *f, ifa_message *message) {
      * a fork */
     int known = 0;
     for (int i = 0; i < ifa_backend_count(); i++) known |= strcmp(name, ifa_backend_name(i)) == 0;
+    for (int i = 0; i < IFA_GPU_STEPS; i++) known |= strcmp(name, ifa_gpu_steps[i]->name) == 0;
     if (!known) return ifa_fail(message, IFA_BAD_ARGUMENT, "there is no backend '%.60s'", name);
     if (f->name_count == IFA_FUZZ_BACKENDS)
       return ifa_fail(message, IFA_BAD_ARGUMENT, "more than %d backends", IFA_FUZZ_BACKENDS);

@@ -2,11 +2,14 @@
 #include <argp.h>
 #include <stdio.h>
 
+#include "gpu/steps/steps.h"
 #include "ref/baselines/baselines.h"
 #include "validate/commands/commands.h"
 #include "validate/cases/suite.h"
 
-static void print_availability(ifa_status status, const ifa_message *why) {
+static void print_kernel(const char *name, const char *description, ifa_status status,
+                         const ifa_message *why) {
+  printf("  %-14s %s\n                ", name, description);
   if (status == IFA_OK) printf("  available\n");
   else printf("  %s: %s\n", ifa_status_name(status), why->text);
 }
@@ -15,13 +18,20 @@ static void list_backends(void) {
   ifa_message why;
   printf("backends (the same bits):\n");
   for (int i = 0; i < ifa_backend_count(); i++) {
-    printf("  %-14s %s\n                ", ifa_backend_name(i), ifa_backend_description(i));
-    print_availability(ifa_backend_supports(ifa_backend_name(i), NULL, &why), &why);
+    const char *name = ifa_backend_name(i);
+    print_kernel(name, ifa_backend_description(i), ifa_backend_supports(name, NULL, &why), &why);
+  }
+  printf(
+      "\nsteps towards the GPU's kernels (the same bits; to be read: gpu/steps/README.md; run only "
+      "if --backend names them):\n");
+  for (int i = 0; i < IFA_GPU_STEPS; i++) {
+    const ifa_backend *step = ifa_gpu_steps[i];
+    print_kernel(step->name, step->description, step->supports(NULL, &why), &why);
   }
   printf("\nreferences and baselines (float; for accuracy):\n");
   for (int i = 0; i < ifa_baseline_count(); i++) {
-    printf("  %-14s %s\n                ", ifa_baseline_name(i), ifa_baseline_description(i));
-    print_availability(ifa_baseline_supports(ifa_baseline_name(i), NULL, &why), &why);
+    const char *name = ifa_baseline_name(i);
+    print_kernel(name, ifa_baseline_description(i), ifa_baseline_supports(name, NULL, &why), &why);
   }
 }
 
