@@ -95,6 +95,26 @@ __device__ __forceinline__ void follow(int (&unit)[2], int (&l)[2], int (&acc)[D
   }
 }
 
+/* Section 6: four weights of a row make a word of P. Of each 32 keys words 0 and 1 have keys 2 t ..
+ * of the first two groups of 8, rows g and g + 8; words 2 and 3 those of the other two. */
+__device__ __forceinline__ void weigh(uint32_t (&weight)[TILE / 32][4], int (&sum)[2],
+                                      const float (&u)[TILE / 8][4], const float (&r)[2],
+                                      const int (&unit)[2]) {
+#pragma unroll
+  for (int x = 0; x < TILE / 8; x++) {
+    const int h = x & 1, j = x >> 1 << 1;
+    uint32_t n[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const float score = u[j + (i >> 1)][2 * h + (i & 1)];
+      n[i] = score > -INFINITY ? (uint32_t)ifa_weight_index(score, r[h], unit[h]) : 0u;
+    }
+    uint32_t &p4 = weight[x >> 2][x & 3];
+    p4 = __byte_perm(weights(n[0] | n[1] << 16), weights(n[2] | n[3] << 16), 0x6420);
+    sum[h] = (int)__dp4a(p4, 0x01010101u, (uint32_t)sum[h]);
+  }
+}
+
 template <int D>
 __global__ void __launch_bounds__(MMA_THREADS)
     attend_mma(__grid_constant__ const ifa_gpu_params a) {
@@ -141,23 +161,9 @@ __global__ void __launch_bounds__(MMA_THREADS)
     }
     follow<D>(unit, l, acc, largest, r, p, start);
 
-    /* Section 6: four weights of a row make a word of P. Words 0, 1: keys 2 t .. of the first two
-     * groups of 8 of each 32, rows g and g + 8; words 2, 3: of the other two. */
     uint32_t weight[TILE / 32][4];
     int sum[2] = {0, 0};
-#pragma unroll
-    for (int x = 0; x < TILE / 8; x++) {
-      const int h = x & 1, j = x >> 1 << 1;
-      uint32_t n[4];
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const float score = u[j + (i >> 1)][2 * h + (i & 1)];
-        n[i] = score > -INFINITY ? (uint32_t)ifa_weight_index(score, r[h], unit[h]) : 0u;
-      }
-      uint32_t &p4 = weight[x >> 2][x & 3];
-      p4 = __byte_perm(weights(n[0] | n[1] << 16), weights(n[2] | n[3] << 16), 0x6420);
-      sum[h] = (int)__dp4a(p4, 0x01010101u, (uint32_t)sum[h]);
-    }
+    weigh(weight, sum, u, r, unit);
 
     /* Section 7. */
     for (int h = 0; h < 2; h++) l[h] += over_quad(sum[h], [](int x, int y) { return x + y; });
