@@ -340,7 +340,10 @@ static void look_at_tile(scratch *m, int64_t t) {
   b->last = b->rows;
   b->whole = m->all_first <= start && m->all_end >= start + keys;
   if (b->whole) {
-    for (int32_t row = 0; row < b->rows; row++) b->from[row] = 0, b->to[row] = keys;
+    for (int32_t row = 0; row < b->rows; row++) {
+      b->from[row] = 0;
+      b->to[row] = keys;
+    }
     return;
   }
   for (int32_t row = 0; row < b->rows; row++) {

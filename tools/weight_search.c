@@ -240,7 +240,12 @@ static void search_inner(const variant *v, double a, double b, double R) {
     const int i = (2 * k + 1) * STEPS / (2 * SAMPLES);
     const double x = X[i], q = H[i] * H[i] / SAMPLES, u = v->form == CUBE ? a * x + b : x;
     const double r = EXACT[i] / H[i] - (v->form == CUBE ? u * u * u : (a * x + b) * x * x);
-    ss += q * u * u, s1 += q * u, one += q, rs += q * r * u, r1 += q * r, rr += q * r * r;
+    ss += q * u * u;
+    s1 += q * u;
+    one += q;
+    rs += q * r * u;
+    r1 += q * r;
+    rr += q * r * r;
   }
   const double D = ss - s1 * s1 / one, N = rs - s1 * r1 / one, middle = N / D;
   const double room = R * R - (rr - r1 * r1 / one - N * N / D);
@@ -343,7 +348,8 @@ static measured measure(const variant *v, const double *c) {
     m.legal &= p >= 0 && p <= 255 && W <= 255;
     m.p_mono &= p >= last_p;
     m.W_mono &= W >= last_W;
-    last_p = p, last_W = W;
+    last_p = p;
+    last_W = W;
     if (n >= NTOP - 1024) {
       m.rms += e * e / 1025;
       m.bias += e / 1025;
@@ -354,7 +360,8 @@ static measured measure(const variant *v, const double *c) {
     if (octave < OCTAVES) m.rel_p[octave] += (e / x) * (e / x) / (octave ? 1024 : 1025);
   }
   m.legal &= p == 255;
-  m.rms = sqrt(m.rms), m.rel_W = sqrt(m.rel_W);
+  m.rms = sqrt(m.rms);
+  m.rel_W = sqrt(m.rel_W);
   for (int j = 0; j < OCTAVES; j++) m.rel_p[j] = sqrt(m.rel_p[j]);
   return m;
 }
@@ -396,7 +403,8 @@ static measured correctly_rounded(void) {
     m.max = fabs(e) > m.max ? fabs(e) : m.max;
     m.rel_W += (W / x - 1) * (W / x - 1) / 1025;
   }
-  m.rms = sqrt(m.rms), m.rel_W = sqrt(m.rel_W);
+  m.rms = sqrt(m.rms);
+  m.rel_W = sqrt(m.rel_W);
   for (int j = 0; j < OCTAVES; j++) m.rel_p[j] = sqrt(m.rel_p[j]);
   return m;
 }
@@ -465,8 +473,10 @@ int main(int argc, char **argv) {
                                                        : RMS]
                                   .c);
     }
-    if (v->hfma2 == 4 && best[RMS_PW].found && (!pick_of || best[RMS_PW].rms < pick.rms))
-      pick = best[RMS_PW], pick_of = v;
+    if (v->hfma2 == 4 && best[RMS_PW].found && (!pick_of || best[RMS_PW].rms < pick.rms)) {
+      pick = best[RMS_PW];
+      pick_of = v;
+    }
   }
 
   printf("\n# relative rms error of p, top octave first, and of W (any octave with W normal);\n");

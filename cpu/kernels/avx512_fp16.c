@@ -121,10 +121,10 @@ INLINE void weigh_token(ifa_cpu_block *b, const uint8_t *tile, int vectors, int 
       uint16_t *to = (uint16_t *)(b->s + (size_t)row * (size_t)y->keys), partial[IFA_CPU_MAX_TILE];
       const uint16_t *scale16 = ifa_cpu_v_scale16(y, tile);
       if (!whole) {
-        if (b->from[row] > 0 || b->to[row] < y->keys)
-          exponent[i] = partial_values(y, tile, b->from[row], b->to[row], partial),
+        if (b->from[row] > 0 || b->to[row] < y->keys) {
+          exponent[i] = partial_values(y, tile, b->from[row], b->to[row], partial);
           scale16 = partial;
-        else exponent[i] = ifa_cpu_head(y, tile)->value_exponent;
+        } else exponent[i] = ifa_cpu_head(y, tile)->value_exponent;
       }
       __m512 a = _mm512_set1_ps(slope[i]), c = _mm512_set1_ps(shift[i]);
       __m512i sum = _mm512_load_si512(b->l[row]), low, high;

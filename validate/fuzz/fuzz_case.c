@@ -144,10 +144,13 @@ ifa_case ifa_fuzz_case(uint64_t seed, uint64_t index) {
           hq = hkv * ONE_OF(d, 1, 1, 2, 3), rows = 0;
   int is_long = one_in(d, 200);
   if (is_long) {
-    tile = 64 << below(d, 3), split = one_in(d, 2) ? 0 : tile * (1 + below(d, 32768 / tile));
-    nk = around(d, one_in(d, 2) ? 32768 * (1 + below(d, 3)) : 65536 + below(d, 3000)),
+    tile = 64 << below(d, 3);
+    split = one_in(d, 2) ? 0 : tile * (1 + below(d, 32768 / tile));
+    nk = around(d, one_in(d, 2) ? 32768 * (1 + below(d, 3)) : 65536 + below(d, 3000));
     nq = one_in(d, 2) ? nk : around(d, 5);
-    b = hkv = hq = 1, dim = ifa_min64(dim, 40), rows = 1 + below(d, 4);
+    b = hkv = hq = 1;
+    dim = ifa_min64(dim, 40);
+    rows = 1 + below(d, 4);
   }
   while (!is_long && b * hq * nq * nk * dim > 1500000) { /* about a ms by the oracle */
     if (b > 1) b = 1;
@@ -249,8 +252,10 @@ static int violate_problem(const char *name, ifa_problem *p) {
   int64_t row = p->head_dim;
 #define IS(text) (strcmp(name, text) == 0)
   if (IS("batch-0")) p->batch = 0;
-  else if (IS("heads-not-a-multiple")) p->kv_heads = 2, p->q_heads = 3;
-  else if (IS("kv-heads-0")) p->kv_heads = 0;
+  else if (IS("heads-not-a-multiple")) {
+    p->kv_heads = 2;
+    p->q_heads = 3;
+  } else if (IS("kv-heads-0")) p->kv_heads = 0;
   else if (IS("nq-negative")) p->nq = -1;
   else if (IS("nk-too-large")) p->nk = IFA_MAX_TOKENS + 1;
   else if (IS("head-dim-0")) p->head_dim = 0;
@@ -270,9 +275,10 @@ static int violate_problem(const char *name, ifa_problem *p) {
   else if (IS("split-too-large")) p->kv_split = IFA_MAX_KV_SPLIT + p->kv_tile;
   else if (IS("out-int8")) p->out_type = IFA_I8;
   else if (IS("k-stride-negative") && p->nk > 0) p->k_stride.token = -p->k_stride.token;
-  else if (IS("o-stride-overlaps") && p->nq > 1 && row > 1)
-    p->o_stride.token = row - 1, p->o_stride.head = p->o_stride.batch = row * p->nq;
-  else if (IS("o-stride-overflows") && p->nq > 1) p->o_stride.token = INT64_MAX / 2;
+  else if (IS("o-stride-overlaps") && p->nq > 1 && row > 1) {
+    p->o_stride.token = row - 1;
+    p->o_stride.head = p->o_stride.batch = row * p->nq;
+  } else if (IS("o-stride-overflows") && p->nq > 1) p->o_stride.token = INT64_MAX / 2;
   else return 0;
   return 1;
 }
@@ -345,8 +351,10 @@ static int violate_arguments(const char *name, const ifa_data *d, ifa_call *call
   else if (IS("row-beyond")) return with_rows(call, 1, total, 0);
   else if (IS("row-negative")) return with_rows(call, 1, -1, 0);
   else if (IS("rows-repeat") && total > 0) return with_rows(call, 2, total - 1, total - 1);
-  else if (IS("row-count-without-rows")) call->inputs.rows = NULL, call->inputs.row_count = 1;
-  else return 0;
+  else if (IS("row-count-without-rows")) {
+    call->inputs.rows = NULL;
+    call->inputs.row_count = 1;
+  } else return 0;
   return 1;
 }
 
@@ -378,7 +386,10 @@ static void shrink_size(ifa_problem *p, int which, int step) {
   int64_t group = p->q_heads / p->kv_heads;
   switch (which) {
     case 0: p->batch = fewer(p->batch, step, 1); return;
-    case 1: p->kv_heads = fewer(p->kv_heads, step, 1), p->q_heads = p->kv_heads * group; return;
+    case 1:
+      p->kv_heads = fewer(p->kv_heads, step, 1);
+      p->q_heads = p->kv_heads * group;
+      return;
     case 2: p->q_heads = p->kv_heads * fewer(group, step, 1); return;
     case 3: p->nq = fewer(p->nq, step, 1); return;
     case 4: p->nk = fewer(p->nk, step, 1); return;
@@ -392,7 +403,7 @@ static void shrink_setting(ifa_case *c, int which) {
   ifa_problem *p = &c->problem;
   switch (which) {
     case 0:
-      p->q_stride = p->k_stride = p->v_stride = p->o_stride = plain.problem.q_stride,
+      p->q_stride = p->k_stride = p->v_stride = p->o_stride = plain.problem.q_stride;
       c->layout_bnhd = 0;
       return;
     case 1: p->kv_split = 0; return;
@@ -419,7 +430,8 @@ static void shrink_setting(ifa_case *c, int which) {
     case 20: c->rows = c->rows ? 1 : 0; return;
     case 21: c->seed = 1; return;
     case 22:
-      p->kv_tile = 64, p->kv_split = p->kv_split / 64 * 64,
+      p->kv_tile = 64;
+      p->kv_split = p->kv_split / 64 * 64;
       p->k_block = (p->k_block + 63) / 64 * 64;
       return;
     case 23: p->window = p->window > 1 ? p->window / 2 : p->window; return;

@@ -143,7 +143,11 @@ static int write_at(int memory, const void *bytes, int64_t length, int64_t at) {
   for (const char *from = bytes; length > 0;) {
     ssize_t n = pwrite(memory, from, (size_t)length, at);
     if (n <= 0 && errno != EINTR) return 0;
-    if (n > 0) from += n, at += n, length -= n;
+    if (n > 0) {
+      from += n;
+      at += n;
+      length -= n;
+    }
   }
   return 1;
 }
@@ -152,7 +156,11 @@ static int read_at(int memory, void *bytes, int64_t length, int64_t at) {
   for (char *to = bytes; length > 0;) {
     ssize_t n = pread(memory, to, (size_t)length, at);
     if (n == 0 || (n < 0 && errno != EINTR)) return 0;
-    if (n > 0) to += n, at += n, length -= n;
+    if (n > 0) {
+      to += n;
+      at += n;
+      length -= n;
+    }
   }
   return 1;
 }

@@ -248,11 +248,14 @@ static void print_message(FILE *to, const json_t *r) {
             *ifa_json_text(r, "message") ? "<br/>" : "", ifa_json_value(d, "relative_l2"),
             ifa_json_value(d, "cosine"), ifa_json_value(d, "worst_row"));
     put_member(to, d, "worst_row_at");
-    if (!isnan(ifa_json_value(d, "max_ulp")))
-      fprintf(to, ", %.4g ulp ", ifa_json_value(d, "max_ulp")), put_member(to, d, "max_ulp_at");
-    if (!isnan(ifa_json_value(d, "worst_bound")))
-      fprintf(to, ", %.3g of the bound ", ifa_json_value(d, "worst_bound")),
-          put_member(to, d, "worst_bound_at");
+    if (!isnan(ifa_json_value(d, "max_ulp"))) {
+      fprintf(to, ", %.4g ulp ", ifa_json_value(d, "max_ulp"));
+      put_member(to, d, "max_ulp_at");
+    }
+    if (!isnan(ifa_json_value(d, "worst_bound"))) {
+      fprintf(to, ", %.3g of the bound ", ifa_json_value(d, "worst_bound"));
+      put_member(to, d, "worst_bound_at");
+    }
   }
   fprintf(to, "</td>");
 }
@@ -506,13 +509,18 @@ static void print_mutants(FILE *to, const json_t *json, size_t number) {
     fprintf(to, "<tr class=\"r-%s\">", killed || is_equivalent ? "killed" : "survived");
     cell(to, "mutant", ifa_json_text(m, "name"));
     fprintf(to, "<td>");
-    if (*ifa_json_text(m, "kernel")) put_member(to, m, "kernel"), fprintf(to, ", ");
+    if (*ifa_json_text(m, "kernel")) {
+      put_member(to, m, "kernel");
+      fprintf(to, ", ");
+    }
     put_member(to, m, "part");
     fprintf(to, ": ");
     put_member(to, m, "what");
-    if (is_equivalent)
-      fprintf(to, "<br/><span class=\"dim\">equivalent: "), put_member(to, m, "proof"),
-          fprintf(to, "</span>");
+    if (is_equivalent) {
+      fprintf(to, "<br/><span class=\"dim\">equivalent: ");
+      put_member(to, m, "proof");
+      fprintf(to, "</span>");
+    }
     fprintf(to, "</td>");
     json_object_foreach(suites, suite, about) {
       const char *by = ifa_json_text(json_object_get(m, "killed_by"), suite);
