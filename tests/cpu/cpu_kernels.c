@@ -42,7 +42,10 @@ static owned_block expected, given;
 static _Alignas(64) uint8_t tile[2 * KEYS * DIM + 14 * KEYS + 64];
 
 static void attach(owned_block *o) {
-  o->b.q = o->q, o->b.s = o->s, o->b.p = o->p, o->b.acc = o->acc;
+  o->b.q = o->q;
+  o->b.s = o->s;
+  o->b.p = o->p;
+  o->b.acc = o->acc;
 }
 
 /* Values at both ends are frequent. */
@@ -121,7 +124,9 @@ static void fill_live(int32_t rows, int32_t keys, int32_t there) {
     b->from[row] = b->whole || draw(2) ? 0 : (int32_t)draw(keys);
     b->to[row] = b->whole ? keys : draw(2) ? there : (int32_t)draw(there + 1);
   }
-  given.b.first = b->first, given.b.last = b->last, given.b.whole = b->whole;
+  given.b.first = b->first;
+  given.b.last = b->last;
+  given.b.whole = b->whole;
   memcpy(given.b.from, b->from, sizeof b->from);
   memcpy(given.b.to, b->to, sizeof b->to);
 }

@@ -529,16 +529,43 @@ static void test_bad_tokens(void **state) {
 
 enum { SPOILED = 0x5a };
 
+static void refuse_calls(const ifa_cache *cache, const ifa_problem *p, const ifa_cache_query *both,
+                         ifa_cache_workspace *w) {
+  ifa_message why;
+  assert_int_equal(ifa_cache_attend(cache, p, NULL, 1, w, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_attend(cache, p, both, -1, w, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_attend(cache, p, both, 2, NULL, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_attend(cache, NULL, both, 2, w, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_attend(NULL, p, both, 2, w, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_attend(cache, p, NULL, 0, w, &why), IFA_OK);
+}
+
+static void refuse_workspaces(const ifa_cache *cache, ifa_problem p) {
+  ifa_message why;
+  size_t bytes;
+  assert_int_equal(ifa_cache_workspace_bytes(cache, &p, -1, 1, &bytes, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_workspace_bytes(cache, &p, 1, -1, &bytes, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_workspace_bytes(cache, &p, 1, 1 << 20, &bytes, &why),
+                   IFA_BAD_ARGUMENT);
+  assert_int_equal(ifa_cache_workspace_bytes(cache, NULL, 1, 1, &bytes, &why), IFA_BAD_ARGUMENT);
+  p.head_dim = 8;
+  assert_int_equal(ifa_cache_workspace_bytes(cache, &p, 1, 1, &bytes, &why), IFA_BAD_PROBLEM);
+}
+
+static void make_two_sequences(model *m) {
+  ifa_cache_config config = config_of(2, 16, IFA_I8, IFA_I8, 32, 32, 8, 2);
+  model_create(m, &config, NULL, 0);
+  model_add(m, 0);
+  model_add(m, 1);
+  assert_int_equal(model_append(m, 0, 70, IFA_F32, false), IFA_OK);
+  assert_int_equal(model_append(m, 1, 5, IFA_F32, false), IFA_OK);
+}
+
 static void test_bad_queries(void **state) {
   (void)state;
-  ifa_cache_config config = config_of(2, 16, IFA_I8, IFA_I8, 32, 32, 8, 2);
   ifa_message why;
   model m;
-  model_create(&m, &config, NULL, 0);
-  model_add(&m, 0);
-  model_add(&m, 1);
-  assert_int_equal(model_append(&m, 0, 70, IFA_F32, false), IFA_OK);
-  assert_int_equal(model_append(&m, 1, 5, IFA_F32, false), IFA_OK);
+  make_two_sequences(&m);
   const ifa_problem good = causal_problem(&m, 4);
   ifa_problem p = good;
   ifa_cache_workspace *w;
@@ -607,23 +634,11 @@ static void test_bad_queries(void **state) {
   REFUSE(p.kv_split = 48, IFA_BAD_PROBLEM, "kv_split");
   REFUSE(p.tau = 65, IFA_BAD_PROBLEM, "tau");
 #undef REFUSE
-  assert_int_equal(ifa_cache_attend(m.cache, &p, NULL, 1, w, &why), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_cache_attend(m.cache, &p, both, -1, w, &why), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_cache_attend(m.cache, &p, both, 2, NULL, &why), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_cache_attend(m.cache, NULL, both, 2, w, &why), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_cache_attend(NULL, &p, both, 2, w, &why), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_cache_attend(m.cache, &p, NULL, 0, w, &why), IFA_OK);
+  refuse_calls(m.cache, &good, both, w);
   both[0].nq = 0, both[0].q = NULL, both[0].o = NULL, both[0].lse = NULL; /* no rows, no pointers */
   assert_int_equal(ifa_cache_attend(m.cache, &p, both, 2, w, &why), IFA_OK);
   ifa_cache_workspace_destroy(w);
-  size_t bytes;
-  assert_int_equal(ifa_cache_workspace_bytes(m.cache, &p, -1, 1, &bytes, &why), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_cache_workspace_bytes(m.cache, &p, 1, -1, &bytes, &why), IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_cache_workspace_bytes(m.cache, &p, 1, 1 << 20, &bytes, &why),
-                   IFA_BAD_ARGUMENT);
-  assert_int_equal(ifa_cache_workspace_bytes(m.cache, NULL, 1, 1, &bytes, &why), IFA_BAD_ARGUMENT);
-  p.head_dim = 8;
-  assert_int_equal(ifa_cache_workspace_bytes(m.cache, &p, 1, 1, &bytes, &why), IFA_BAD_PROBLEM);
+  refuse_workspaces(m.cache, good);
   model_destroy(&m);
 }
 

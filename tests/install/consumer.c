@@ -25,9 +25,16 @@ static int quantize(const float *from, int8_t *to, float *scale, ifa_granularity
   ifa_message why;
   ifa_quantize_args a;
   memset(&a, 0, sizeof a);
-  a.src = from, a.src_type = IFA_F32, a.batch = 1, a.heads = HEADS, a.tokens = TOKENS,
+  a.src = from;
+  a.src_type = IFA_F32;
+  a.batch = 1;
+  a.heads = HEADS;
+  a.tokens = TOKENS;
   a.head_dim = DIM;
-  a.dst = to, a.dst_type = IFA_I8, a.granularity = granularity, a.scale = scale;
+  a.dst = to;
+  a.dst_type = IFA_I8;
+  a.granularity = granularity;
+  a.scale = scale;
   if (ifa_quantize(&a, &why) == IFA_OK) return 1;
   return printf("quantize: %s\n", why.text), 0;
 }
@@ -48,10 +55,18 @@ int main(void) {
       !quantize(v, v8, v_scale, IFA_SCALE_CHANNEL))
     return 1;
 
-  p.q_heads = p.kv_heads = HEADS, p.nq = p.nk = TOKENS, p.head_dim = DIM, p.causal = 1;
+  p.q_heads = p.kv_heads = HEADS;
+  p.nq = p.nk = TOKENS;
+  p.head_dim = DIM;
+  p.causal = 1;
   memset(&in, 0, sizeof in);
   memset(&out, 0, sizeof out);
-  in.q = q8, in.k = k8, in.v = v8, in.q_scale = q_scale, in.k_scale = k_scale, in.v_scale = v_scale;
+  in.q = q8;
+  in.k = k8;
+  in.v = v8;
+  in.q_scale = q_scale;
+  in.k_scale = k_scale;
+  in.v_scale = v_scale;
   out.o = o;
   for (int i = 0; i < ifa_backend_count(); i++) {
     ifa_status status = ifa_run(ifa_backend_name(i), &p, &in, &out, &why);
