@@ -13,7 +13,6 @@
 #define ifa_gpu_choose mutant_choose
 #define ifa_gpu_fits mutant_fits
 #define ifa_gpu_blocks_of mutant_blocks_of
-#define ifa_gpu_fits mutant_fits
 
 #include <cuda_runtime.h>
 
