@@ -35,9 +35,10 @@ int ifa_team_size(int threads, int64_t items, double nanoseconds);
  * have returned. Never fails, allocates nothing. */
 void ifa_team_run(int members, void (*body)(void *context, int member), void *context);
 
-/* Work in pieces 0 .. count-1, each taken once. */
+/* Work in pieces 0 .. count-1, each taken once. In a cache line of its own: all members write it.
+ */
 typedef struct ifa_team_items {
-  _Atomic int64_t next;
+  _Alignas(64) _Atomic int64_t next;
   int64_t count;
 } ifa_team_items;
 

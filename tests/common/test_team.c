@@ -23,6 +23,12 @@
 
 #include "common/team.h"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ADDRESS_SANITIZED
+#endif
+#endif
+
 /* ---- threads, counted and refused ---- */
 
 static atomic_int made, allowed = INT32_MAX; /* threads that may still be made */
@@ -264,6 +270,9 @@ static void *cancelled(void *context) {
 
 static void test_cancellation(void **state) {
   (void)state;
+#ifdef ADDRESS_SANITIZED
+  skip(); /* its runtime takes what a cancelled thread leaves of its stack for an overrun */
+#endif
   counted c;
   memset(&c, 0, sizeof c);
   c.items.count = PIECES;
