@@ -128,8 +128,7 @@ static scratch *scratch_at(const ifa_cpu_job *job, const plan *w, uint8_t *works
   at += aligned(rows * dim * 4);
   m->o = (float *)at;
   m->block.layout = &job->layout;
-  m->block.values_per_token =
-      job->p->v_scale == IFA_SCALE_TOKEN || job->p->v_scale == IFA_SCALE_TOKEN_CHANNEL;
+  m->block.values_per_token = ifa_values_per_token(job->p);
   m->block.tau = job->p->tau;
   return m;
 }

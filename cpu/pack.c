@@ -85,8 +85,7 @@ void ifa_cpu_pack_tile(const ifa_problem *p, const ifa_inputs *in, const ifa_cpu
                        int64_t batch, int64_t kv_head, int64_t t, void *tile) {
   int64_t start = t * y->keys, matrix = batch * p->kv_heads + kv_head;
   int32_t count = (int32_t)ifa_min64(y->keys, p->nk - start);
-  int per_token = p->k_scale == IFA_SCALE_TOKEN,
-      values_per_token = p->v_scale == IFA_SCALE_TOKEN || p->v_scale == IFA_SCALE_TOKEN_CHANNEL;
+  int per_token = p->k_scale == IFA_SCALE_TOKEN;
   float *k_scale = ifa_cpu_k_scale(y, tile), *v_scale = ifa_cpu_v_scale(y, tile), factor = 1.0f;
   if (count < y->keys || y->dim != p->head_dim || y->k_bits == 4 || y->v_bits == 4)
     memset(tile, 0, (size_t)y->at_k_scale);
@@ -99,7 +98,7 @@ void ifa_cpu_pack_tile(const ifa_problem *p, const ifa_inputs *in, const ifa_cpu
     factor = in->k_scale[matrix * ifa_ceil_div(p->nk, p->k_block) + start / p->k_block];
   if (p->k_scale == IFA_SCALE_TENSOR) factor = in->k_scale[matrix];
   ifa_cpu_head(y, tile)->k_factor = factor;
-  if (!values_per_token) return;
+  if (!ifa_values_per_token(p)) return;
   memcpy(v_scale, in->v_scale + matrix * p->nk + start, (size_t)count * sizeof(float));
   if (count == y->keys) ifa_cpu_complete_values(y, tile);
 }

@@ -28,10 +28,6 @@ static inline float ifa_token_scale(ifa_granularity scale, const float *scales, 
   return scales[matrix];
 }
 
-static inline int ifa_values_per_token(const ifa_problem *p) {
-  return p->v_scale == IFA_SCALE_TOKEN || p->v_scale == IFA_SCALE_TOKEN_CHANNEL;
-}
-
 /* A split's integer sums. */
 typedef struct ifa_split_sums {
   int32_t unit, value_unit; /* of l, and of acc */
