@@ -175,8 +175,8 @@ p = subprocess.Popen([validate, 'run', '--timeout', '1', '--exec', 'python3 %s o
 check('it has begun', waits_until(lambda: os.path.exists(note) and open(note).read()))
 p.send_signal(signal.SIGHUP)
 check('a signal that is ignored is ignored', b'1 timed out' in p.communicate(timeout=20)[0] and p.returncode == 1)
-for extra in ([], ['--exec', script]):
-    p = subprocess.Popen([validate, 'run', '-v', '--backend', 'scalar', '--suite', 'smoke', *extra], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=reset_signals)
+for args in (['run', '-v', '--backend', 'scalar', '--suite', 'smoke'], ['run', '-v', '--suite', 'smoke', '--exec', script], ['fuzz', '--count', '20', '--backend', 'scalar']):
+    p = subprocess.Popen([validate, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=reset_signals)
     p.stdout.close()
     check('a pipe that nobody reads ends it', p.wait(timeout=60) == -signal.SIGPIPE, p.returncode)
     check('no folder is left by it', os.listdir(temporary) == [], os.listdir(temporary))
@@ -209,10 +209,23 @@ while len(deep) < 3000:
 os.makedirs(deep)
 check('a long name of the folder', run(*right, env={'TMPDIR': deep})[0] == 3)
 check('too long a name', run(*right, env={'TMPDIR': deep + '/y' * 1000})[0] == 2 and b'File name too long' in run(*right, env={'TMPDIR': deep + '/y' * 1000})[2])
+odd_folder = path(os.fsdecode(b'tmp \xe4\n'))
+os.mkdir(odd_folder)
+code, out, err = run(*right, env={'TMPDIR': odd_folder})
+check('a name that JSON cannot hold', code == 2 and b'is not UTF-8' in err and is_visible(err), (code, out, err))
+check('and where it need not', run(validate, 'run', '--exec-once', once, '--case', CASE, env={'TMPDIR': odd_folder})[0] == 3 and os.listdir(odd_folder) == [])
 for option in ('--exec', '--exec-once'):
     code, out, err = run('sh', '-c', 'trap "" XFSZ; ulimit -f 8; exec "$@"', 'sh', validate, 'run', option, {'--exec': script, '--exec-once': once}[option], '--case', 'nq=100 nk=100 d=64', '--case', 'nq=1 nk=1 d=1')
     check('a full folder, %s' % option, code == 2 and b'INVALID' in out and b'FAILED' not in out and b'cannot write input.safetensors: File too large' in out and b'ifa-plugin' not in out and
           b' 1 invalid' in out, (code, out, err))
+small = path('small')  # a folder that has room for the case's files, and not for the output
+os.mkdir(small)
+mount = 'mount -t tmpfs -o size=56k tmpfs "$1" && shift && exec "$@"'
+if run('unshare', '-rm', 'sh', '-c', mount, 'sh', small, 'true')[0] == 0:
+    code, out, err = run('unshare', '-rm', 'sh', '-c', mount, 'sh', small, validate, 'run', '--exec', 'python3 %s zeros' % program, '--case', 'nq=99 nk=1 d=64', env={'TMPDIR': small})
+    check('no room for the output', code == 2 and b'INVALID' in out and b'no room for the output in' in out and b'0 failed' in out, (code, out, err))
+else:
+    print('not available: a small file system (no right to mount one)')
 for fault in ('cut', 'name', 'folder', 'nothing', 'shape', 'type'):
     _, out, _ = run(validate, 'run', '--exec', 'python3 %s %s' % (program, fault), '--case', CASE)
     check('no temporary path: ' + fault, b'output.safetensors' in out and b'ifa-plugin' not in out or fault in ('shape', 'type'), out)

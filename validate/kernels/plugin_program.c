@@ -153,6 +153,10 @@ static ifa_status make_folder(ifa_kernel *k, ifa_message *message) {
   char *folder = NULL;
   sigset_t before;
   if (k->folder) return IFA_OK;
+  if (k->kind == IFA_KERNEL_PROGRAM && !ifa_is_utf8(temporary_base()))
+    return ifa_fail(message, IFA_UNSUPPORTED,
+                    "the folder %s (TMPDIR) is not UTF-8, which a request in JSON must be",
+                    ifa_shorten(temporary_base()).text);
   if (asprintf(&folder, "%s/ifa-plugin-XXXXXX", temporary_base()) < 0)
     return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a folder's name");
   ifa_cleanup_hold(&before);

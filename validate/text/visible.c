@@ -41,6 +41,12 @@ size_t ifa_utf8_length(const char *text) {
   return length > 0 && matching(text, length) == length ? length : 0;
 }
 
+int ifa_is_utf8(const char *text) {
+  for (size_t length; *text; text += length)
+    if ((length = ifa_utf8_length(text)) == 0) return 0;
+  return 1;
+}
+
 size_t ifa_utf8_cut(const char *text, size_t most) {
   size_t used = 0, length;
   while (text[used] && used < most) {

@@ -10,6 +10,9 @@
  * no beginning, a character that is cut, an overlong form, a surrogate, a number above 10ffff). */
 size_t ifa_utf8_length(const char *text);
 
+/* Is all of it UTF-8? */
+int ifa_is_utf8(const char *text);
+
 /* Bytes of the longest beginning of the text, at most `most`, that cuts no character. */
 size_t ifa_utf8_cut(const char *text, size_t most);
 
