@@ -73,6 +73,8 @@ odd = os.fsdecode(b"it's \xe4 \x1b[31m %d \\n `x` $y \xe3\x83\x87")
 command = 'python3 %s say %s' % (shlex.quote(program), shlex.quote(odd))
 result = reports_of('command', [validate, 'run', '--once', '--exec', command])
 check('repeat is a command of this', result['repeat'].startswith('validate run --exec ') and ' --once ' in result['repeat'], result['repeat'])
+result = reports_of('a message', [validate, 'run', '--once', '--exec', 'python3 %s say %s' % (shlex.quote(program), shlex.quote("it's デ \x1b[31m\n"))])
+check('a program says what it says', result['message'] == "no: 'it's デ \\x1b[31m\\n'", result['message'])
 for bad in (b'\x1b[31m', b'\xe4', b'a\x1b', b'a\xe4,'):
     bad = os.fsdecode(bad)
     for args in (['run', '--backend', bad], ['run', '--suite', bad], ['run', '--case', 'd=' + bad], ['run', '--case', bad + '=1'], ['run', '--seed', bad], ['run', '--timeout', bad],

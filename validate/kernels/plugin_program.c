@@ -28,8 +28,8 @@ static ifa_verdict garbage(ifa_kernel *k, ifa_message *message, const char *what
                            const char *line) {
   ifa_process_end(&k->process); /* what it would say next answers nobody's question */
   ifa_fail(message, IFA_BAD_DATA,
-           "%s: %s (only answers go to standard output, the rest to standard error)", what,
-           ifa_quote(line).text);
+           "%s: '%s' (only answers go to standard output, the rest to standard error)", what,
+           ifa_shorten(line).text);
   return IFA_BAD_OUTPUT;
 }
 
@@ -94,7 +94,7 @@ static const char *text_of(const json_t *json, const char *key, const char *othe
 static ifa_verdict judge_answer(const json_t *json, ifa_message *message) {
   const char *status = text_of(json, "status", "missing");
   if (strcmp(status, "ok") == 0) return IFA_PASSED;
-  ifa_fail(message, IFA_BAD_DATA, "%s: %s", status, ifa_quote(text_of(json, "message", "")).text);
+  ifa_fail(message, IFA_BAD_DATA, "%s: '%s'", status, text_of(json, "message", ""));
   return strcmp(status, "unsupported") == 0     ? IFA_NOT_SUPPORTED
          : strcmp(status, "not available") == 0 ? IFA_ABSENT
                                                 : IFA_FAILED;
