@@ -153,11 +153,11 @@ def group_is_gone(group):
 
 
 def reset_signals():
-    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGALRM, signal.SIGXCPU, signal.SIGXFSZ):
         signal.signal(s, signal.SIG_DFL)
 
 
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM, signal.SIGXCPU, signal.SIGXFSZ):
     note = path('group-%d' % number)
     p = subprocess.Popen([validate, 'run', '--exec', 'python3 %s orphan %s' % (program, note), '--case', CASE], stdin=subprocess.DEVNULL, preexec_fn=reset_signals)
     check('it has begun', waits_until(lambda: os.path.exists(note) and open(note).read()))

@@ -9,7 +9,7 @@
 /* More than there are kernels of a run (16): each has one process at a time, and one folder. */
 enum { SLOTS = 32 };
 
-static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE};
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGXCPU, SIGXFSZ, SIGALRM};
 enum { SIGNALS = sizeof signals / sizeof signals[0] };
 
 /* Read by the handler; 0 and NULL: a free slot. */

@@ -6,10 +6,11 @@
 #include <signal.h>
 #include <sys/types.h>
 
-/* Once, before anything is started. SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGPIPE, where they are
- * not ignored, then end the groups and remove the folders named below before they end this program,
- * as they would have. SIGCHLD, which the program's parent may have left ignored, is the default
- * again: with it ignored no child's end could be told. */
+/* Once, before anything is started. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM and those of
+ * limits (SIGXCPU, SIGXFSZ), where they are not ignored, then end the groups and remove the folders
+ * and files named below before they end this program, as they would have. SIGCHLD, which the
+ * program's parent may have left ignored, is the default again: with it ignored no child's end
+ * could be told. */
 void ifa_cleanup_begin(void);
 
 /* Keeps those signals from coming between making something and naming it here; put back with
