@@ -275,7 +275,7 @@ for args in (['run', '--case', CASE, '--json'], ['run', '--case', CASE, '--html'
              ['attend', '--input', '/nowhere', '--output'], ['quantize', '--input', '/nowhere', '--output'], ['export', '--case', CASE, '--output']):
     for name in (path('no/report'), folder):
         code, out, err = run(validate, *args, name)
-        check('%s cannot be written, and that is said before' % args, code == 2 and out == b'' and b'cannot' in err and b'tmp0' not in err, (code, out, err))
+        check('%s cannot be written, and that is said before' % args, code == 2 and out == b'' and b'cannot' in err and b'.tmp0' not in err, (code, out, err))
 version = re.search(r'IFA_VERSION "([^"]*)"', open(os.path.join(source, 'include/ifa.h')).read()).group(1).encode()
 for args in (['--version'], ['-V'], *([c, '--version'] for c in ('run', 'attend', 'list', 'diff'))):
     code, out, err = run(validate, *args)
