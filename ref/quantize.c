@@ -1,6 +1,7 @@
-/* quantize.c - the quantizers: docs/numerics.md, section 12. A group's largest magnitude does not
- * depend on the order in which it is looked for, and the mean is an integer sum, so every order of
- * work gives the same bits. */
+/* quantize.c - the quantizers as docs/numerics.md, section 12, has them, one element at a time: for
+ * reading, and for tests. A group's largest magnitude does not depend on the order in which it is
+ * looked for, and the mean is an integer sum, so every order of work gives the same bits:
+ * cpu/quantize/ is what ifa_quantize runs. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "common/inputs.h"
 #include "common/operand.h"
 #include "common/problem.h"
+#include "common/quantize.h"
 
 /* One [tokens, head_dim] matrix being quantized. x: its elements as binary32, with the mean
  * subtracted if asked. */
@@ -32,17 +34,12 @@ static int32_t to_grid(float x, float inverse, int32_t q_max) {
 
 static ifa_status load(matrix *m, ifa_message *message) {
   const ifa_quantize_args *a = m->a;
+  ifa_status status = ifa_quantize_check_elements(a, m->batch, m->head, message);
+  if (status != IFA_OK) return status;
   for (int64_t t = 0; t < a->tokens; t++)
-    for (int64_t d = 0; d < a->head_dim; d++) {
-      float x =
+    for (int64_t d = 0; d < a->head_dim; d++)
+      m->x[t * a->head_dim + d] =
           ifa_float_get(a->src_type, a->src, ifa_offset(a->src_stride, m->batch, m->head, t) + d);
-      if (!(fabsf(x) <= IFA_HUGE_ELEMENT))
-        return ifa_fail(message, IFA_BAD_DATA,
-                        "src[%" PRId64 "][%" PRId64 "][%" PRId64 "][%" PRId64
-                        "] is %g; elements must be finite and at most 2^99",
-                        m->batch, m->head, t, d, (double)x);
-      m->x[t * a->head_dim + d] = x;
-    }
   return IFA_OK;
 }
 
@@ -145,53 +142,10 @@ static ifa_status quantize_matrix(matrix *m, ifa_message *message) {
   return IFA_OK;
 }
 
-static ifa_status check_args(const ifa_quantize_args *a, ifa_message *message) {
-  ifa_status status;
-  if (!a) return ifa_fail(message, IFA_BAD_ARGUMENT, "args is NULL");
-  if ((status = ifa_check_range("batch", a->batch, 0, 65535, message)) != IFA_OK) return status;
-  if ((status = ifa_check_range("heads", a->heads, 0, 65535, message)) != IFA_OK) return status;
-  if ((status = ifa_check_range("tokens", a->tokens, 0, IFA_MAX_TOKENS, message)) != IFA_OK)
-    return status;
-  if ((status = ifa_check_range("head_dim", a->head_dim, 1, IFA_MAX_HEAD_DIM, message)) != IFA_OK)
-    return status;
-  if ((status = ifa_check_range("src_type", (int64_t)a->src_type, IFA_F32, IFA_BF16, message)) !=
-      IFA_OK)
-    return status;
-  if ((status = ifa_check_range("dst_type", (int64_t)a->dst_type, IFA_I8, IFA_I4, message)) !=
-      IFA_OK)
-    return status;
-  if ((status = ifa_check_range("granularity", (int64_t)a->granularity, 0, IFA_SCALE_TOKEN_CHANNEL,
-                                message)) != IFA_OK)
-    return status;
-  if ((status = ifa_check_range("subtract_mean", a->subtract_mean, 0, 1, message)) != IFA_OK)
-    return status;
-  if (a->granularity == IFA_SCALE_BLOCK &&
-      (status = ifa_check_range("block", a->block, 1, IFA_MAX_TOKENS, message)) != IFA_OK)
-    return status;
-  if (ifa_check_strides("src_stride", a->src_type, a->src_stride, a->batch, a->heads, a->tokens,
-                        a->head_dim, 0, message) != IFA_OK ||
-      ifa_check_strides("dst_stride", a->dst_type, a->dst_stride, a->batch, a->heads, a->tokens,
-                        a->head_dim, 1, message) != IFA_OK)
-    return IFA_BAD_ARGUMENT; /* here the strides are not a problem's */
-  if (a->batch * a->heads == 0) return IFA_OK;
-  if (!a->src && a->tokens) return ifa_fail(message, IFA_BAD_ARGUMENT, "src is NULL");
-  if (!a->dst && a->tokens) return ifa_fail(message, IFA_BAD_ARGUMENT, "dst is NULL");
-  if (!a->scale && ifa_scale_count(a->granularity, 1, 1, a->tokens, a->head_dim, a->block))
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "scale is NULL");
-  if (!a->channel_scale && a->granularity == IFA_SCALE_TOKEN_CHANNEL)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "channel_scale is NULL");
-  return IFA_OK;
-}
-
-ifa_status ifa_quantize(const ifa_quantize_args *args, ifa_message *message) {
-  ifa_status status = check_args(args, message);
+ifa_status ifa_quantize_scalar(const ifa_quantize_args *args, ifa_message *message) {
+  ifa_quantize_args a;
+  ifa_status status = ifa_quantize_check(args, &a, message);
   if (status != IFA_OK) return status;
-  ifa_quantize_args a = *args;
-  if (a.src_stride.batch == 0 && a.src_stride.head == 0 && a.src_stride.token == 0)
-    a.src_stride = ifa_strides_bhnd(a.src_type, a.heads, a.tokens, a.head_dim);
-  if (a.dst_stride.batch == 0 && a.dst_stride.head == 0 && a.dst_stride.token == 0)
-    a.dst_stride = ifa_strides_bhnd(a.dst_type, a.heads, a.tokens, a.head_dim);
-
   float *x = malloc((size_t)(a.tokens * a.head_dim + 1) * sizeof *x);
   if (!x)
     return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for %" PRId64 " x %" PRId64 " elements",

@@ -15,7 +15,8 @@ MAY_INCLUDE = {
     "ref/baselines": "common",
     "cpu": "common cpu/kernels",
     "cpu/kernels": "common tests/cpu",  # the emulated AMX tiles
-    "cpu/cache": "common cpu cpu/kernels",
+    "cpu/quantize": "common",
+    "cpu/cache": "common cpu cpu/kernels cpu/quantize",
     "cpu/bench": "common cpu cpu/kernels cpu/cache ref/baselines validate/bench validate/text",
     "gpu": "common gpu/",
     "gpu/parts": "common gpu gpu/sm80 tests/gpu/emulation",

@@ -12,6 +12,7 @@
 #include "common/team.h"
 #include "cpu/attend.h"
 #include "cpu/cache/block.h"
+#include "cpu/quantize/rows.h"
 #include "ifa_cpu.h"
 
 struct ifa_cache_workspace {
@@ -171,6 +172,7 @@ static ifa_status refuse_element(const ifa_problem *p, const ifa_cache_query *qu
 /* Q of floats: quantized per token, one byte an element, dense [q_heads][nq][head_dim]. */
 static ifa_status quantize_q(const ifa_problem *p, const ifa_cache_query *query,
                              ifa_strides strides, int8_t *q, float *q_scale, ifa_message *message) {
+  const ifa_row_kernels *rows = ifa_row_kernels_best();
   float x[IFA_MAX_HEAD_DIM];
   if (strides.batch == 0 && strides.head == 0 && strides.token == 0)
     strides = ifa_strides_bhnd(query->q_type, p->q_heads, p->nq, p->head_dim);
@@ -180,11 +182,11 @@ static ifa_status quantize_q(const ifa_problem *p, const ifa_cache_query *query,
   for (int64_t h = 0; h < p->q_heads; h++)
     for (int64_t i = 0; i < p->nq; i++) {
       uint32_t largest =
-          ifa_cache_widen(query->q_type, query->q, ifa_offset(strides, 0, h, i), p->head_dim, x);
-      if (largest > IFA_CACHE_LARGEST)
+          rows->widen(query->q_type, query->q, ifa_offset(strides, 0, h, i), p->head_dim, x);
+      if (largest > IFA_ROW_LARGEST)
         return refuse_element(p, query, ifa_offset(strides, 0, h, i), h, i, message);
-      q_scale[h * p->nq + i] =
-          ifa_cache_quantize(x, p->head_dim, largest, p->q_type, q + (h * p->nq + i) * p->head_dim);
+      q_scale[h * p->nq + i] = ifa_row_quantize(rows, x, p->head_dim, largest, p->q_type,
+                                                q + (h * p->nq + i) * p->head_dim);
     }
   return IFA_OK;
 }

@@ -74,16 +74,4 @@ ifa_status ifa_cache_memory(void *memory, size_t given, size_t needed, void **st
 /* The largest K scale of the block's first `tokens` tokens, over all heads. */
 float ifa_cache_largest_k_scale(const ifa_cache *cache, uint32_t block, int32_t tokens);
 
-/* ---- one token's quantization: docs/numerics.md, section 12, without a branch per element ---- */
-
-#define IFA_CACHE_LARGEST 0x71000000u /* the bits of 2^99 */
-
-/* dim elements from element `index` on, as binary32; returned are the bits of the largest |x|,
- * above IFA_CACHE_LARGEST if one is not acceptable. */
-uint32_t ifa_cache_widen(ifa_type type, const void *from, int64_t index, int32_t dim, float *x);
-
-/* q from x, whose largest |x| has the bits `largest`; returns the scale. type: IFA_I8 or IFA_I4,
- * one element a byte either way. */
-float ifa_cache_quantize(const float *x, int32_t dim, uint32_t largest, ifa_type type, int8_t *q);
-
 #endif

@@ -7,6 +7,7 @@
  * holds it. So a block that two tables hold is never written, and to copy it needs no lock: each
  * that goes on writing copies first and gives its reference back after. */
 #include "cpu/cache/block.h"
+#include "cpu/quantize/rows.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -411,47 +412,6 @@ ifa_status ifa_cache_check(const ifa_cache *cache, ifa_message *message) {
   return status == IFA_OK ? ifa_succeed(message) : status;
 }
 
-/* ---- quantizing a token: docs/numerics.md, section 12, without a branch per element ---- */
-
-uint32_t ifa_cache_widen(ifa_type type, const void *from, int64_t index, int32_t dim, float *x) {
-  uint32_t largest = 0;
-  if (type == IFA_F32) {
-    memcpy(x, (const float *)from + index, (size_t)dim * sizeof *x);
-    for (int32_t d = 0; d < dim; d++) {
-      uint32_t magnitude = ifa_bits_of_f32(x[d]) & 0x7fffffffu;
-      largest = magnitude > largest ? magnitude : largest;
-    }
-    return largest;
-  }
-  const uint16_t *half = (const uint16_t *)from + index;
-  for (int32_t d = 0; d < dim; d++) {
-    uint32_t magnitude = half[d] & 0x7fffu;
-    largest = magnitude > largest ? magnitude : largest;
-  }
-  if (type == IFA_BF16) {
-    for (int32_t d = 0; d < dim; d++) x[d] = ifa_f32_of_bits((uint32_t)half[d] << 16);
-    return largest << 16;
-  }
-  if (largest >= 0x7c00u) return 0x7f800000u; /* an infinity or a NaN */
-  /* binary16's fields under binary32's bias, also for subnormals: exact */
-  for (int32_t d = 0; d < dim; d++)
-    x[d] = ifa_f32_of_bits((half[d] & 0x7fffu) << 13 | (half[d] & 0x8000u) << 16) * 0x1p112f;
-  return ifa_bits_of_f32(ifa_f16_to_f32((uint16_t)largest));
-}
-
-float ifa_cache_quantize(const float *x, int32_t dim, uint32_t largest, ifa_type type, int8_t *q) {
-  const int32_t most = type == IFA_I4 ? 7 : 127;
-  float inverse, scale = ifa_group_scale(ifa_f32_of_bits(largest), (float)most, &inverse);
-  for (int32_t d = 0; d < dim; d++) {
-    /* |x * inverse| < 128: adding 1.5 * 2^23 rounds to an integer, and leaves it in the low bits */
-    int32_t grid =
-        (int32_t)(ifa_bits_of_f32(ifa_add(ifa_mul(x[d], inverse), 0x1.8p23f)) - 0x4b400000u);
-    grid = grid > most ? most : grid;
-    q[d] = (int8_t)(grid < -most ? -most : grid);
-  }
-  return scale;
-}
-
 /* ---- writing tokens ---- */
 
 /* A row of 64 bytes holds 4 channels of 16 keys: this key's are 4 neighbours. INT4: two such rows
@@ -515,12 +475,12 @@ static ifa_status check_tokens(const ifa_cache *cache, ifa_cache_tokens *t, ifa_
 static ifa_status check_elements(const ifa_cache *cache, const char *name, ifa_type type,
                                  const void *from, int64_t count, int64_t head_stride,
                                  int64_t token_stride, ifa_message *message) {
+  const ifa_row_kernels *rows = ifa_row_kernels_best();
   float x[IFA_MAX_HEAD_DIM];
   for (int64_t h = 0; h < cache->config.kv_heads; h++)
     for (int64_t t = 0; t < count; t++) {
       int64_t index = h * head_stride + t * token_stride;
-      if (ifa_cache_widen(type, from, index, cache->config.head_dim, x) <= IFA_CACHE_LARGEST)
-        continue;
+      if (rows->widen(type, from, index, cache->config.head_dim, x) <= IFA_ROW_LARGEST) continue;
       int32_t d = 0;
       while (fabsf(ifa_float_get(type, from, index + d)) <= 0x1p99f) d++;
       return ifa_fail(message, IFA_BAD_DATA,
@@ -536,6 +496,7 @@ static void write_head(const ifa_cache *cache, const uint32_t *table, int64_t fi
                        const ifa_cache_tokens *t, int64_t head) {
   const ifa_cache_config *c = &cache->config;
   const ifa_cpu_layout *l = &cache->layout;
+  const ifa_row_kernels *rows = ifa_row_kernels_best();
   float x[IFA_MAX_HEAD_DIM];
   int8_t q[IFA_MAX_HEAD_DIM] = {0}; /* elements behind head_dim stay 0 */
   for (int64_t i = 0; i < t->count; i++) {
@@ -547,13 +508,13 @@ static void write_head(const ifa_cache *cache, const uint32_t *table, int64_t fi
       memset(tile, 0, (size_t)l->bytes);
       ifa_cpu_head(l, tile)->k_factor = 1.0f;
     }
-    uint32_t largest = ifa_cache_widen(
-        t->type, t->k, head * t->k_head_stride + i * t->k_token_stride, c->head_dim, x);
-    float scale = ifa_cache_quantize(x, c->head_dim, largest, c->k_type, q);
+    uint32_t largest =
+        rows->widen(t->type, t->k, head * t->k_head_stride + i * t->k_token_stride, c->head_dim, x);
+    float scale = ifa_row_quantize(rows, x, c->head_dim, largest, c->k_type, q);
     put_k(l, tile, key, q, scale);
-    largest = ifa_cache_widen(t->type, t->v, head * t->v_head_stride + i * t->v_token_stride,
-                              c->head_dim, x);
-    scale = ifa_cache_quantize(x, c->head_dim, largest, c->v_type, q);
+    largest =
+        rows->widen(t->type, t->v, head * t->v_head_stride + i * t->v_token_stride, c->head_dim, x);
+    scale = ifa_row_quantize(rows, x, c->head_dim, largest, c->v_type, q);
     put_v(l, tile, key, q, scale);
     if (key == c->kv_tile - 1) ifa_cpu_complete_values(l, tile);
   }

@@ -19,6 +19,7 @@
 #include "common/half.h"
 #include "common/random.h"
 #include "cpu/cache/block.h"
+#include "cpu/quantize/rows.h"
 
 #if defined(__SSE2__)
 #include <xmmintrin.h>
@@ -259,8 +260,8 @@ static void test_quantization(void **state) {
         bad |= !(fabsf(value) <= 0x1p99f);
       }
       float own[64];
-      uint32_t largest = ifa_cache_widen((ifa_type)type, half, i, 64, own);
-      assert_int_equal(largest > IFA_CACHE_LARGEST, bad);
+      uint32_t largest = ifa_row_kernels_best()->widen((ifa_type)type, half, i, 64, own);
+      assert_int_equal(largest > IFA_ROW_LARGEST, bad);
       if (!bad) assert_memory_equal(own, x, sizeof own);
     }
   for (int to = IFA_I8; to <= IFA_I4; to++)
@@ -288,8 +289,9 @@ static void test_quantization(void **state) {
                              .scale = &scale};
       assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
       float own[128];
-      uint32_t largest = ifa_cache_widen(IFA_F32, x, 0, 128, own);
-      float own_scale = ifa_cache_quantize(own, 128, largest, (ifa_type)to, got);
+      uint32_t largest = ifa_row_kernels_best()->widen(IFA_F32, x, 0, 128, own);
+      float own_scale =
+          ifa_row_quantize(ifa_row_kernels_best(), own, 128, largest, (ifa_type)to, got);
       assert_memory_equal(&own_scale, &scale, 4);
       for (int i = 0; to == IFA_I4 && i < 128; i++)
         want[i] = (int8_t)(((packed[i / 2] >> (i % 2 ? 4 : 0) & 15) ^ 8) - 8);

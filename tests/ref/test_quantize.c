@@ -1,5 +1,7 @@
 /* test_quantize.c - the quantizers against values worked out by hand, and against a plain second
- * writing of docs/numerics.md, section 12, for every granularity, type and stride. */
+ * writing of docs/numerics.md, section 12, for every granularity, type and stride. All of it is
+ * done with the library's ifa_quantize, with each version of its row kernels that this machine has,
+ * and with ref/'s. */
 #include <fenv.h>
 #include <math.h>
 #include <setjmp.h>
@@ -12,12 +14,25 @@
 
 #include <cmocka.h>
 
+#include "common/quantize.h"
 #include "common/random.h"
+#include "cpu/quantize/rows.h"
 #include "ifa.h"
 
 #if defined(__SSE2__)
 #include <xmmintrin.h>
 #endif
+
+/* ---- which one is tested ---- */
+
+enum { THE_LIBRARY, SCALAR, ROWS }; /* ROWS + i: row kernels i */
+static int implementation;
+
+static ifa_status quantize(const ifa_quantize_args *a, ifa_message *message) {
+  if (implementation == THE_LIBRARY) return ifa_quantize(a, message);
+  if (implementation == SCALAR) return ifa_quantize_scalar(a, message);
+  return ifa_quantize_with(ifa_row_kernels_at(implementation - ROWS), a, message);
+}
 
 /* ---- a second writing ---- */
 
@@ -235,7 +250,7 @@ static void fill(tensor *t, uint64_t seed) {
 
 static void run(const tensor *t) {
   ifa_message why = {"left over"};
-  if (ifa_quantize(&t->a, &why) != IFA_OK) fail_msg("%s", why.text);
+  if (quantize(&t->a, &why) != IFA_OK) fail_msg("%s", why.text);
   assert_string_equal(why.text, "");
 }
 
@@ -322,7 +337,7 @@ static void test_defaults(void **state) {
   fill(&t, 3);
   t.a.src_stride = t.a.dst_stride = (ifa_strides){0, 0, 0};
   t.a.mean = NULL;
-  assert_int_equal(ifa_quantize(&t.a, NULL), IFA_OK);
+  assert_int_equal(quantize(&t.a, NULL), IFA_OK);
   t.a.src_stride = src, t.a.dst_stride = dst, t.a.mean = mean;
   t.a.subtract_mean = 0;
   expected e = {calloc(35, 4), calloc(35, 4), calloc(12, 4), calloc(7, 4), calloc(7, 4)};
@@ -361,35 +376,35 @@ static void test_by_hand(void **state) {
   int8_t q[8];
   float scale[8], channel_scale[8];
   ifa_quantize_args a = plain(x, 1, 6, IFA_SCALE_TOKEN, q, scale);
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_memory_equal(q, codes, 6);
   assert_true(scale[0] == 1.0f);
 
   a = plain(x, 3, 2, IFA_SCALE_TOKEN, q, scale); /* rows (127, .5) (1.5, -2.5) (-126.5, -0) */
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_true(scale[0] == 1.0f && scale[1] == 2.5f / 127.0f && scale[2] == 126.5f / 127.0f);
   assert_memory_equal(q, ((int8_t[]){127, 0, 76, -127, -127, 0}), 6); /* 1.5 * 50.8 = 76.2 */
   a.granularity = IFA_SCALE_CHANNEL;
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_true(scale[0] == 1.0f && scale[1] == 2.5f / 127.0f);
   assert_memory_equal(q, ((int8_t[]){127, 25, 2, -127, -126, 0}), 6); /* 0.5 * 50.8 = 25.4 */
   a.granularity = IFA_SCALE_BLOCK;
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_true(scale[0] == 1.0f && scale[1] == 126.5f / 127.0f);
   assert_memory_equal(q, ((int8_t[]){127, 0, 2, -2, -127, 0}), 6);
   a.granularity = IFA_SCALE_TENSOR;
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_memory_equal(q, ((int8_t[]){127, 0, 2, -2, -126, 0}), 6);
 
   const float y[4] = {2.0f, -4.0f, 1.0f, 4.0f}; /* channels' absmax 2 and 4: (1, -1) (0.5, 1) */
   a = plain(y, 2, 2, IFA_SCALE_TOKEN_CHANNEL, q, scale);
   a.channel_scale = channel_scale;
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_true(channel_scale[0] == 2.0f && channel_scale[1] == 4.0f && scale[0] == 1.0f / 127.0f &&
               scale[1] == 1.0f / 127.0f);
   assert_memory_equal(q, ((int8_t[]){127, -127, 64, 127}), 4); /* 63.5 is a tie: 64 */
   a.dst_type = IFA_I4;
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_true(scale[0] == 1.0f / 7.0f);
   assert_memory_equal(q, ((uint8_t[]){0x97, 0x74}), 2); /* 7, -7; 4 (3.5 is a tie), 7 */
 
@@ -397,7 +412,7 @@ static void test_by_hand(void **state) {
   const float z[6] = {1.0f, 10.0f, 2.0f, 10.0f, 6.0f, 10.0f}; /* means 3 and 10 */
   a = plain(z, 3, 2, IFA_SCALE_TENSOR, q, scale);
   a.subtract_mean = 1, a.mean = mean;
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_true(mean[0] == 3.0f && mean[1] == 10.0f && scale[0] == 3.0f / 127.0f);
   assert_memory_equal(q, ((int8_t[]){-85, 0, -42, 0, 127, 0}), 6); /* -2, -1 and 3 times 42.33 */
 }
@@ -409,7 +424,7 @@ static void test_tiny_groups(void **state) {
   int8_t q[8];
   float scale[4];
   ifa_quantize_args a = plain(x, 4, 2, IFA_SCALE_TOKEN, q, scale);
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_true(scale[0] == 0.0f && scale[1] == 0x1p-93f / 127.0f && scale[2] == 0.0f &&
               scale[3] == 0x1p99f / 127.0f);
   assert_memory_equal(q, ((int8_t[]){0, 0, 127, -127, 0, 0, 127, -64}), 8);
@@ -419,7 +434,7 @@ static void test_tiny_groups(void **state) {
   a.tokens = 1;
   float mean[2] = {5.0f, 5.0f};
   a.mean = mean;
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_true(mean[0] == 0.0f && mean[1] == 0.0f && scale[0] == 0.0f);
 }
 
@@ -438,7 +453,7 @@ static void test_scales_are_usable(void **state) {
           a.dst_type = (ifa_type)dst;
           a.channel_scale = channel_scale;
           a.subtract_mean = mean;
-          assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+          assert_int_equal(quantize(&a, NULL), IFA_OK);
           for (int i = 0; i < 8; i++) {
             assert_true(scale[i] == 0.0f || (scale[i] >= 0x1p-100f && scale[i] <= 0x1p100f));
             assert_true(channel_scale[i] == 0.0f ||
@@ -452,12 +467,12 @@ static void test_scales_are_usable(void **state) {
 static void expect(const ifa_quantize_args *a, ifa_status status, const char *first,
                    const char *second) {
   ifa_message why = {""};
-  ifa_status got = ifa_quantize(a, &why);
+  ifa_status got = quantize(a, &why);
   if (got != status)
     fail_msg("%s (%s) where '%s' '%s' was expected", ifa_status_name(got), why.text, first, second);
   if (!strstr(why.text, first) || !strstr(why.text, second))
     fail_msg("'%s' does not say '%s' and '%s'", why.text, first, second);
-  assert_int_equal(ifa_quantize(a, NULL), status);
+  assert_int_equal(quantize(a, NULL), status);
 }
 
 static void test_bad_data(void **state) {
@@ -502,7 +517,7 @@ static void test_bad_data(void **state) {
   halves[1] = 0xfe00;
   expect(&a, IFA_BAD_DATA, "src[0][0][1][0]", "nan");
   halves[1] = 0x7bff; /* 65504 */
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   a.src_type = IFA_BF16; /* 2^120 or so */
   expect(&a, IFA_BAD_DATA, "src[0][0][1][0]", "e+");
 }
@@ -525,9 +540,9 @@ static void test_bad_arguments(void **state) {
                                   .scale = scale,
                                   .channel_scale = channel_scale};
   ifa_quantize_args a;
-  assert_int_equal(ifa_quantize(NULL, &why), IFA_BAD_ARGUMENT);
+  assert_int_equal(quantize(NULL, &why), IFA_BAD_ARGUMENT);
   assert_non_null(strstr(why.text, "NULL"));
-  assert_int_equal(ifa_quantize(NULL, NULL), IFA_BAD_ARGUMENT);
+  assert_int_equal(quantize(NULL, NULL), IFA_BAD_ARGUMENT);
 #define BAD(field, value, text) \
   a = good, a.field = value, expect(&a, IFA_BAD_ARGUMENT, #field, text)
   BAD(src, NULL, "NULL");
@@ -559,7 +574,7 @@ static void test_bad_arguments(void **state) {
   expect(&a, IFA_BAD_ARGUMENT, "block", "-5");
   a.granularity = IFA_SCALE_TOKEN; /* not read */
   a.channel_scale = NULL;
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
 }
 
 static void test_bad_strides(void **state) {
@@ -593,14 +608,14 @@ static void test_bad_strides(void **state) {
     ifa_quantize_args a = good;
     ifa_message why = {""};
     a.src_stride = bad[i].src, a.dst_stride = bad[i].dst, a.dst_type = bad[i].dst_type;
-    assert_int_not_equal(ifa_quantize(&a, &why), IFA_OK);
+    assert_int_not_equal(quantize(&a, &why), IFA_OK);
     if (!strstr(why.text, bad[i].first) || !strstr(why.text, bad[i].second))
       fail_msg("'%s' does not say '%s' and '%s'", why.text, bad[i].first, bad[i].second);
   }
   for (size_t i = 0; i < sizeof q; i++) assert_int_equal((uint8_t)q[i], GAP);
   ifa_quantize_args a = good;
   a.src_stride = (ifa_strides){0, 0, 3}; /* all heads read the same matrix */
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
 }
 
 /* ifa.h lists a stride given to a call under IFA_BAD_ARGUMENT; IFA_BAD_PROBLEM is the descriptor's.
@@ -619,19 +634,19 @@ static void test_empty(void **state) {
   float scale[4] = {9, 9, 9, 9}, channel_scale[4] = {9, 9, 9, 9}, mean[4] = {9, 9, 9, 9};
   int8_t q[1] = {55};
   ifa_quantize_args a = plain(NULL, 0, 2, IFA_SCALE_TENSOR, NULL, scale);
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_true(scale[0] == 0.0f && scale[1] == 9.0f);
   a.granularity = IFA_SCALE_CHANNEL, a.subtract_mean = 1, a.mean = mean;
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_true(scale[0] == 0.0f && scale[1] == 0.0f && scale[2] == 9.0f && mean[0] == 0.0f &&
               mean[1] == 0.0f && mean[2] == 9.0f);
   a = plain(NULL, 0, 2, IFA_SCALE_TOKEN_CHANNEL, NULL, NULL);
   a.channel_scale = channel_scale;
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_true(channel_scale[1] == 0.0f && channel_scale[2] == 9.0f);
   a = plain(NULL, 3, 2, IFA_SCALE_TOKEN, NULL, NULL);
   a.heads = 0;
-  assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
+  assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_int_equal(q[0], 55);
 }
 
@@ -653,8 +668,8 @@ static void test_token_order(void **state) {
     ifa_quantize_args a = plain(x, TOKENS, DIM, IFA_SCALE_TOKEN, q, scale),
                       b = plain(shuffled, TOKENS, DIM, IFA_SCALE_TOKEN, r, other_scale);
     a.subtract_mean = b.subtract_mean = 1, a.mean = mean, b.mean = other_mean;
-    assert_int_equal(ifa_quantize(&a, NULL), IFA_OK);
-    assert_int_equal(ifa_quantize(&b, NULL), IFA_OK);
+    assert_int_equal(quantize(&a, NULL), IFA_OK);
+    assert_int_equal(quantize(&b, NULL), IFA_OK);
     assert_memory_equal(mean, other_mean, sizeof mean);
     for (int n = 0; n < TOKENS; n++) {
       assert_memory_equal(r + n * DIM, q + n * 31 % TOKENS * DIM, DIM);
@@ -685,7 +700,7 @@ static void test_environment(void **state) {
     unsigned before = _mm_getcsr() | 0x8040u;
     _mm_setcsr(before);
 #endif
-    ifa_status status = ifa_quantize(&t.a, NULL);
+    ifa_status status = quantize(&t.a, NULL);
     int mode = fegetround();
 #if defined(__SSE2__)
     unsigned after = _mm_getcsr();
@@ -704,7 +719,7 @@ static void test_environment(void **state) {
   int8_t q = 5;
   ifa_quantize_args one = plain(&tiny, 1, 1, IFA_SCALE_TOKEN, &q, &scale),
                     bad = plain(&infinite, 1, 1, IFA_SCALE_TOKEN, &q, &scale);
-  ifa_status status = ifa_quantize(&one, NULL), other = ifa_quantize(&bad, NULL);
+  ifa_status status = quantize(&one, NULL), other = quantize(&bad, NULL);
   unsigned after = _mm_getcsr();
   _mm_setcsr(after & ~0x8040u);
   assert_int_equal(after & 0x8040u, 0x8040u); /* also after a failure */
@@ -729,6 +744,53 @@ static void test_scale_count(void **state) {
                    65535LL * 65535 * 16777216);
 }
 
+/* ---- as large as a team of threads is worth ---- */
+
+static void test_large(void **state) {
+  (void)state;
+  enum { HEADS = 3, TOKENS = 3001, DIM = 96, ALL = HEADS * TOKENS * DIM };
+  static float x[ALL], scale[2][HEADS * TOKENS], channel[2][HEADS * DIM], mean[2][HEADS * DIM];
+  static int8_t q[2][ALL];
+  for (int i = 0; i < ALL; i++) x[i] = ifa_random_normal(7, 1, (uint64_t)i);
+  for (int choice = 0; choice < 10; choice++) {
+    for (int of = 0; of < 2; of++) {
+      memset(q[of], 55, sizeof q[of]);
+      memset(scale[of], 55, sizeof scale[of]);
+      ifa_quantize_args a = {.src = x,
+                             .batch = 1,
+                             .heads = HEADS,
+                             .tokens = TOKENS,
+                             .head_dim = DIM,
+                             .dst = q[of],
+                             .dst_type = choice % 3 ? IFA_I8 : IFA_I4,
+                             .granularity = (ifa_granularity)(choice / 2),
+                             .block = 100,
+                             .subtract_mean = choice % 2,
+                             .scale = scale[of],
+                             .channel_scale = channel[of],
+                             .mean = mean[of]};
+      assert_int_equal(of ? ifa_quantize_scalar(&a, NULL) : quantize(&a, NULL), IFA_OK);
+    }
+    assert_memory_equal(q[0], q[1], sizeof q[0]);
+    assert_memory_equal(scale[0], scale[1], sizeof scale[0]);
+    if (choice / 2 == IFA_SCALE_TOKEN_CHANNEL)
+      assert_memory_equal(channel[0], channel[1], sizeof channel[0]);
+    if (choice % 2) assert_memory_equal(mean[0], mean[1], sizeof mean[0]);
+  }
+  x[2 * TOKENS * DIM + 1234 * DIM + 5] = NAN; /* the first in order is named, whoever sees it */
+  x[2 * TOKENS * DIM + 2345 * DIM + 6] = INFINITY;
+  ifa_quantize_args a = {.src = x,
+                         .batch = 1,
+                         .heads = HEADS,
+                         .tokens = TOKENS,
+                         .head_dim = DIM,
+                         .dst = q[0],
+                         .dst_type = IFA_I8,
+                         .granularity = IFA_SCALE_TOKEN,
+                         .scale = scale[0]};
+  expect(&a, IFA_BAD_DATA, "src[0][2][1234][5]", "nan");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_all_choices),       cmocka_unit_test(test_defaults),
@@ -737,7 +799,11 @@ int main(void) {
       cmocka_unit_test(test_bad_arguments),     cmocka_unit_test(test_bad_strides),
       cmocka_unit_test(test_bad_stride_status), cmocka_unit_test(test_empty),
       cmocka_unit_test(test_token_order),       cmocka_unit_test(test_environment),
-      cmocka_unit_test(test_scale_count),
+      cmocka_unit_test(test_scale_count),       cmocka_unit_test(test_large),
   };
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  int failed = 0;
+  for (implementation = THE_LIBRARY;
+       implementation < ROWS || ifa_row_kernels_at(implementation - ROWS); implementation++)
+    failed += cmocka_run_group_tests(tests, NULL, NULL);
+  return failed;
 }

@@ -1,0 +1,53 @@
+/* rows.h - a row of floats on its way to integers (docs/numerics.md, section 12), without a branch
+ * an element: the parts of ifa_quantize, of the cache's append, and of queries given as floats.
+ *
+ * Every operation is one IEEE operation on one element, a comparison, or a sum of integers, so all
+ * versions give the same bits; the compiler arranges them for the instruction set. */
+#ifndef IFA_CPU_QUANTIZE_ROWS_H
+#define IFA_CPU_QUANTIZE_ROWS_H
+
+#include "common/contract.h"
+
+#define IFA_ROW_LARGEST 0x71000000u /* the bits of 2^99: no element may be above */
+
+typedef struct ifa_row_kernels {
+  /* x: dim elements from element `index` on, as binary32. Returned are the bits of the largest |x|,
+   * above IFA_ROW_LARGEST if one is not acceptable (then x may be anything). */
+  uint32_t (*widen)(ifa_type type, const void *from, int64_t index, int32_t dim, float *x);
+
+  /* The bits of the largest |x|, `largest` among them. */
+  uint32_t (*largest)(const float *x, int32_t dim, uint32_t largest);
+
+  /* q = clamp(rne(fl(x * inverse)), -most .. most), one element a byte. |x * inverse| <= most + 1.
+   */
+  void (*grid)(const float *x, float inverse, int32_t most, int32_t dim, int8_t *q);
+
+  /* The same with an inverse for each channel; and what it needs, largest[d] = max(largest[d],
+   * bits of |x[d]|). */
+  void (*grid_by_channel)(const float *x, const float *inverse, int32_t most, int32_t dim,
+                          int8_t *q);
+  void (*largest_by_channel)(const float *x, int32_t dim, uint32_t *largest);
+
+  void (*multiply)(float *x, const float *by, int32_t dim);   /* x = fl(x * by) */
+  void (*subtract)(float *x, const float *what, int32_t dim); /* x = fl(x - what) */
+
+  /* sum[d] += rne(x[d] * factor): integers of at most 2^24, so sums of 2^24 of them are exact. */
+  void (*add_up)(const float *x, double factor, int32_t dim, double *sum);
+} ifa_row_kernels;
+
+/* The best that this machine has. */
+const ifa_row_kernels *ifa_row_kernels_best(void);
+
+/* All that it has, for tests: NULL from the first index on that there is not. */
+const ifa_row_kernels *ifa_row_kernels_at(int index);
+
+/* q from x, whose largest |x| has the bits `largest`; returns the scale. type: IFA_I8 or IFA_I4,
+ * one element a byte either way. */
+float ifa_row_quantize(const ifa_row_kernels *rows, const float *x, int32_t dim, uint32_t largest,
+                       ifa_type type, int8_t *q);
+
+/* ifa_quantize (quantize.c) with these kernels. */
+ifa_status ifa_quantize_with(const ifa_row_kernels *rows, const ifa_quantize_args *args,
+                             ifa_message *message);
+
+#endif
