@@ -72,13 +72,24 @@ static double operations_of(const Shape &s) {
 }
 static int64_t rows_of(const Shape &s) { return (int64_t)s.b * s.h * s.n; }
 
-static int kv_tile = 0; /* 0: theirs */
+/* What is measured: a kernel, by its name for IFA_CUDA_KERNEL, with a kv_tile. */
+struct Way {
+  const char *kernel;
+  int kv_tile;
+};
+static const Way ways[] = {{"sm90", 128}, {"sm90", 64}, {"sm80", 64}};
+
+/* false: this build or device does not have the kernel. */
+static bool take(const Way &way) {
+  setenv("IFA_CUDA_KERNEL", way.kernel, 1);
+  return ifa_cuda_available(NULL) == IFA_OK;
+}
 
 /* The settings of ifa_cuda_attention_fast and _accurate. */
-static ifa_problem problem_of(const Shape &s, bool per_token) {
+static ifa_problem problem_of(const Shape &s, const Way &way, bool per_token) {
   ifa_problem p = ifa_cuda_attention_fast(s.b, s.h, s.h, s.n, s.n, s.d).problem;
   p.causal = s.causal;
-  if (kv_tile) p.kv_tile = kv_tile;
+  p.kv_tile = way.kv_tile;
   p.v_scale = per_token ? IFA_SCALE_TOKEN : IFA_SCALE_CHANNEL;
   return p;
 }
@@ -102,22 +113,30 @@ struct Run {
   bool wrong = false;
 };
 
-static std::string problem_text(const Shape &s, const char *v_scale) {
+static std::string problem_text(const Shape &s, const Way *way, const char *v_scale) {
   char text[160];
-  snprintf(text, sizeof text, "b=%d hq=%d hkv=%d nq=%d nk=%d d=%d%s%s%s%s out=f16", s.b, s.h, s.h,
+  snprintf(text, sizeof text, "b=%d hq=%d hkv=%d nq=%d nk=%d d=%d%s%s%s%s%s out=f16", s.b, s.h, s.h,
            s.n, s.n, s.d, v_scale ? " vscale=" : "", v_scale ? v_scale : "",
-           s.causal ? " causal=1" : "", v_scale ? " tau=4" : "");
+           s.causal ? " causal=1" : "", v_scale ? " tau=4" : "",
+           way && way->kv_tile != 64 ? " tile=128" : "");
   return text;
 }
 
-static void add(Run *run, const Shape &s, const std::string &what, const char *v_scale, double ms,
-                double bytes, double kernel_ms) {
-  double tops = operations_of(s) / ms * 1e-9;
-  Result r = {what, problem_text(s, v_scale), ms,
-              tops, bytes / ms * 1e-6,        kernel_ms > 0 ? kernel_ms / ms : 0};
+/* way and v_scale NULL: another library's kernel. */
+static void add(Run *run, const Shape &s, const Way *way, const std::string &what,
+                const char *v_scale, double ms, double bytes, double kernel_ms) {
+  const double tops = operations_of(s) / ms * 1e-9;
+  const std::string name = way ? std::string(way->kernel) + " " + what : what;
+  Result r = {name,
+              problem_text(s, way, v_scale),
+              ms,
+              tops,
+              bytes / ms * 1e-6,
+              kernel_ms > 0 ? kernel_ms / ms : 0};
   run->results.push_back(r);
-  printf("%-26s %-8s %-26s %9.3f %7.0f %7.1f%% %7.0f", name_of(s).c_str(), v_scale ? v_scale : "",
-         what.c_str(), ms, tops, 100 * tops / run->ceiling_tops, r.gb_per_s);
+  printf("%-26s %-8s %4s %-32s %9.3f %7.0f %7.1f%% %7.0f", name_of(s).c_str(),
+         v_scale ? v_scale : "", way ? way->kv_tile == 64 ? "64" : "128" : "", name.c_str(), ms,
+         tops, 100 * tops / run->ceiling_tops, r.gb_per_s);
   if (r.of_kernel > 0) printf("   %.1f%% of the kernel alone", 100 * r.of_kernel);
   printf("\n");
 }
@@ -235,8 +254,8 @@ static void release(Quantized *x) {
 }
 
 /* Milliseconds a call; 0 if it is wrong. */
-static double bench_kernel(Run *run, const Shape &s, bool per_token, float spread) {
-  ifa_problem p = problem_of(s, per_token);
+static double bench_kernel(Run *run, const Shape &s, const Way &way, bool per_token, float spread) {
+  ifa_problem p = problem_of(s, way, per_token);
   Quantized x = make_quantized(s, p, spread);
   int64_t rows = rows_of(s), elements = rows * s.d;
   ifa_inputs in = {};
@@ -275,7 +294,7 @@ static double bench_kernel(Run *run, const Shape &s, bool per_token, float sprea
                           }) /
                 CALLS;
     double scales = 2.0 * rows + ifa_scale_count(p.v_scale, s.b, s.h, s.n, s.d, 0);
-    add(run, s, what, per_token ? "token" : "channel", ms, 5.0 * elements + 4 * scales, 0);
+    add(run, s, &way, what, per_token ? "token" : "channel", ms, 5.0 * elements + 4 * scales, 0);
     return ms;
   };
   for (int step = 0; run->steps && step < IFA_GPU_STEPS; step++)
@@ -319,10 +338,10 @@ static int64_t matrix_differing(const ifa_cuda_attention_args &a, int64_t matrix
   return differing(p, in, fetch<uint16_t>((const uint16_t *)a.o + at, n * d), rows);
 }
 
-static void bench_from_floats(Run *run, const Shape &s, bool per_token, int k_mean,
+static void bench_from_floats(Run *run, const Shape &s, const Way &way, bool per_token, int k_mean,
                               double kernel_ms) {
   ifa_cuda_attention_args a = ifa_cuda_attention_fast(s.b, s.h, s.h, s.n, s.n, s.d);
-  a.problem = problem_of(s, per_token);
+  a.problem = problem_of(s, way, per_token);
   a.subtract_k_mean = k_mean;
   int64_t elements = rows_of(s) * s.d;
   uint16_t *q = allocate<uint16_t>(elements), *k = allocate<uint16_t>(elements),
@@ -344,7 +363,7 @@ static void bench_from_floats(Run *run, const Shape &s, bool per_token, int k_me
   if (int64_t wrong = matrix_differing(a, s.b * s.h - 1, run->rows))
     report_wrong(run, s, what, wrong);
   else
-    add(run, s, what, per_token ? "token" : "channel",
+    add(run, s, &way, what, per_token ? "token" : "channel",
         median_ms(1, GROUPS,
                   [&] {
                     for (int i = 0; i < CALLS; i++) call();
@@ -359,6 +378,18 @@ static void bench_from_floats(Run *run, const Shape &s, bool per_token, int k_me
 
 /* Starts the script on all shapes. It prints "pytorch VERSION", then "SHAPE flash|cudnn MS"; where
  * it cannot, one line that says why. */
+static const char *const FLASH = "FA2 fp16, PyTorch", *const CUDNN = "cuDNN fp16, PyTorch",
+                         *const FP8 = "cuDNN fp8, its frontend";
+
+static void add_peer(Run *run, const Shape &s, const std::string &backend, double ms) {
+  const bool fp8 = backend == "fp8";
+  add(run, s, NULL,
+      fp8                  ? FP8
+      : backend == "flash" ? FLASH
+                           : CUDNN,
+      NULL, ms, (fp8 ? 4.0 : 8.0) * rows_of(s) * s.d, 0);
+}
+
 static void bench_torch(Run *run) {
   const char *built = IFA_TOOLS "/bench_torch_gpu.py", *here = "tools/bench_torch_gpu.py",
              *script = access(here, R_OK) == 0 ? here : built;
@@ -379,13 +410,40 @@ static void bench_torch(Run *run) {
     if (sscanf(line, "pytorch %63s", version) == 1) run->torch = version;
     else if (sscanf(line, "%d %15s %lf", &shape, backend, &ms) == 3 && shape >= 0 &&
              shape < (int)(sizeof shapes / sizeof shapes[0]) && ms > 0)
-      add(run, shapes[shape],
-          strcmp(backend, "flash") == 0 ? "FA2 fp16, PyTorch" : "cuDNN fp16, PyTorch", NULL, ms,
-          8.0 * rows_of(shapes[shape]) * shapes[shape].d, 0);
+      add_peer(run, shapes[shape], backend, ms);
     else snprintf(reason, sizeof reason, "%s", line);
   }
   if (pipe) pclose(pipe);
   if (run->torch.empty()) printf("PyTorch: not available (%s)\n", reason);
+}
+
+/* ---- against the peers ---- */
+
+/* TOPS of a line; 0 if there is none. */
+static double tops_of(const Run &run, const std::string &what, const std::string &problem) {
+  for (const Result &r : run.results)
+    if (r.what == what && r.problem == problem) return r.tops;
+  return 0;
+}
+
+static void print_ratios(const Run &run) {
+  printf("\n%-26s %-8s %-10s %7s %16s %16s %16s\n", "kernel alone", "V scale", "", "TOPS",
+         "of cuDNN fp8", "of cuDNN fp16", "of FA2 fp16");
+  for (const Shape &s : shapes)
+    for (const char *v_scale : {"channel", "token"})
+      for (const Way &way : ways) {
+        const double tops =
+            tops_of(run, std::string(way.kernel) + " kernel", problem_text(s, &way, v_scale));
+        if (tops == 0) continue;
+        printf("%-26s %-8s %s, %-4d %7.0f", name_of(s).c_str(), v_scale, way.kernel, way.kv_tile,
+               tops);
+        for (const char *peer : {FP8, CUDNN, FLASH}) {
+          const double other = tops_of(run, peer, problem_text(s, NULL, NULL));
+          if (other > 0) printf(" %7.0f x %6.3f", other, tops / other);
+          else printf(" %16s", "-");
+        }
+        printf("\n");
+      }
 }
 
 /* ---- what it ran on ---- */
@@ -477,8 +535,6 @@ int main(int argc, char **argv) {
     if (i + 1 < argc && strcmp(argv[i], "--rows") == 0 && atoi(argv[i + 1]) > 0)
       run.rows = atoi(argv[++i]);
     else if (i + 1 < argc && strcmp(argv[i], "--json") == 0) json = argv[++i];
-    else if (i + 1 < argc && strcmp(argv[i], "--kv-tile") == 0 && atoi(argv[i + 1]) > 0)
-      kv_tile = atoi(argv[++i]);
     else if (strcmp(argv[i], "--no-torch") == 0) torch = false;
     else if (strcmp(argv[i], "--steps") == 0) run.steps = true;
     else return usage();
@@ -498,24 +554,28 @@ int main(int argc, char **argv) {
   printf("a product takes %.1f clocks of a warp scheduler; with four other instructions after it "
          "%.1f\n",
          measure_product_clocks(0), measure_product_clocks(4));
-  printf("%-26s %-8s %-26s %9s %7s %8s %7s\n", "case", "V scale", "what", "ms", "TOPS", "ceiling",
-         "GB/s");
-  if (run.steps) {
-    bench_kernel(&run, of_steps, false, 1.0f);
-    return run.wrong ? 1 : 0;
-  }
-  double alone[2] = {0, 0}; /* of the case that is measured end to end, by V scale */
-  for (const Shape &s : shapes)
-    for (int per_token = 0; per_token < 2; per_token++) {
-      double ms = bench_kernel(&run, s, per_token, 1.0f);
-      if (same(s, end_to_end)) alone[per_token] = ms;
-      if (s.d == 128 && s.n >= 16384 && !s.causal) bench_kernel(&run, s, per_token, 3.0f);
+  printf("%-26s %-8s %4s %-32s %9s %7s %8s %7s\n", "case", "V scale", "tile", "what", "ms", "TOPS",
+         "ceiling", "GB/s");
+  for (const Way &way : ways) {
+    if (!take(way)) continue;
+    if (run.steps) {
+      bench_kernel(&run, of_steps, way, false, 1.0f);
+      return run.wrong ? 1 : 0;
     }
-  for (int per_token = 0; per_token < 2; per_token++)
-    for (int k_mean = 0; k_mean < 2; k_mean++)
-      if (alone[per_token] > 0)
-        bench_from_floats(&run, end_to_end, per_token, k_mean, alone[per_token]);
+    double alone[2] = {0, 0}; /* of the case that is measured end to end, by V scale */
+    for (const Shape &s : shapes)
+      for (int per_token = 0; per_token < 2; per_token++) {
+        double ms = bench_kernel(&run, s, way, per_token, 1.0f);
+        if (same(s, end_to_end)) alone[per_token] = ms;
+        if (s.d == 128 && s.n >= 16384 && !s.causal) bench_kernel(&run, s, way, per_token, 3.0f);
+      }
+    for (int per_token = 0; per_token < 2; per_token++)
+      for (int k_mean = 0; k_mean < 2; k_mean++)
+        if (alone[per_token] > 0)
+          bench_from_floats(&run, end_to_end, way, per_token, k_mean, alone[per_token]);
+  }
   if (torch) bench_torch(&run);
+  print_ratios(run);
   if (run.wrong) return 1; /* and no file of figures */
   return json && !write_json(run, json) ? 2 : 0;
 }

@@ -106,7 +106,7 @@ __device__ __forceinline__ void attend_rows(Group<S> &group, uint32_t round, int
               split_tiles = (int)p.kv_split / TILE;
     int split_end = item.split_end,
         quiet_end = 0; /* before step quiet_end no mask cuts a tile and no split ends */
-    const uint32_t low_index = lowest_index(p.tau), low = (0x8000u - low_index) * 0x10001u;
+    const uint32_t low_index = lowest_index(p.tau), low = opaque((0x8000u - low_index) * 0x10001u);
     float tile_scale = 0.0f;
     Index index = {};
     ValueTest test = {};

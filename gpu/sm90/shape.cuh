@@ -26,7 +26,7 @@ enum { GROUP_ROWS = 64, GROUP_THREADS = 128, MOST_PLACES = 12 };
 template <int DIM, int TILE, bool PER_TOKEN, bool SEVERAL> struct Shape {
   static constexpr int D = DIM, KEYS = TILE;
   static constexpr bool TOKEN = PER_TOKEN, SPLITS = SEVERAL;
-  static constexpr int GROUPS = TILE == 128 || PER_TOKEN ? 2 : 3;
+  static constexpr int GROUPS = TILE == 64 || (DIM == 64 && !PER_TOKEN) ? 3 : 2;
   static constexpr int REGISTERS = GROUPS == 2 ? 232 : 160,
                        FEW_REGISTERS = GROUPS == 2 ? 40 : 32; /* a thread; 65536 in all */
   static constexpr int WARPS = 4 * GROUPS, ROWS = GROUP_ROWS * GROUPS,
