@@ -109,6 +109,7 @@ __device__ __forceinline__ void attend_rows(Group<S> &group, uint32_t round, int
     const uint32_t low_index = lowest_index(p.tau), low = opaque((0x8000u - low_index) * 0x10001u);
     float tile_scale = 0.0f;
     Index index = {};
+    Loss loss = {};
     ValueTest test = {};
     if (S::TOKEN) test.forget();
     uint32_t n[S::NT][2], g[2][2], p_fragments[S::KC][4];
@@ -122,7 +123,7 @@ __device__ __forceinline__ void attend_rows(Group<S> &group, uint32_t round, int
     auto closer = [&]() {
       tile_scale = load_shared(cta.ring + S::AT_TILE + here),
       whole = (step >= whole_from) & (step < whole_to);
-      look_closer(w, index, n, s, group.scales + here, tile_scale, p, whole, key, row,
+      look_closer(w, index, loss, n, s, group.scales + here, tile_scale, p, whole, key, row,
                   (split_end - step) * TILE);
       quiet_end = (step + 1 >= whole_from) & (step + 1 < whole_to) ? min(whole_to, split_end) : 0;
     };
@@ -221,14 +222,16 @@ __device__ __forceinline__ void attend_rows(Group<S> &group, uint32_t round, int
       pin(w.acc), pin(p_fragments);
       group.release(done);
       if (__builtin_expect(seen != ALL_STAY, 0)) {
-        const bool moved = seen == (ALL_STAY | RISES)
-                               ? raise_by_index(w, index, n, most)
-                               : (seen & OTHER) == 0 && move_by_index(w, index, n, most, low_index,
-                                                                      (split_end - step) * TILE);
+        const bool moved =
+            seen == (ALL_STAY | RISES)
+                ? raise_by_index(w, index, loss, n, most)
+                : (seen & OTHER) == 0 &&
+                      move_by_index(w, index, loss, n, most, low_index, (split_end - step) * TILE);
         if (!moved) {
           if (S::SPLITS && step == split_end) {
             stage_sums(a, item.matrix, row, key - 1, w.l[0], w.l[1], w.acc);
             end_split(w, sums);
+            loss = {};
             split_end += split_tiles;
           }
           closer();
@@ -246,20 +249,20 @@ __device__ __forceinline__ void attend_rows(Group<S> &group, uint32_t round, int
   if (!group.asked)
     for (; step < item.steps; step++) group.pass();
   stage_sums(a, item.matrix, row, (tile_first + to) * TILE - 1, w.l[0], w.l[1], w.acc);
-  if (!sums && pairs_fit<S>(a)) {
+  uint8_t *const stage = S::OUTPUT_OVER_Q
+                             ? (uint8_t *)cta.shared.q[group.number][round & 1] + warp * 16 * S::D
+                             : cta.shared.output[group.warp];
+  if (!sums && chunks_fit<S>(a)) {
     const float *const factor = cta.shared.factor[group.number][round & 1];
-    if (p.out_type == IFA_F16) write_pairs<S, IFA_F16>(a, w, item, factor, row);
-    else if (p.out_type == IFA_BF16) write_pairs<S, IFA_BF16>(a, w, item, factor, row);
-    else write_pairs<S, IFA_F32>(a, w, item, factor, row);
+    const int row0 = item.row0 + warp * 16;
+    if (p.out_type == IFA_F16) write_chunks<S, IFA_F16>(a, w, item, factor, stage, row0);
+    else if (p.out_type == IFA_BF16) write_chunks<S, IFA_BF16>(a, w, item, factor, stage, row0);
+    else write_chunks<S, IFA_F32>(a, w, item, factor, stage, row0);
   } else {
     if (sums) end_split(w, sums);
     const ifa_gpu_item rows = {item.matrix, item.batch, item.head, item.kv_matrix,
                                item.row0,   0,          0,         0};
-    write_rows(a, w, sums,
-               S::OUTPUT_OVER_Q
-                   ? (uint8_t *)cta.shared.q[group.number][round & 1] + warp * 16 * S::D
-                   : cta.shared.output[group.warp],
-               rows, warp);
+    write_rows(a, w, sums, stage, rows, warp);
   }
   __syncwarp();
   if (group.first_lane) barrier_arrive(cta.q_empty(group.number, round));

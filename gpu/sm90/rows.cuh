@@ -101,6 +101,21 @@ __device__ __forceinline__ uint32_t quad_most(const uint32_t (&most)[2]) {
   return max_u16x2(high, __shfl_xor_sync(~0u, high, 2));
 }
 
+/* How far a row's sums may have been rounded, in its present units: at most this much each has been
+ * lost of l and added to acc's magnitude, so |acc_d| <= 128 (l + loss) + loss, and most falls need
+ * not look at acc for their headroom. Raising by k octaves loses less than 1 of each. */
+struct Loss {
+  int of[2];
+  __device__ __forceinline__ void raise(int h, int up) { of[h] = (of[h] >> min(up, 31)) + 2; }
+  __device__ __forceinline__ void lower(int h, int down) {
+    of[h] = of[h] > INT32_MAX >> min(down, 31) ? INT32_MAX : of[h] << min(down, 31);
+  }
+  __device__ __forceinline__ void move(int h, int up) {
+    if (up > 0) raise(h, up);
+    else if (up < 0) lower(h, -up);
+  }
+};
+
 /* Units that move, from the indices alone: they move by whole octaves, so n moves by multiples of
  * 1024 and g, which depends on n mod 1024, stays. False, and nothing has moved, where that is not
  * sure: at the border of an octave, beyond what an index holds, no unit yet. No product that adds
@@ -109,8 +124,8 @@ __device__ __forceinline__ uint32_t quad_most(const uint32_t (&most)[2]) {
 /* Some rows rise, none falls: most often so where anything moves. Up to two octaves: with indices
  * below 2^15 a row's are moved two at a time by one instruction. */
 template <class S>
-__device__ __forceinline__ bool raise_by_index(Warp<S> &w, Index &index, uint32_t (&n)[S::NT][2],
-                                               const uint32_t (&most)[2]) {
+__device__ __forceinline__ bool raise_by_index(Warp<S> &w, Index &index, Loss &loss,
+                                               uint32_t (&n)[S::NT][2], const uint32_t (&most)[2]) {
   const uint32_t high2 = quad_most(most);
   const int high[2] = {(int)(high2 & 0xffffu), (int)(high2 >> 16)},
             up[2] = {max((high[0] >> 10) - (IFA_OCTAVES - 1), 0),
@@ -126,6 +141,7 @@ __device__ __forceinline__ bool raise_by_index(Warp<S> &w, Index &index, uint32_
       const int sum = quad_sum(w.l[h]);
       w.l[h] = (threadIdx.x & 3) == 0 ? sum >> up[h] : 0;
       w.unit[h] += up[h];
+      if (!S::TOKEN && up[h] > 0) loss.raise(h, up[h]);
       index.c[h] = __fmaf_rn((float)up[h], -0x1p-139f, index.c[h]);
       if (!S::TOKEN) {
 #pragma unroll
@@ -143,35 +159,45 @@ __device__ __forceinline__ bool raise_by_index(Warp<S> &w, Index &index, uint32_
 /* Any; V per tensor or channel: what was clamped to 0 has no weight in the 20 octaves above either.
  */
 template <class S>
-__device__ __forceinline__ bool move_by_index(Warp<S> &w, Index &index, uint32_t (&n)[S::NT][2],
-                                              const uint32_t (&most)[2], uint32_t low_index,
-                                              int growth_keys) {
+__device__ __forceinline__ bool move_by_index(Warp<S> &w, Index &index, Loss &loss,
+                                              uint32_t (&n)[S::NT][2], const uint32_t (&most)[2],
+                                              uint32_t low_index, int growth_keys) {
   const uint32_t high2 = quad_most(most);
-  int up[2], magnitude[2];
-  bool unsure = S::TOKEN || (high2 & SIGNS) != 0;
+  int up[2], sum[2];
+  bool unsure = S::TOKEN || (high2 & SIGNS) != 0, tight = false;
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int high = (int)(h ? high2 >> 16 : high2 & 0xffffu);
     up[h] = high >= IFA_WEIGHT_TOP || high < (int)low_index ? (high >> 10) - (IFA_OCTAVES - 1) : 0;
     unsure |= (up[h] != 0) & (((high & 1023) == 0) | (up[h] < -20) | (abs(w.unit[h]) > 4096));
+    sum[h] = quad_sum(w.l[h]);
+    const bool large =
+        sum[h] > 1 << 23 || loss.of[h] > 1 << 23; /* else the product is below 2^32 */
+    const uint32_t magnitude = 129u * (uint32_t)(sum[h] + loss.of[h]);
+    tight |= up[h] < 0 &&
+             (large ||
+              magnitude > (uint32_t)(INT32_MAX - IFA_MAX_PRODUCT * growth_keys) >> min(-up[h], 31));
   }
   if (__any_sync(~0u, unsure)) return false;
-  largest_acc(magnitude, w);
+  if (__any_sync(~0u, tight)) {
+    int magnitude[2];
+    largest_acc(magnitude, w);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const int room =
+          headroom(max(magnitude[h], sum[h]), IFA_MAX_PRODUCT * growth_keys, max(-up[h], 0));
+      up[h] = up[h] < 0 ? -room : up[h];
+    }
+  }
+  const uint32_t ways = directions(up);
+  shift_acc(w, up, ways);
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    const int sum = quad_sum(w.l[h]),
-              room =
-                  headroom(max(magnitude[h], sum), IFA_MAX_PRODUCT * growth_keys, max(-up[h], 0));
-    up[h] = up[h] < 0 ? -room : up[h];
-    const int left = max(-up[h], 0), right = max(up[h], 0);
-    w.l[h] = (threadIdx.x & 3) == 0 ? sum << left >> right : 0;
+    if ((ways >> h & 5) == 0) continue; /* none of the warp's rows h moves */
+    w.l[h] = (threadIdx.x & 3) == 0 ? sum[h] << octaves_left(up[h]) >> octaves_right(up[h]) : 0;
     w.unit[h] += up[h];
+    loss.move(h, up[h]);
     index.c[h] = __fmaf_rn((float)up[h], -0x1p-139f, index.c[h]);
-#pragma unroll
-    for (int i = 0; i < S::D / 8; i++)
-#pragma unroll
-      for (int j = 2 * h; j < 2 * h + 2; j++)
-        w.acc[i][j] = (int)((uint32_t)w.acc[i][j] << left) >> right;
     const uint32_t down = (uint32_t)(up[h] * -1024) & 0xffffu, both = down << 16 | down;
 #pragma unroll
     for (int j = 0; j < S::NT; j++)
@@ -183,10 +209,10 @@ __device__ __forceinline__ bool move_by_index(Warp<S> &w, Index &index, uint32_t
 /* What a row is given where the indices alone do not say how it moves: from the scores themselves.
  * `whole`: every row of the warp sees all keys. */
 template <class S>
-__device__ __forceinline__ void look_closer(Warp<S> &w, Index &index, uint32_t (&n)[S::NT][2],
-                                            const int (&s)[S::NT][4], uint32_t scales,
-                                            float tile_scale, const ifa_problem &p, bool whole,
-                                            int key, int64_t row, int growth_keys) {
+__device__ __forceinline__ void look_closer(Warp<S> &w, Index &index, Loss &loss,
+                                            uint32_t (&n)[S::NT][2], const int (&s)[S::NT][4],
+                                            uint32_t scales, float tile_scale, const ifa_problem &p,
+                                            bool whole, int key, int64_t row, int growth_keys) {
   float u[S::NT][4], largest[2] = {-INFINITY, -INFINITY}, r[2], x[2];
 #pragma unroll
   for (int jj = 0; jj < S::NT / 2; jj++) {
@@ -208,7 +234,13 @@ __device__ __forceinline__ void look_closer(Warp<S> &w, Index &index, uint32_t (
     r[h] = score_factor(w.row_factor[h], tile_scale), x[h] = octaves(largest[h], r[h]);
     moves[h] = unit_moves(largest[h], x[h], w.unit[h], tau1);
   }
+  const int before[2] = {w.unit[0], w.unit[1]};
   move_units(w, x, moves, growth_keys);
+  if (!S::TOKEN) {
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+      if (before[h] != IFA_NO_UNIT) loss.move(h, w.unit[h] - before[h]);
+  }
   index.follow(w, r);
   weigh_index<S>(n, u, index);
   if (!whole) mask_index<S>(n, p, key, row);
