@@ -168,8 +168,9 @@ __device__ __forceinline__ bool move_by_index(Warp<S> &w, Index &index, Loss &lo
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int high = (int)(h ? high2 >> 16 : high2 & 0xffffu);
-    up[h] = high >= IFA_WEIGHT_TOP || high < (int)low_index ? (high >> 10) - (IFA_OCTAVES - 1) : 0;
-    unsure |= (up[h] != 0) & (((high & 1023) == 0) | (up[h] < -20) | (abs(w.unit[h]) > 4096));
+    const bool moves = high >= IFA_WEIGHT_TOP || high < (int)low_index;
+    up[h] = moves ? (high >> 10) - (IFA_OCTAVES - 1) : 0;
+    unsure |= moves & (((high & 1023) == 0) | (up[h] < -20) | (abs(w.unit[h]) > 4096));
     sum[h] = quad_sum(w.l[h]);
     const bool large =
         sum[h] > 1 << 23 || loss.of[h] > 1 << 23; /* else the product is below 2^32 */
