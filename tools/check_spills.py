@@ -8,26 +8,29 @@ Prints a line for each main configuration. Exit codes: 0, 1 a configuration of S
 import re
 import sys
 
-ARCHITECTURES = ("sm_80", "sm_90")
+# The kernel sm80 is built for two of these, its tiles have 64 keys; sm90 for sm_90a alone.
+ARCHITECTURES = {"sm_80": ("sm80", (64,)), "sm_90": ("sm80", (64,)), "sm_90a": ("sm90", (64, 128))}
 HEAD_DIMS = (64, 128)
 V_SCALES = {0: "V per channel", 1: "V per token"}
 
-# (architecture, head_dim, V's scale); and those that must not spill.
-MAIN = [(a, d, v) for a in ARCHITECTURES for d in HEAD_DIMS for v in V_SCALES]
-SPILL_FREE = MAIN
+# (architecture, head_dim, kv_tile, V's scale); and those that must not spill.
+MAIN = [(a, d, t, v) for a, (_, tiles) in ARCHITECTURES.items() for d in HEAD_DIMS for t in tiles for v in V_SCALES]
+SPILLS = [("sm_90a", 64, 128, 0), ("sm_90a", 64, 64, 0), ("sm_90a", 64, 64, 1), ("sm_90a", 128, 64, 0), ("sm_90a", 128, 64, 1), ("sm_90a", 128, 128, 1)]
+SPILL_FREE = [c for c in MAIN if c not in SPILLS]
 
-# sm80::attend<Shape<head_dim, 64, V per token, several splits>>, the kernels for tiles of 64 keys, as the compiler mangles them.
-KERNEL = re.compile(r"attendINS_5ShapeILi(\d+)ELi64ELb([01])ELb[01]EEE")
+# smNN::attend<Shape<head_dim, kv_tile, V per token, several splits>>, as the compiler mangles them.
+KERNEL = re.compile(r"(sm[89]0)6attendINS_5ShapeILi(\d+)ELi(64|128)ELb([01])ELb[01]EEE")
 
 
 def kernels_of(log):
-    """(architecture, head_dim, V's scale) -> list of (registers, bytes spilled: stores + loads), one a kernel."""
+    """(architecture, head_dim, kv_tile, V's scale) -> list of (registers, bytes spilled: stores + loads), one a kernel."""
     found, current = {}, None
     for line in log:
         entry = re.search(r"Compiling entry function '(\S+)' for '(\w+)'", line)
         if entry:
             name = KERNEL.search(entry[1])
-            current = (entry[2], int(name[1]), int(name[2])) if name else None
+            known = name and ARCHITECTURES.get(entry[2], (None,))[0] == name[1]
+            current = (entry[2], int(name[2]), int(name[3]), int(name[4])) if known else None
             spilled = None
             continue
         if current is None:
@@ -50,8 +53,8 @@ def main():
         found = kernels_of(log)
     bad = 0
     for configuration in MAIN:
-        architecture, head_dim, v_scale = configuration
-        name = f"attention {architecture}, head_dim {head_dim}, {V_SCALES[v_scale]}"
+        architecture, head_dim, kv_tile, v_scale = configuration
+        name = f"{ARCHITECTURES[architecture][0]}, {architecture}, head_dim {head_dim}, kv_tile {kv_tile}, {V_SCALES[v_scale]}"
         if configuration not in found:
             print(f"{name}: not in the compiler's report")
             bad += 1

@@ -223,10 +223,9 @@ __device__ __forceinline__ void attend_rows(Group<S> &group, uint32_t round, int
       group.release(done);
       if (__builtin_expect(seen != ALL_STAY, 0)) {
         const bool moved =
-            seen == (ALL_STAY | RISES)
-                ? raise_by_index(w, index, loss, n, most)
-                : (seen & OTHER) == 0 &&
-                      move_by_index(w, index, loss, n, most, low_index, (split_end - step) * TILE);
+            (seen & OTHER) == 0 &&
+            ((seen == (ALL_STAY | RISES) && raise_by_index(w, index, loss, n, most)) ||
+             move_by_index(w, index, loss, n, most, low_index, (split_end - step) * TILE));
         if (!moved) {
           if (S::SPLITS && step == split_end) {
             stage_sums(a, item.matrix, row, key - 1, w.l[0], w.l[1], w.acc);

@@ -164,13 +164,14 @@ __device__ __forceinline__ bool move_by_index(Warp<S> &w, Index &index, Loss &lo
                                               uint32_t low_index, int growth_keys) {
   const uint32_t high2 = quad_most(most);
   int up[2], sum[2];
-  bool unsure = S::TOKEN || (high2 & SIGNS) != 0, tight = false;
+  bool unsure = S::TOKEN, tight = false;
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int high = (int)(h ? high2 >> 16 : high2 & 0xffffu);
     const bool moves = high >= IFA_WEIGHT_TOP || high < (int)low_index;
     up[h] = moves ? (high >> 10) - (IFA_OCTAVES - 1) : 0;
-    unsure |= moves & (((high & 1023) == 0) | (up[h] < -20) | (abs(w.unit[h]) > 4096));
+    unsure |=
+        moves & (((high & 1023) == 0) | (high == 65535) | (up[h] < -20) | (abs(w.unit[h]) > 4096));
     sum[h] = quad_sum(w.l[h]);
     const bool large =
         sum[h] > 1 << 23 || loss.of[h] > 1 << 23; /* else the product is below 2^32 */
@@ -199,10 +200,11 @@ __device__ __forceinline__ bool move_by_index(Warp<S> &w, Index &index, Loss &lo
     w.unit[h] += up[h];
     loss.move(h, up[h]);
     index.c[h] = __fmaf_rn((float)up[h], -0x1p-139f, index.c[h]);
-    const uint32_t down = (uint32_t)(up[h] * -1024) & 0xffffu, both = down << 16 | down;
+    const uint32_t right = (uint32_t)max(up[h], 0) * 1024u * 0x10001u,
+                   left =
+                       (uint32_t)max(-up[h], 0) * 1024u * 0x10001u; /* of both halves; one is 0 */
 #pragma unroll
-    for (int j = 0; j < S::NT; j++)
-      n[j][h] = add_relu_s16x2(n[j][h], both); /* (rising: a sum below 2^15 still) */
+    for (int j = 0; j < S::NT; j++) n[j][h] = max_u16x2(n[j][h], right) + (left - right);
   }
   return true;
 }
