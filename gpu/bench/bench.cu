@@ -282,7 +282,7 @@ static double bench_kernel(Run *run, const Shape &s, const Way &way, bool per_to
   host.q = q.data(), host.k = k.data(), host.v = v.data();
   host.q_scale = q_scale.data(), host.k_scale = k_scale.data(), host.v_scale = v_scale.data();
   /* Checks what `call` has written over other bytes, then times it. */
-  auto measure = [&](const char *what, auto call) {
+  auto measure = [&](const Way *by, const char *what, auto call) {
     must(cudaMemset(x.o, 0xff, (size_t)elements * 2), "output");
     call();
     must(cudaDeviceSynchronize(), "attention");
@@ -294,15 +294,15 @@ static double bench_kernel(Run *run, const Shape &s, const Way &way, bool per_to
                           }) /
                 CALLS;
     double scales = 2.0 * rows + ifa_scale_count(p.v_scale, s.b, s.h, s.n, s.d, 0);
-    add(run, s, &way, what, per_token ? "token" : "channel", ms, 5.0 * elements + 4 * scales, 0);
+    add(run, s, by, what, per_token ? "token" : "channel", ms, 5.0 * elements + 4 * scales, 0);
     return ms;
   };
   for (int step = 0; run->steps && step < IFA_GPU_STEPS; step++)
-    measure(ifa_gpu_steps[step]->name,
+    measure(NULL, ifa_gpu_steps[step]->name,
             [&] { require(ifa_gpu_step_attend(step, &p, &in, &out, NULL, &why), why); });
   pack();
-  const double ms = measure(spread == 1.0f ? "kernel" : "kernel x3", attend_packed);
-  if (spread == 1.0f) measure("packing too", attend);
+  const double ms = measure(&way, spread == 1.0f ? "kernel" : "kernel x3", attend_packed);
+  if (spread == 1.0f) measure(&way, "packing too", attend);
   release(&x);
   return ms;
 }
