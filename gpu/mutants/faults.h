@@ -231,10 +231,14 @@
   R(rows_beyond_nq_clamped, "output", "rows beyond nq are written too, to the last row")           \
   X(lse_of_first_row_half, "output", "log-sum-exp of rows g + 8 goes to the places of rows g")
 
+#include "gpu/mutants/faults_sm90.h"
+
 #define IFA_GPU_FAULT_ENUM(name, ...) IFA_GPU_FAULT_##name,
 typedef enum ifa_gpu_fault {
   IFA_GPU_FAULT_none = 0, /* the oracle's bits */
-  IFA_GPU_FAULTS(IFA_GPU_FAULT_ENUM, IFA_GPU_FAULT_ENUM, IFA_GPU_FAULT_ENUM) IFA_GPU_FAULT_COUNT
+  IFA_GPU_FAULTS(IFA_GPU_FAULT_ENUM, IFA_GPU_FAULT_ENUM, IFA_GPU_FAULT_ENUM)
+      IFA_GPU_FAULTS_SM90(IFA_GPU_FAULT_ENUM, IFA_GPU_FAULT_ENUM, IFA_GPU_FAULT_ENUM)
+          IFA_GPU_FAULT_COUNT
 } ifa_gpu_fault;
 
 #ifdef IFA_GPU_MUTANT

@@ -2,6 +2,7 @@
  * mutants` runs it. */
 #define IFA_GPU_MUTANT
 #define sm80 sm80_mutant
+#define ifa_gpu_sm90_entry mutant_sm90_entry
 #define ifa_cuda_available mutant_available
 #define ifa_cuda_supports mutant_supports
 #define ifa_cuda_workspace_bytes mutant_workspace_bytes
@@ -28,10 +29,14 @@ extern "C" {
 }
 #include "gpu/device_copies.h"
 #include "gpu/mutants/mutants.h"
+#ifdef IFA_GPU_HAS_SM90
+int mutant_sm90_choose_fault(int fault); /* mutants_sm90.cu; a cudaError_t */
+#endif
 
 enum { GUARD_BYTES = 256 };
 
 struct ifa_gpu_case {
+  ifa_gpu_kernel kernel;
   ifa_problem p;
   ifa_inputs host, device;
   device_blocks blocks;
@@ -40,14 +45,24 @@ struct ifa_gpu_case {
   uint8_t *copy; /* of an output with its guard */
 };
 
-extern "C" ifa_status ifa_gpu_mutants_support(const ifa_problem *problem, ifa_message *message) {
-  ifa_status status = mutant_available(message);
+static ifa_gpu_kernel kernel_of(ifa_gpu_mutant_kernel kernel) {
+  return kernel == IFA_GPU_MUTANT_SM90 ? IFA_GPU_SM90 : IFA_GPU_SM80;
+}
+
+extern "C" ifa_status ifa_gpu_mutants_support(ifa_gpu_mutant_kernel kernel,
+                                              const ifa_problem *problem, ifa_message *message) {
+#ifndef IFA_GPU_HAS_SM90
+  if (kernel == IFA_GPU_MUTANT_SM90)
+    return ifa_fail(message, IFA_NOT_AVAILABLE,
+                    "cuda-sm90: with faults it is built for the emulated GPU alone");
+#endif
+  ifa_gpu_entry entry = {};
+  ifa_status status = mutant_gpu_available(kernel_of(kernel), message);
   if (status != IFA_OK || !problem) return status;
-  const int most = sm80_entry(problem).dim;
-  if (problem->head_dim > most)
+  if (!find_entry(kernel_of(kernel), problem, &entry) || problem->head_dim > entry.dim)
     return ifa_fail(message, IFA_UNSUPPORTED,
-                    "head_dim is %d; the kernels with faults are built for up to %d",
-                    (int)problem->head_dim, most);
+                    "head_dim %d, kv_tile %d: %s with faults is not built for it",
+                    (int)problem->head_dim, (int)problem->kv_tile, name_of(kernel_of(kernel)));
   return mutant_supports(problem, message);
 }
 
@@ -73,11 +88,14 @@ static ifa_status make_outputs(ifa_gpu_case *c, ifa_message *message) {
   return c->copy ? IFA_OK : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
 }
 
-extern "C" ifa_status ifa_gpu_case_make(const ifa_problem *problem, const ifa_inputs *inputs,
-                                        ifa_gpu_case **made, ifa_message *message) {
+extern "C" ifa_status ifa_gpu_case_make(ifa_gpu_mutant_kernel kernel, const ifa_problem *problem,
+                                        const ifa_inputs *inputs, ifa_gpu_case **made,
+                                        ifa_message *message) {
   ifa_gpu_case *c = *made = (ifa_gpu_case *)calloc(1, sizeof *c);
   if (!c) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a case");
-  c->p = *problem, c->host = *inputs;
+  c->kernel = kernel_of(kernel);
+  c->p = *problem;
+  c->host = *inputs;
   ifa_status status = copy_inputs(problem, inputs, &c->blocks, &c->device, message);
   return status == IFA_OK ? make_outputs(c, message) : status;
 }
@@ -117,6 +135,9 @@ static cudaError_t scrub_shared_memory(uint8_t poison) {
 
 static ifa_status prepare(const ifa_gpu_case *c, int fault, uint8_t poison, ifa_message *message) {
   cudaError_t error = cudaMemcpyToSymbol(gpu_fault, &fault, sizeof fault);
+#ifdef IFA_GPU_HAS_SM90
+  if (error == cudaSuccess) error = (cudaError_t)mutant_sm90_choose_fault(fault);
+#endif
   if (error == cudaSuccess) error = cudaMemset(c->o, poison, c->o_bytes + GUARD_BYTES);
   if (error == cudaSuccess && c->lse)
     error = cudaMemset(c->lse, poison, c->lse_bytes + GUARD_BYTES);
@@ -166,8 +187,8 @@ extern "C" ifa_status ifa_gpu_mutant_run(ifa_gpu_case *c, ifa_gpu_fault fault, u
   device.o = c->o, device.lse = (float *)c->lse;
   ifa_status status = prepare(c, (int)fault, poison, message);
   if (status == IFA_OK)
-    status = mutant_attend(&c->p, &c->device, &device, c->workspace, c->workspace_bytes, nullptr,
-                           message);
+    status = mutant_attend_parts(IFA_GPU_ALL, c->kernel, &c->p, &c->device, &device, c->workspace,
+                                 c->workspace_bytes, nullptr, message);
   if (status == IFA_OK) status = fetch(c, "o", c->o, c->o_bytes, poison, message);
   if (status != IFA_OK) return status;
   store_output(c, outputs->o);

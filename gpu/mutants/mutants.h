@@ -11,15 +11,21 @@
 extern "C" {
 #endif
 
+typedef enum ifa_gpu_mutant_kernel {
+  IFA_GPU_MUTANT_SM80,
+  IFA_GPU_MUTANT_SM90
+} ifa_gpu_mutant_kernel;
+
 /* IFA_OK, or IFA_NOT_AVAILABLE (no device), or IFA_UNSUPPORTED: they are built for fewer problems
  * than the backend (head_dim up to 128). problem NULL: is there a device? */
-ifa_status ifa_gpu_mutants_support(const ifa_problem *problem, ifa_message *message);
+ifa_status ifa_gpu_mutants_support(ifa_gpu_mutant_kernel kernel, const ifa_problem *problem,
+                                   ifa_message *message);
 
 /* A problem with its operands on the device, for any number of runs; by one thread at a time.
  * Resolved and supported. */
 typedef struct ifa_gpu_case ifa_gpu_case;
-ifa_status ifa_gpu_case_make(const ifa_problem *problem, const ifa_inputs *inputs,
-                             ifa_gpu_case **made, ifa_message *message);
+ifa_status ifa_gpu_case_make(ifa_gpu_mutant_kernel kernel, const ifa_problem *problem,
+                             const ifa_inputs *inputs, ifa_gpu_case **made, ifa_message *message);
 void ifa_gpu_case_free(ifa_gpu_case *c);
 
 /* Runs with a fault and copies the outputs to host memory, which the caller has filled with bytes

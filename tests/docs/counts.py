@@ -56,8 +56,10 @@ CLAIMS = [
      [manuals(r"cuda-sm80: \d+ of (\d+) mutants killed")]),
     ("docs/validate.md", r"\*\*`cpu`\*\*, (\d+) faults", [faults["cpu"]]),
     ("docs/validate.md", r"\*\*`cuda-sm80`\*\*, (\d+) faults", [faults["cuda-sm80"]]),
+    ("docs/validate.md", r"\*\*`cuda-sm90`\*\*, (\d+) faults", [faults["cuda-sm90"]]),
     ("CHANGELOG.md", r"(\d+) faults in a kernel of the CPU, (\d+) in the GPU's `mma.sync` kernels",
      [faults["cpu"], faults["cuda-sm80"]]),
+    ("CHANGELOG.md", r"(\d+) in its `wgmma` kernel", [faults["cuda-sm90"]]),
     *(("docs/validate.md", rf"\| `{name}` \| (\d+) \|", [suites[name]]) for name in suites if name != "all"),
 ]  # fmt: skip
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# emulated.sh VALIDATE ARGUMENTS: the emulated GPU (tests/gpu/emulation) gives the oracle's bits on these cases, and shows every stage of those that are small enough to be asked.
+# emulated.sh VALIDATE BACKEND ARGUMENTS: the emulated GPU (tests/gpu/emulation) gives the oracle's bits on these cases,
+# and shows every stage of those that are small enough to be asked.
 set -euo pipefail
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
-"$1" run --backend cuda-sm80 --json "$report" "${@:2}"
+"$1" run --backend "$2" --json "$report" "${@:3}"
 python3 - "$report" <<'PYTHON'
 import json, sys
 results = json.load(open(sys.argv[1]))["results"]

@@ -169,6 +169,7 @@ check "mutants are listed" test "$(grep -c '^  [a-z0-9-]' "$folder/mutants.txt")
 faults_of() { grep -ohE "$1" "${@:2}" | sed -E 's/.*\(//; s/[,)].*//' | grep -vxE 'name|fault_name' | sort -u; } # faults_of PATTERN FILE...
 check "the CPU's faults" diff <(faults_of '^  [XE]\([a-z0-9_]+,' "$source/validate/mutants/catalogue.h") <(faults_of 'FAULT\([a-z0-9_]+\)' "$source/validate/mutants/kernel.c")
 check "the GPU's faults" diff <(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/mutants/faults.h") <(faults_of 'FAULT\([a-z0-9_]+\)' <(sed -n 's/^+ //p' "$source/gpu/mutants/faults.txt"))
+check "those of sm90" diff <(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/mutants/faults_sm90.h") <(faults_of 'FAULT\([a-z0-9_]+\)' <(sed -n 's/^+ //p' "$source/gpu/mutants/faults_sm90.txt"))
 check "the product's GPU sources are seen" grep -rq __global__ "$source/gpu" --include=*.cuh --exclude-dir=mutants
 check "no fault in the product" test -z "$(grep -rl FAULT "$source/gpu" --include=*.cuh --include=*.cu --include=*.h --exclude-dir=mutants)"
 mkdir -p "$folder/gpu/parts"
@@ -178,12 +179,12 @@ expect "a fault without its place" 1 "FAULT.quad_sum_of_two_lanes. has lost its 
   -DTO="$folder/edited" -DFILES=parts/attention_parts.cuh -P "$source/gpu/mutants/apply.cmake"
 check "no copy without it" test ! -e "$folder/edited"
 # ... which no other layout takes away
+edited=$(sed -n 's/^@ //p' "$source/gpu/mutants/faults.txt" "$source/gpu/mutants/faults_sm90.txt" | sort -u)
 apply_all() { # apply_all FROM TO
-  cmake -DEDITS="$source/gpu/mutants/faults.txt" -DFROM="$1" -DTO="$2" \
-    "-DFILES=$(sed -n 's/^@ //p' "$source/gpu/mutants/faults.txt" | sort -u | tr '\n' ' ')" -P "$source/gpu/mutants/apply.cmake"
+  cmake "-DEDITS=faults.txt faults_sm90.txt" -DFROM="$1" -DTO="$2" "-DFILES=$(tr '\n' ' ' <<<"$edited")" -P "$source/gpu/mutants/apply.cmake"
 }
-mkdir -p "$folder"/laid_out/{parts,sm80}
-for file in $(sed -n 's/^@ //p' "$source/gpu/mutants/faults.txt" | sort -u); do
+mkdir -p "$folder"/laid_out/{parts,sm80,sm90}
+for file in $edited; do
   sed -E '/^ *#/!{ s/([;{,(]) ?/\1\n   /g; s/ ([-+*<>=]+) /\n \1 /g; }' "$source/gpu/$file" >"$folder/laid_out/$file"
 done
 expect "faults as laid out" 0 -- apply_all "$source/gpu" "$folder/edited1/faults"
@@ -194,6 +195,7 @@ printf '%s\n' '@ parts/pack.cuh' '- __syncthreads();' '+ FAULT(pack_barrier_miss
 expect "a place that is there twice" 1 "FAULT.pack_barrier_missing.: its place in gpu/parts/pack.cuh" -- cmake -DEDITS="$folder/edits.txt" -DFROM="$folder/gpu" \
   -DTO="$folder/edited" -DFILES=parts/pack.cuh -P "$source/gpu/mutants/apply.cmake"
 check "60 faults of the CPU" test "$(faults_of '^  [XE]\([a-z0-9_]+,' "$source/validate/mutants/catalogue.h" | wc -l)" -ge 60
+check "40 faults of sm90" test "$(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/mutants/faults_sm90.h" | wc -l)" -ge 40
 check "30 faults of the GPU" test "$(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/mutants/faults.h" | wc -l)" -ge 30
 printf '%s\n' "$one lse=1" >"$folder/one.txt"
 expect "a mutant killed" 0 "1 of 1 mutants killed" -- "$validate" mutants --suite "$folder/one.txt" --only last-key-dropped --json "$folder/m.json"
@@ -212,6 +214,7 @@ fi
 expect "a mutant of another kernel" 2 "is a mutant of cuda-sm80" -- "$validate" mutants --kernel cpu --only quad-sum-of-two-lanes
 expect "no such kernel" 2 "there is no kernel 'gpu'" -- "$validate" mutants --kernel gpu
 expect "mutants of one kernel listed" 0 "^cuda-sm80: pipeline" -- "$validate" mutants --kernel cuda-sm80 --list
+expect "those of sm90 listed" 0 "^cuda-sm90: pipeline" -- "$validate" mutants --kernel cuda-sm90 --list
 expect "no such mutant" 2 "no mutant 'nonsense'" -- "$validate" mutants --only nonsense
 expect "mutants of no suite" 2 "no suite and no file" -- "$validate" mutants --suite nowhere
 

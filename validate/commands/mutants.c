@@ -26,10 +26,10 @@
 enum { MAX_SUITES = 8, SMOKE_PERCENT = 90, MAX_REPEATS = 100 };
 
 static const char *const standard_suites[] = {"smoke", "edge", "formats", "scales", "long", "real"};
-static const char *const kernel_names[IFA_MUTANT_KERNELS] = {"cpu", "cuda-sm80"};
+static const char *const kernel_names[IFA_MUTANT_KERNELS] = {"cpu", "cuda-sm80", "cuda-sm90"};
 /* the kernel without a fault; then its mutants */
 static const int first_mutant[IFA_MUTANT_KERNELS + 1] = {IFA_MUTANT_none, IFA_MUTANT_gpu_none,
-                                                         IFA_MUTANT_COUNT};
+                                                         IFA_MUTANT_sm90_none, IFA_MUTANT_COUNT};
 
 typedef struct options {
   const char *suites[MAX_SUITES], *json;
@@ -43,7 +43,8 @@ static const struct argp_option option_list[] = {
     {"suite", 's', "NAME|FILE", 0,
      "a suite to try; may be repeated (default: smoke, edge, formats, scales, long, real)", 0},
     {"only", 'o', "A,B", 0, "these mutants only", 0},
-    {"kernel", 'k', "NAME", 0, "cpu, cuda-sm80 or all (default): faults of this kernel", 0},
+    {"kernel", 'k', "NAME", 0, "cpu, cuda-sm80, cuda-sm90 or all (default): faults of this kernel",
+     0},
     {"repeat", 'r', "N", 0, "a case is run up to N times where a fault is a race (default 3)", 0},
     {"quick", 'q', NULL, 0, "a suite tries only the mutants that no suite before it has killed", 0},
     {"list", 'l', NULL, 0, "print the mutants and do nothing else", 0},
@@ -69,7 +70,7 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case 'o': o->only = value; return 0;
     case 'k':
       if (!want_kernel(o, value))
-        refuse(state, "there is no kernel '%s': cpu, cuda-sm80 or all", value);
+        refuse(state, "there is no kernel '%s': cpu, cuda-sm80, cuda-sm90 or all", value);
       return 0;
     case 'r':
       if (!ifa_read_int(value, 1, MAX_REPEATS, &o->repeats))
@@ -90,7 +91,7 @@ static const struct argp parser = {
     "",
     "Puts faults into an attention kernel, one at a time, and prints which suite notices which: a "
     "measure of the suites. A kernel of the CPU, and the GPU's "
-    "where there is one.\v"
+    "where there are any.\v"
     "Exit codes: 0 of each kernel's mutants smoke kills at least 90% and all suites together kill "
     "every one (of those that are chosen); 1 otherwise, or if a "
     "kernel without a fault differs from the oracle, or a mutant that was proved equivalent is "
@@ -283,19 +284,20 @@ static ifa_status try_mutants(const search *at, const ifa_data *d, const ifa_run
 
 /* One thread at a time has the device. */
 static ifa_status try_gpu_mutants(const search *at, const ifa_data *d,
-                                  const ifa_run_buffers *expected, int number,
+                                  const ifa_run_buffers *expected, ifa_mutant_kernel k, int number,
                                   ifa_message *message) {
+  const ifa_gpu_mutant_kernel kernel =
+      k == IFA_MUTANT_CUDA_SM90 ? IFA_GPU_MUTANT_SM90 : IFA_GPU_MUTANT_SM80;
   ifa_status status = IFA_OK;
 #pragma omp critical(ifa_mutants_device)
   {
     ifa_gpu_case *gpu = NULL;
     ifa_inputs in = ifa_data_inputs(d);
-    status = ifa_gpu_mutants_support(&d->p, message);
-    if (status == IFA_OK) status = ifa_gpu_case_make(&d->p, &in, &gpu, message);
-    if (status == IFA_OK)
-      status = try_mutants(at, d, expected, IFA_MUTANT_CUDA_SM80, gpu, number, message);
+    status = ifa_gpu_mutants_support(kernel, &d->p, message);
+    if (status == IFA_OK) status = ifa_gpu_case_make(kernel, &d->p, &in, &gpu, message);
+    if (status == IFA_OK) status = try_mutants(at, d, expected, k, gpu, number, message);
     ifa_gpu_case_free(gpu);
-    if (status == IFA_UNSUPPORTED) at->list->unsupported[IFA_MUTANT_CUDA_SM80]++;
+    if (status == IFA_UNSUPPORTED) at->list->unsupported[k]++;
   }
   return status == IFA_UNSUPPORTED ? IFA_OK : status;
 }
@@ -316,8 +318,9 @@ static ifa_status try_case(const search *at, int number, ifa_message *message) {
   }
   if (status == IFA_OK)
     status = try_mutants(at, &data, &expected, IFA_MUTANT_CPU, NULL, number, message);
-  if (status == IFA_OK && at->subjects[IFA_MUTANT_gpu_none].chosen)
-    status = try_gpu_mutants(at, &data, &expected, number, message);
+  for (int k = IFA_MUTANT_CUDA_SM80; k < IFA_MUTANT_KERNELS && status == IFA_OK; k++)
+    if (at->subjects[first_mutant[k]].chosen)
+      status = try_gpu_mutants(at, &data, &expected, (ifa_mutant_kernel)k, number, message);
   ifa_run_buffers_free(&expected);
   ifa_data_free(&data);
   ifa_fpenv_leave(&env);
@@ -558,18 +561,22 @@ static ifa_status write_json(const results *r, int code, ifa_message *message) {
 
 /* Without a device none of the GPU's mutants is chosen. */
 static void leave_out_absent(results *r) {
-  if (!has_run(r, IFA_MUTANT_CUDA_SM80) ||
-      ifa_gpu_mutants_support(NULL, &r->absent[IFA_MUTANT_CUDA_SM80]) == IFA_OK)
-    return;
-  for (int i = first_mutant[IFA_MUTANT_CUDA_SM80]; i < first_mutant[IFA_MUTANT_CUDA_SM80 + 1]; i++)
-    r->subjects[i].chosen = 0;
+  static const ifa_gpu_mutant_kernel kernels[IFA_MUTANT_KERNELS] = {
+      [IFA_MUTANT_CUDA_SM80] = IFA_GPU_MUTANT_SM80, [IFA_MUTANT_CUDA_SM90] = IFA_GPU_MUTANT_SM90};
+  for (int k = IFA_MUTANT_CUDA_SM80; k < IFA_MUTANT_KERNELS; k++) {
+    if (!has_run(r, k) || ifa_gpu_mutants_support(kernels[k], NULL, &r->absent[k]) == IFA_OK)
+      continue;
+    for (int i = first_mutant[k]; i < first_mutant[k + 1]; i++) r->subjects[i].chosen = 0;
+  }
 }
 
 static ifa_status run_all(results *r, ifa_message *message) {
   double start = ifa_now();
   ifa_status status = choose(r->o, r->subjects, message);
   if (status == IFA_OK) leave_out_absent(r);
-  if (!has_run(r, IFA_MUTANT_CPU) && !has_run(r, IFA_MUTANT_CUDA_SM80)) return status;
+  int chosen = 0;
+  for (int k = 0; k < IFA_MUTANT_KERNELS; k++) chosen += has_run(r, k);
+  if (chosen == 0) return status;
   for (int s = 0; s < r->o->suite_count && status == IFA_OK; s++) {
     search at = {r->o->suites[s], s, r->o->quick, r->o->repeats, r->subjects, &r->lists[s]};
     status = make_trials(r->o->suites[s], &r->lists[s], message);
@@ -580,7 +587,7 @@ static ifa_status run_all(results *r, ifa_message *message) {
 }
 
 int cmd_mutants(int argc, char **argv) {
-  options o = {.repeats = 3, .wanted = {1, 1}};
+  options o = {.repeats = 3, .wanted = {1, 1, 1}};
   ifa_message why;
   if (argp_parse(&parser, argc, argv, 0, NULL, &o) != 0) return EXIT_BAD_USAGE;
   if (o.list) {

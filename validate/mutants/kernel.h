@@ -12,6 +12,7 @@
 typedef enum ifa_mutant_kernel {
   IFA_MUTANT_CPU = 0,
   IFA_MUTANT_CUDA_SM80,
+  IFA_MUTANT_CUDA_SM90,
   IFA_MUTANT_KERNELS
 } ifa_mutant_kernel;
 
@@ -20,7 +21,8 @@ typedef enum ifa_mutant_kernel {
 typedef enum ifa_mutant_number {
   IFA_MUTANT_none = 0, /* no fault: the oracle's bits */
   IFA_MUTANTS(IFA_MUTANT_ENUM, IFA_MUTANT_ENUM) IFA_MUTANT_gpu_none,
-  IFA_GPU_FAULTS(IFA_MUTANT_ENUM, IFA_MUTANT_ENUM, IFA_MUTANT_ENUM) IFA_MUTANT_COUNT
+  IFA_GPU_FAULTS(IFA_MUTANT_ENUM, IFA_MUTANT_ENUM, IFA_MUTANT_ENUM) IFA_MUTANT_sm90_none,
+  IFA_GPU_FAULTS_SM90(IFA_MUTANT_ENUM, IFA_MUTANT_ENUM, IFA_MUTANT_ENUM) IFA_MUTANT_COUNT
 } ifa_mutant_number;
 
 /* What a catalogue says of a mutant. */
@@ -30,11 +32,14 @@ typedef struct ifa_mutant_entry {
   const char *proof; /* NULL, or why the fault cannot be seen */
   int race;          /* it need not show in every run */
 } ifa_mutant_entry;
-/* IFA_MUTANT_none and IFA_MUTANT_gpu_none: part "" */
+/* those named none: part "" */
 extern const ifa_mutant_entry ifa_mutant_entries[IFA_MUTANT_COUNT];
 
+/* The faults of sm90 follow those of sm80, which have no `none` of their own between them. */
 static inline ifa_gpu_fault ifa_gpu_fault_of(int number) {
-  return (ifa_gpu_fault)(number - (int)IFA_MUTANT_gpu_none);
+  if (number < (int)IFA_MUTANT_sm90_none) return (ifa_gpu_fault)(number - (int)IFA_MUTANT_gpu_none);
+  if (number == (int)IFA_MUTANT_sm90_none) return IFA_GPU_FAULT_none;
+  return (ifa_gpu_fault)(number - (int)IFA_MUTANT_gpu_none - 1);
 }
 
 /* A kernel of the CPU with one fault. It may be run by several threads at once. NULL: no memory. */

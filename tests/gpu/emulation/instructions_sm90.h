@@ -62,6 +62,10 @@ static inline uint32_t max_u16x2(uint32_t a, uint32_t b) {
 static inline uint32_t min_u16x2(uint32_t a, uint32_t b) {
   return min(a >> 16, b >> 16) << 16 | min(a & 0xffffu, b & 0xffffu);
 }
+static inline uint32_t add_relu_s16x2(uint32_t a, uint32_t b) {
+  const int low = (int16_t)((a & 0xffffu) + (b & 0xffffu)), high = (int16_t)((a >> 16) + (b >> 16));
+  return (uint32_t)max(high, 0) << 16 | (uint32_t)max(low, 0);
+}
 static inline uint32_t max3_u16x2(uint32_t a, uint32_t b, uint32_t c) {
   return max_u16x2(max_u16x2(a, b), c);
 }

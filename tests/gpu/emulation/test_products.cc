@@ -1,6 +1,6 @@
 /* test_products.cc - the emulated products of warpgroups: right ones give the sums that a plain
  * loop gives, for every operand that the kernels use; a kernel that misuses them gets wrong ones,
- * in some run at least. */
+ * in some run at least. Named barriers. */
 #include "tests/gpu/emulation/instructions.h"
 #include "tests/gpu/emulation/instructions_sm90.h"
 
@@ -134,10 +134,43 @@ template <int PITCH, int N> static int failures() {
   return failed;
 }
 
+/* Named barriers: a group of 128 threads waits for itself alone. */
+struct Groups {
+  bool waits;
+  int early; /* threads that saw one of their group that had not come */
+};
+
+static void meet_in_groups(void *argument) {
+  Groups &groups = *(Groups *)argument;
+  uint8_t *const come = sm80::shared_bytes + (threadIdx.x & ~127u);
+  if (threadIdx.x < 128) __syncwarp(); /* the second group is there first */
+  come[threadIdx.x & 127] = 1;
+  if (groups.waits) emulation::wait_for_some(1 + (int)threadIdx.x / 128, 128);
+  for (int i = 0; i < 128; i++)
+    if (come[i] != 1) {
+      groups.early++;
+      break;
+    }
+}
+
+static int named_barrier_failures() {
+  int failed = 0;
+  for (bool waits : {true, false}) {
+    Groups groups = {waits, 0};
+    emulation::run(meet_in_groups, &groups, dim3(1), dim3(256), 0);
+    if ((groups.early == 0) == waits) continue;
+    printf("FAILED  named barriers, %s: %d threads are early\n", waits ? "waiting" : "not waiting",
+           groups.early);
+    failed++;
+  }
+  return failed;
+}
+
 int main() {
-  const int failed =
-      failures<128, 64>() + failures<128, 128>() + failures<64, 64>() + failures<64, 128>();
+  const int failed = failures<128, 64>() + failures<128, 128>() + failures<64, 64>() +
+                     failures<64, 128>() + named_barrier_failures();
   if (failed == 0)
-    printf("products of warpgroups: 4 shapes right, %d misuses of each seen\n", MISUSES - 1);
+    printf("products of warpgroups: 4 shapes right, %d misuses of each seen; named barriers\n",
+           MISUSES - 1);
   return failed != 0;
 }
