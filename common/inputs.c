@@ -3,6 +3,8 @@
 #include "common/inputs.h"
 
 #include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "common/contract.h"
 #include "common/problem.h"
@@ -12,6 +14,35 @@ ifa_status ifa_check_range(const char *name, int64_t value, int64_t low, int64_t
   if (value >= low && value <= high) return IFA_OK;
   return ifa_fail(message, IFA_BAD_ARGUMENT,
                   "%s is %" PRId64 "; it must be %" PRId64 " .. %" PRId64, name, value, low, high);
+}
+
+static const char *type_word(int64_t value) { return ifa_type_name((ifa_type)value); }
+static const char *granularity_word(int64_t value) {
+  return ifa_granularity_name((ifa_granularity)value);
+}
+
+/* Values of an enumeration with `count` names, of which low .. high are allowed. */
+static ifa_status check_word(const char *name, int64_t value, int64_t low, int64_t high,
+                             int64_t count, const char *(*word)(int64_t), ifa_message *message) {
+  char allowed[96] = "", number[24];
+  if (value >= low && value <= high) return IFA_OK;
+  for (int64_t i = low; i <= high; i++) {
+    strcat(allowed, i == low ? "" : i == high ? " or " : ", ");
+    strcat(allowed, word(i)); /* five words of at most 13 bytes, and what is between */
+  }
+  snprintf(number, sizeof number, "%" PRId64, value);
+  return ifa_fail(message, IFA_BAD_ARGUMENT, "%s is %s; it must be %s", name,
+                  value >= 0 && value < count ? word(value) : number, allowed);
+}
+
+ifa_status ifa_check_type(const char *name, ifa_type value, ifa_type low, ifa_type high,
+                          ifa_message *message) {
+  return check_word(name, (int64_t)value, low, high, IFA_I4 + 1, type_word, message);
+}
+
+ifa_status ifa_check_granularity(const char *name, ifa_granularity value, ifa_message *message) {
+  return check_word(name, (int64_t)value, 0, IFA_SCALE_TOKEN_CHANNEL, IFA_SCALE_TOKEN_CHANNEL + 1,
+                    granularity_word, message);
 }
 
 /* A scale is 0 or in [2^-100, 2^100]. */

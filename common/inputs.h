@@ -29,4 +29,10 @@ ifa_status ifa_check_octaves(const ifa_problem *problem, const ifa_largest_scale
 ifa_status ifa_check_range(const char *name, int64_t value, int64_t low, int64_t high,
                            ifa_message *message);
 
+/* The same for an enumeration, in words: "NAME is int8; it must be f32, f16 or bf16"; a value that
+ * has no name is shown as a number. */
+ifa_status ifa_check_type(const char *name, ifa_type value, ifa_type low, ifa_type high,
+                          ifa_message *message);
+ifa_status ifa_check_granularity(const char *name, ifa_granularity value, ifa_message *message);
+
 #endif

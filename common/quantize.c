@@ -18,14 +18,11 @@ static ifa_status check_args(const ifa_quantize_args *a, ifa_message *message) {
     return status;
   if ((status = ifa_check_range("head_dim", a->head_dim, 1, IFA_MAX_HEAD_DIM, message)) != IFA_OK)
     return status;
-  if ((status = ifa_check_range("src_type", (int64_t)a->src_type, IFA_F32, IFA_BF16, message)) !=
-      IFA_OK)
+  if ((status = ifa_check_type("src_type", a->src_type, IFA_F32, IFA_BF16, message)) != IFA_OK)
     return status;
-  if ((status = ifa_check_range("dst_type", (int64_t)a->dst_type, IFA_I8, IFA_I4, message)) !=
-      IFA_OK)
+  if ((status = ifa_check_type("dst_type", a->dst_type, IFA_I8, IFA_I4, message)) != IFA_OK)
     return status;
-  if ((status = ifa_check_range("granularity", (int64_t)a->granularity, 0, IFA_SCALE_TOKEN_CHANNEL,
-                                message)) != IFA_OK)
+  if ((status = ifa_check_granularity("granularity", a->granularity, message)) != IFA_OK)
     return status;
   if ((status = ifa_check_range("subtract_mean", a->subtract_mean, 0, 1, message)) != IFA_OK)
     return status;

@@ -65,7 +65,7 @@ static ifa_status pose(const ifa_cache *cache, const ifa_problem *problem, int64
                 {"kv_tile", p.kv_tile, c->kv_tile, NULL, NULL}};
   for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
     if (fields[i].given == fields[i].own) continue;
-    if (fields[i].own_name)
+    if (fields[i].own_name && fields[i].given_name[0] != '?') /* it has a name */
       return ifa_fail(message, IFA_BAD_PROBLEM, "%s is %s; for this cache it is %s", fields[i].name,
                       fields[i].given_name, fields[i].own_name);
     return ifa_fail(message, IFA_BAD_PROBLEM, "%s is %" PRId64 "; for this cache it is %" PRId64,

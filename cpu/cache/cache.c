@@ -42,9 +42,9 @@ static ifa_status check_config(const ifa_cache_config *c, ifa_message *message) 
     return status;
   if ((status = ifa_check_range("head_dim", c->head_dim, 1, IFA_MAX_HEAD_DIM, message)) != IFA_OK)
     return status;
-  if ((status = ifa_check_range("k_type", (int64_t)c->k_type, IFA_I8, IFA_I4, message)) != IFA_OK)
+  if ((status = ifa_check_type("k_type", c->k_type, IFA_I8, IFA_I4, message)) != IFA_OK)
     return status;
-  if ((status = ifa_check_range("v_type", (int64_t)c->v_type, IFA_I8, IFA_I4, message)) != IFA_OK)
+  if ((status = ifa_check_type("v_type", c->v_type, IFA_I8, IFA_I4, message)) != IFA_OK)
     return status;
   if (c->kv_tile != 32 && c->kv_tile != 64 && c->kv_tile != 128 && c->kv_tile != 256)
     return ifa_fail(message, IFA_BAD_ARGUMENT, "kv_tile is %d; it must be 32, 64, 128 or 256",
@@ -450,10 +450,8 @@ static void put_v(const ifa_cpu_layout *l, uint8_t *tile, int32_t key, const int
 /* Checks all but the elements, and writes out the strides that are 0. */
 static ifa_status check_tokens(const ifa_cache *cache, ifa_cache_tokens *t, ifa_message *message) {
   int64_t heads = cache->config.kv_heads, dim = cache->config.head_dim;
-  if (t->type != IFA_F32 && t->type != IFA_F16 && t->type != IFA_BF16)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "type is %d; it must be f32, f16 or bf16",
-                    (int)t->type);
-  ifa_status status = ifa_check_range("count", t->count, 0, IFA_MAX_TOKENS, message);
+  ifa_status status = ifa_check_type("type", t->type, IFA_F32, IFA_BF16, message);
+  if (status == IFA_OK) status = ifa_check_range("count", t->count, 0, IFA_MAX_TOKENS, message);
   if (status != IFA_OK) return status;
   ifa_strides k = {0, t->k_head_stride, t->k_token_stride},
               v = {0, t->v_head_stride, t->v_token_stride};

@@ -36,6 +36,7 @@
 #include "common/exact.h"
 #include "common/operand.h"
 extern "C" {
+#include "common/inputs.h"
 #include "common/problem.h"
 }
 #include "gpu/device_pointer.h"
@@ -559,9 +560,6 @@ static ifa_status check_shape(const ifa_quantize_args *a, ifa_message *message) 
                 {"heads", a->heads, 0, 65535},
                 {"tokens", a->tokens, 0, IFA_MAX_TOKENS},
                 {"head_dim", a->head_dim, 1, IFA_MAX_HEAD_DIM},
-                {"src_type", (int64_t)a->src_type, IFA_F32, IFA_BF16},
-                {"dst_type", (int64_t)a->dst_type, IFA_I8, IFA_I4},
-                {"granularity", (int64_t)a->granularity, 0, IFA_SCALE_TOKEN_CHANNEL},
                 {"subtract_mean", a->subtract_mean, 0, 1},
                 {"block", a->granularity == IFA_SCALE_BLOCK ? a->block : 1, 1, IFA_MAX_TOKENS}};
   for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
@@ -569,6 +567,10 @@ static ifa_status check_shape(const ifa_quantize_args *a, ifa_message *message) 
         check_range(fields[i].name, fields[i].value, fields[i].low, fields[i].high, message);
     if (status != IFA_OK) return status;
   }
+  ifa_status status = ifa_check_type("src_type", a->src_type, IFA_F32, IFA_BF16, message);
+  if (status == IFA_OK) status = ifa_check_type("dst_type", a->dst_type, IFA_I8, IFA_I4, message);
+  if (status == IFA_OK) status = ifa_check_granularity("granularity", a->granularity, message);
+  if (status != IFA_OK) return status;
   return check_tensors(a, message);
 }
 

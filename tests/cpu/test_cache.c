@@ -221,7 +221,7 @@ static void test_bad_configs(void **state) {
   c = good, c.kv_heads = 65536, refuse_config(c, "kv_heads is 65536");
   c = good, c.head_dim = 0, refuse_config(c, "head_dim is 0");
   c = good, c.head_dim = 257, refuse_config(c, "head_dim is 257");
-  c = good, c.k_type = IFA_F32, refuse_config(c, "k_type is 0");
+  c = good, c.k_type = IFA_F32, refuse_config(c, "k_type is f32; it must be int8 or int4");
   c = good, c.v_type = (ifa_type)9, refuse_config(c, "v_type is 9");
   c = good, c.kv_tile = 48, refuse_config(c, "kv_tile is 48");
   c = good, c.block_tokens = 96, refuse_config(c, "block_tokens is 96");

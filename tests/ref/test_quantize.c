@@ -558,12 +558,13 @@ static void test_bad_arguments(void **state) {
   BAD(head_dim, 0, "0");
   BAD(head_dim, 257, "257");
   BAD(head_dim, INT64_MIN, "-9223372036854775808");
-  BAD(src_type, IFA_I8, "3");
-  BAD(src_type, IFA_I4, "4");
-  BAD(dst_type, IFA_F32, "0");
-  BAD(dst_type, IFA_BF16, "2");
+  BAD(src_type, IFA_I8, "int8; it must be f32, f16 or bf16");
+  BAD(src_type, IFA_I4, "int4");
+  BAD(dst_type, IFA_F32, "f32; it must be int8 or int4");
+  BAD(dst_type, IFA_BF16, "bf16");
   BAD(dst_type, (ifa_type)5, "5");
-  BAD(granularity, (ifa_granularity)5, "5");
+  BAD(granularity, (ifa_granularity)5,
+      "5; it must be tensor, block, token, channel or token_channel");
   BAD(granularity, (ifa_granularity)1000, "1000");
   BAD(subtract_mean, 2, "2");
   BAD(subtract_mean, -1, "-1");
