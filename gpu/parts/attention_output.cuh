@@ -144,9 +144,9 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S
   if (a.lse && lane < 16 && warp_row0 + lane < p.nq)
     a.lse[(batch * p.q_heads + head) * p.nq + warp_row0 + lane] =
         unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(l, unit);
-  /* an empty row's sums are 0: divided by 1, times 1 */
+  /* an empty row's outputs are +0, whatever the sign of a factor: its divisor is below 0 */
   const bool empty = unit == IFA_NO_UNIT || value_unit == IFA_NO_UNIT;
-  const float divisor = empty ? 1.0f : l, reciprocal = empty ? 1.0f : __frcp_rn(l);
+  const float divisor = empty ? -1.0f : l, reciprocal = empty ? -1.0f : __frcp_rn(l);
   const int up = empty ? 0 : value_unit - unit;
   /* 2^up as two factors. The first never rounds: a quotient of integers, if not 0, lies in 2^-23 ..
    * 2^31. Beyond 186 octaves the result is 0 or infinite. */
@@ -209,7 +209,7 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S
         }
       }
 #pragma unroll
-      for (int j = 0; j < 4; j++) x[j] = __fmul_rn(x[j], factor[j]);
+      for (int j = 0; j < 4; j++) x[j] = row_divisor < 0.0f ? 0.0f : __fmul_rn(x[j], factor[j]);
       if (warp_row0 + r < p.nq)
         store_four(p.out_type, a.o, ifa_offset(p.o_stride, batch, head, warp_row0 + r) + d, x,
                    p.head_dim - d);

@@ -84,6 +84,8 @@ __device__ __forceinline__ void write_chunks(const ifa_gpu_params &a, const Warp
   constexpr int BYTES = Pair<TYPE>::BYTES, CHANNELS = 128 / BYTES;
   const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, rows = (int)a.p.nq - row0;
   float divisor[2], reciprocal[2], rest[2], power1[2], power2[2];
+  float zero[2]; /* x * f + -0 is x * f; + 0 makes +0 of an empty row's zeros, whatever the sign of
+                    f */
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int sum = quad_sum(w.l[h]), unit = w.unit[h],
@@ -93,6 +95,7 @@ __device__ __forceinline__ void write_chunks(const ifa_gpu_params &a, const Warp
     if (a.lse && t == 0 && g + 8 * h < rows)
       a.lse[(int64_t)item.matrix * a.p.nq + row0 + g + 8 * h] =
           unit == IFA_NO_UNIT ? -INFINITY : ifa_lse((float)sum, unit);
+    zero[h] = empty ? 0.0f : -0.0f;
     const Divisor l(empty ? 1.0f : (float)sum);
     const PowerOfTwo power(empty || !S::TOKEN ? 0 : value_unit - unit);
     divisor[h] = l.l, reciprocal[h] = l.reciprocal, rest[h] = l.rest, power1[h] = power.first,
@@ -119,7 +122,7 @@ __device__ __forceinline__ void write_chunks(const ifa_gpu_params &a, const Warp
           x1 = __fmul_rn(__fmul_rn(x1, power1[h]), power2[h]);
         const int at = (8 * j + 2 * t) * BYTES;
         Pair<TYPE>::store(stage + (g + 8 * h) * 128 + (((at >> 4) ^ g) << 4 | (at & 15)),
-                          __fmul_rn(x0, f.x), __fmul_rn(x1, f.y));
+                          __fmaf_rn(x0, f.x, zero[h]), __fmaf_rn(x1, f.y, zero[h]));
       }
     }
     __syncwarp();
