@@ -165,6 +165,7 @@
   X(power_in_one_factor, "output",                                                                 \
     "V per token: a power of two is one factor, clamped to the normal ones")                       \
   X(empty_rows_divided, "output", "rows without a key are divided by their sum too")               \
+  X(empty_rows_signed, "output", "rows without a key get the sign of V's scale")                   \
   X(factors_in_one_place, "output",                                                                \
     "the factors of the channels are those of the first of two places")                            \
   X(factors_exchanged, "output", "the factors of two adjacent channels are exchanged")             \
