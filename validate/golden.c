@@ -57,7 +57,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: golden write FOLDER SUITE...\n       golden check BACKEND FILE...\n");
     return 2;
   }
-  if (checking) return check_files(argv[2], argv + 3, argc - 3);
+  if (checking) return ifa_console_end(check_files(argv[2], argv + 3, argc - 3));
   for (int i = 3; i < argc && !bad; i++) bad = write_suite(argv[2], argv[i]);
-  return bad;
+  return ifa_console_end(bad);
 }

@@ -109,7 +109,7 @@ int main(int argc, char **argv) {
       argv[1] = name; /* what argp prints in its usage */
       int odd = find_odd_option(argc - 1, argv + 1);
       if (odd) return complain(commands[i].name, "there is no option '%s'", argv[odd + 1]);
-      return commands[i].run(argc - 1, argv + 1);
+      return ifa_console_end(commands[i].run(argc - 1, argv + 1));
     }
   if (argc > 1) ifa_print_visible_line(stderr, "validate: there is no command '%s'", argv[1]);
   usage(stderr);

@@ -2,6 +2,7 @@
  * again when it has changed, and named by every refusal. */
 #include <inttypes.h>
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -131,6 +132,45 @@ static void test_refusals_name_the_file(void **state) {
   expect_refusal("No such file");
 }
 
+/* Several threads, two files in turn: each has its own file's values. */
+
+static ifa_case both[2];
+
+static void *make_many(void *number) {
+  for (int i = 0; i < 100; i++) {
+    int other = (int)((uintptr_t)number + (uintptr_t)i) % 2;
+    ifa_data data;
+    ifa_status status = ifa_data_make(&both[other], &data, NULL);
+    int right = status == IFA_OK && data.v[1] == (other ? 3.0f : 2.0f) * values[1];
+    ifa_data_free(&data);
+    if (!right) return number;
+  }
+  return NULL;
+}
+
+static void test_threads(void **state) {
+  (void)state;
+  enum { THREADS = 4 };
+  char first[sizeof path];
+  pthread_t threads[THREADS];
+  memcpy(first, path, sizeof path);
+  for (int other = 0; other < 2; other++) {
+    if (other) snprintf(path, sizeof path, "%s/other.safetensors", folder);
+    write_file(2.0f + (float)other, 1000);
+    assert_int_equal(ifa_case_parse("vscale=token", &both[other], NULL), IFA_OK);
+    assert_int_equal(ifa_case_set_input(&both[other], path, NULL), IFA_OK);
+  }
+  for (uintptr_t i = 0; i < THREADS; i++)
+    assert_int_equal(pthread_create(&threads[i], NULL, make_many, (void *)(i + 1)), 0);
+  for (int i = 0; i < THREADS; i++) {
+    void *failed;
+    assert_int_equal(pthread_join(threads[i], &failed), 0);
+    assert_null(failed);
+  }
+  assert_int_equal(unlink(path), 0);
+  memcpy(path, first, sizeof path);
+}
+
 static int begin(void **state) {
   (void)state;
   const char *parent = getenv("TMPDIR");
@@ -150,8 +190,8 @@ static int end(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_read_once),
-                                     cmocka_unit_test(test_changed_file),
-                                     cmocka_unit_test(test_refusals_name_the_file)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_read_once), cmocka_unit_test(test_changed_file),
+      cmocka_unit_test(test_threads), cmocka_unit_test(test_refusals_name_the_file)};
   return cmocka_run_group_tests(tests, begin, end);
 }

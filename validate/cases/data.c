@@ -2,6 +2,7 @@
 #include "validate/cases/data.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -160,12 +161,16 @@ static ifa_status check_shapes(const int64_t q[4], const int64_t k[4], const int
 }
 
 static ifa_status read_input(ifa_data *data, const char *path, ifa_message *message) {
+  /* `mutants` makes several cases at once; the file stays until the copies are made */
+  static pthread_mutex_t reading = PTHREAD_MUTEX_INITIALIZER;
   int64_t q[4], k[4], v[4];
   const ifa_tensor_file *file;
+  pthread_mutex_lock(&reading);
   ifa_status status = ifa_data_open(path, &file, message);
   if (status == IFA_OK) status = copy_floats(file, "q", &data->q, q, message);
   if (status == IFA_OK) status = copy_floats(file, "k", &data->k, k, message);
   if (status == IFA_OK) status = copy_floats(file, "v", &data->v, v, message);
+  pthread_mutex_unlock(&reading);
   if (status == IFA_OK) status = check_shapes(q, k, v, message);
   if (status != IFA_OK) return status;
   ifa_problem *p = &data->c.problem;

@@ -36,7 +36,7 @@ char *ifa_data_path(const char *input);
 /* The tensors of a file that attention reads (q, k, v, their integers and scales; the others are
  * left out). The file that was read last is kept, so that it is read once for many cases, and is
  * read again when it has changed; *file stays until the next call or ifa_data_forget_file. Not for
- * several threads. */
+ * several threads (ifa_data_make is). */
 ifa_status ifa_data_open(const char *path, const ifa_tensor_file **file, ifa_message *message);
 void ifa_data_forget_file(void);
 

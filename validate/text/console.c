@@ -11,15 +11,16 @@
 enum { CODE_MISMATCH = 1, CODE_BAD_USAGE = 2 };
 
 static const char *program_name;
-static int given_away = -1;
+static int given_away = -1, reason; /* errno of a write that failed */
 
 static void finish(int code, void *unused) {
   (void)unused;
   int failed = ferror(stdout);
-  errno = 0;
-  if (fclose(stdout) == 0 && !failed) return;
+  int closed = fclose(stdout);
+  if (closed == 0 && !failed) return;
+  if (closed != 0 && !reason) reason = errno;
   fprintf(stderr, "%s: the standard output cannot be written%s%s\n", program_name,
-          errno ? ": " : "", errno ? strerror(errno) : "");
+          reason ? ": " : "", reason ? strerror(reason) : "");
   if (code != CODE_MISMATCH) _exit(CODE_BAD_USAGE);
 }
 
@@ -29,6 +30,11 @@ void ifa_console_begin(const char *program) {
   for (int d = 0; d <= 2; d++)
     if (fcntl(d, F_GETFD) < 0) (void)!open("/dev/null", d == 0 ? O_WRONLY : O_RDONLY);
   on_exit(finish, NULL);
+}
+
+int ifa_console_end(int code) {
+  if (fflush(stdout) != 0) reason = errno;
+  return code;
 }
 
 int ifa_console_give_away(void) {

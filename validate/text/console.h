@@ -7,6 +7,10 @@
  * makes the exit code 2, unless it is 1: a mismatch is the worse news. */
 void ifa_console_begin(const char *program);
 
+/* At the end of main, with its exit code, which it returns: why a write failed is known only before
+ * others' exit handlers (an OpenMP runtime's, say) have flushed in vain. */
+int ifa_console_end(int code);
+
 /* Gives the standard output to a report: a descriptor of it, to be closed; what is printed from now
  * on goes to the standard error. The same descriptor again if it is asked for again. -1: errno. */
 int ifa_console_give_away(void);
