@@ -38,7 +38,11 @@ typedef struct scratch {
   int32_t live_first, live_end; /* keys that any row sees */
   int32_t all_first, all_end;   /* keys that every row sees */
   row_sums sums[IFA_CPU_ROWS];
-  float *o; /* [row][dim] */
+  float *o;            /* [row][dim] */
+  const uint8_t *next; /* the tile after this one, or NULL */
+  int unfolds;         /* the block's kernels want tiles of 4 bits as bytes: */
+  ifa_cpu_layout wide; /* how those lie, */
+  uint8_t *unfolded;   /* and where */
 } scratch;
 
 /* ---- the workspace ---- */
@@ -58,12 +62,18 @@ typedef struct plan {
 
 static size_t aligned(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
 
+/* For a tile of 4 bits unfolded. */
+static size_t unfolded_bytes(const ifa_problem *p) {
+  if (p->k_type != IFA_I4 && p->v_type != IFA_I4) return 0;
+  return (size_t)ifa_cpu_layout_of(p->kv_tile, p->head_dim, 8, 8).bytes;
+}
+
 /* Bytes and offsets, from threads, rows, blocks, wave; `starts` entries of find_blocks. */
 static void lay_out(plan *w, const ifa_problem *p, int64_t starts, int threads) {
   size_t dim = (size_t)(p->head_dim + 15) / 16 * 16, keys = (size_t)p->kv_tile;
   size_t rows = IFA_CPU_ROWS; /* kernels may touch whole groups of rows */
   w->scratch_bytes = aligned(sizeof(scratch)) + aligned(rows * dim * 2) + aligned(rows * keys * 4) +
-                     aligned(rows * keys * 2) + 2 * aligned(rows * dim * 4);
+                     aligned(rows * keys * 2) + 2 * aligned(rows * dim * 4) + unfolded_bytes(p);
   w->split_bytes = aligned(sizeof(split_sums)) + aligned((size_t)w->rows * dim * 4);
   w->sums_bytes = aligned((size_t)w->rows * sizeof(row_sums)) + aligned((size_t)w->rows * dim * 4);
   w->at_starts = (size_t)threads * w->scratch_bytes;
@@ -127,7 +137,9 @@ static scratch *scratch_at(const ifa_cpu_job *job, const plan *w, uint8_t *works
   m->block.acc = (int32_t *)at;
   at += aligned(rows * dim * 4);
   m->o = (float *)at;
-  m->block.layout = &job->layout;
+  at += aligned(rows * dim * 4);
+  m->unfolded = at;
+  m->wide = ifa_cpu_layout_of(job->layout.keys, job->layout.dim, 8, 8);
   m->block.values_per_token = ifa_values_per_token(job->p);
   m->block.tau = job->p->tau;
   return m;
@@ -244,6 +256,9 @@ static void load_block(const ifa_cpu_job *job, const plan *w, const int64_t *sta
   b->rows = (int32_t)(job->in->rows ? starts[n + 1] - starts[n]
                                     : ifa_min64(IFA_CPU_ROWS, group * nq - first_row));
   m->kernels = b->rows < IFA_CPU_MANY_ROWS ? job->few : job->many;
+  m->unfolds =
+      (job->layout.k_bits == 4 || job->layout.v_bits == 4) && b->rows > m->kernels->nibble_rows;
+  b->layout = m->unfolds ? &m->wide : &job->layout;
   m->live_first = m->all_end = INT32_MAX;
   m->live_end = m->all_first = 0;
   for (int32_t row = 0; row < b->rows; row++) {
@@ -357,6 +372,14 @@ static void look_at_tile(scratch *m, int64_t t) {
     b->whole &= b->from[row] == 0 && b->to[row] == keys;
 }
 
+/* A third of the next tile into the cache, before a stage of this one, where the kernels do not
+ * prefetch it themselves. */
+static void fetch_next(const ifa_cpu_job *job, const scratch *m, int32_t part) {
+  const int32_t third = (job->layout.bytes / 64 + 2) / 3 * 64;
+  if (m->block.next || !m->next) return;
+  for (int32_t i = part * third; i < (part + 1) * third; i += 64) __builtin_prefetch(m->next + i);
+}
+
 static void attend_split(const ifa_cpu_job *job, scratch *m, int64_t split) {
   const ifa_problem *p = job->p;
   ifa_cpu_block *b = &m->block;
@@ -366,18 +389,23 @@ static void attend_split(const ifa_cpu_job *job, scratch *m, int64_t split) {
   for (int32_t row = 0; row < IFA_CPU_ROWS; row++) b->unit[row] = b->value_unit[row] = IFA_NO_UNIT;
   memset(b->l, 0, sizeof b->l);
   memset(b->acc, 0, (size_t)b->rows * (size_t)b->layout->dim * sizeof *b->acc);
-  const uint8_t *tile = NULL;
-  b->next = NULL;
+  m->next = NULL;
   for (int64_t t = first; t < last; t++) {
     look_at_tile(m, t);
-    tile = b->next ? b->next : job->tile(job->context, m->batch, m->kv_head, t);
-    b->next = t + 1 < last ? job->tile(job->context, m->batch, m->kv_head, t + 1) : NULL;
+    const uint8_t *tile = m->next ? m->next : job->tile(job->context, m->batch, m->kv_head, t);
+    m->next = t + 1 < last ? job->tile(job->context, m->batch, m->kv_head, t + 1) : NULL;
+    b->next = m->kernels->fetches && !m->unfolds ? m->next : NULL;
     if (b->first == b->last) continue;
+    if (m->unfolds) m->kernels->unfold(&job->layout, tile, &m->wide, m->unfolded);
+    if (m->unfolds) tile = m->unfolded;
     b->growth_keys = (int32_t)(start + p->kv_split - t * p->kv_tile);
+    fetch_next(job, m, 0);
     m->kernels->scores(b, tile);
+    fetch_next(job, m, 1);
     if (job->out->stages) record_scores(job, m, t);
     m->kernels->weigh(b, tile);
     if (job->out->stages) record_weights(job, m, t, tile);
+    fetch_next(job, m, 2);
     m->kernels->values(b, tile);
   }
 }

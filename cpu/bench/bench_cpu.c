@@ -422,8 +422,8 @@ static int decode(int bits, int64_t nq, const char *const *isas, int isa_count,
     record(name, isas[i], median(seconds, repeat), (double)bytes / median(seconds, repeat), "GB/s",
            "reading the same memory", median(peak, repeat), median(share, repeat));
     medians[i] = median(seconds, repeat);
-    if (bits == 8 && nq == 1) int8_seconds[i] = medians[i];
-    else if (bits == 4 && int8_seconds[i] > 0)
+    if (bits == 8) int8_seconds[i] = medians[i]; /* of as many tokens: INT4 comes right after */
+    else if (int8_seconds[i] > 0)
       printf("  %-34s %-12s %10.2f times the speed of INT8\n", "", "",
              int8_seconds[i] / median(seconds, repeat));
   }
@@ -495,9 +495,12 @@ int main(int argc, char **argv) {
     failed |= decode(8, 1, isas, isa_count, int8_seconds);
   if (!opt.only || strstr("decode INT4", opt.only))
     failed |= decode(4, 1, isas, isa_count, int8_seconds);
-  for (int64_t nq = 2; nq <= 8; nq *= 2) /* blocks of 8, 16 and 32 rows: where auto changes */
-    if (!opt.only || strstr("decode several tokens", opt.only))
+  if (!opt.only || strstr("decode several tokens", opt.only)) {
+    for (int64_t nq = 2; nq <= 8; nq *= 2) /* blocks of 8, 16 and 32 rows: where auto changes */
       failed |= decode(8, nq, isas, isa_count, int8_seconds);
+    for (int bits = 8; bits >= 4; bits -= 4) /* blocks of 48 and 32: a prompt's */
+      failed |= decode(bits, 32, isas, isa_count, int8_seconds);
+  }
 #ifdef IFA_HAVE_JANSSON
   if (opt.json) {
     json_t *all = json_pack("{s:s, s:s, s:i, s:i, s:f, s:o}", "processor", processor, "compiler",

@@ -23,6 +23,7 @@
 
 #include "cpu/kernels/amx_tile.h"
 #include "cpu/kernels/kernels.h"
+#include "cpu/kernels/unfold.h"
 
 /* The tiles of this thread; palette 0: released. */
 static _Thread_local ifa_tile_config current;
@@ -70,44 +71,25 @@ typedef struct columns {
   int32_t row_bytes;
 } columns;
 
-/* Of a 4-bit tile: `count` row pairs of `bytes` bytes, `apart` from each other, become 2 * count
- * rows. */
-static void unpack(const int8_t *from, int32_t apart, int32_t count, int32_t bytes, int8_t *to) {
-  for (int32_t i = 0; i < count; i++, from += apart, to += 2 * bytes)
-    for (int32_t j = 0; j < bytes; j++) {
-      to[j] = (int8_t)((int8_t)(uint8_t)((uint8_t)from[j] << 4) >> 4);
-      to[bytes + j] = (int8_t)(from[j] >> 4);
-    }
-}
-
 /* Keys j .. j+31 of K. */
-static columns key_columns(const ifa_cpu_layout *y, const uint8_t *tile, int32_t j,
-                           int8_t *buffer) {
-  int32_t group = 16 * y->dim * y->k_bits / 8;
-  const int8_t *k = (const int8_t *)tile + j / 16 * group;
-  if (y->k_bits == 8) return (columns){k, k + group, 64};
-  unpack(k, 64, y->dim / 4, 64, buffer); /* both groups: their row pairs follow each other */
-  return (columns){buffer, buffer + 16 * y->dim, 64};
+static columns key_columns(const ifa_cpu_layout *y, const uint8_t *tile, int32_t j) {
+  const int8_t *k = (const int8_t *)tile + j * y->dim;
+  return (columns){k, k + 16 * y->dim, 64};
 }
 
 /* Channels d .. d+31 of V, or d .. d+15 where there are no more. */
-static columns channel_columns(const ifa_cpu_layout *y, const uint8_t *tile, int32_t d,
-                               int8_t *buffer) {
+static columns channel_columns(const ifa_cpu_layout *y, const uint8_t *tile, int32_t d) {
   const int8_t *v = (const int8_t *)tile + y->at_v + 4 * d;
-  if (y->v_bits == 8) return (columns){v, v + 64, 4 * y->dim};
-  int32_t bytes = y->dim - d < 32 ? 64 : 128;
-  unpack(v, 4 * y->dim, y->keys / 8, bytes, buffer);
-  return (columns){buffer, buffer + 64, bytes};
+  return (columns){v, v + 64, 4 * y->dim};
 }
 
 static void scores(ifa_cpu_block *b, const uint8_t *tile) {
   const ifa_cpu_layout *y = b->layout;
   const int32_t dim = y->dim, step = step_of(dim), pitch = 4 * y->keys;
   const row_groups g = groups_of(b);
-  _Alignas(64) int8_t buffer[32 * IFA_MAX_HEAD_DIM];
   configure(g.rows, step);
   for (int32_t j = 0; j < y->keys; j += 32) {
-    const columns k = key_columns(y, tile, j, buffer);
+    const columns k = key_columns(y, tile, j);
     for (int32_t row = g.first; row < g.end; row += 2 * g.rows) {
       const int two = row + g.rows < g.end;
       const uint8_t *q = b->q + row * dim;
@@ -144,14 +126,13 @@ static void values(ifa_cpu_block *b, const uint8_t *tile) {
   const ifa_cpu_layout *y = b->layout;
   const int32_t keys = y->keys, step = step_of(keys), pitch = 4 * y->dim;
   const row_groups g = groups_of(b);
-  _Alignas(64) int8_t buffer[32 * IFA_CPU_MAX_TILE];
   configure(g.rows, step);
   /* Rows of the groups that see no key of this tile: nothing is added. */
   memset(b->p + g.first * keys, 0, (size_t)((b->first - g.first) * keys));
   memset(b->p + b->last * keys, 0, (size_t)((g.end - b->last) * keys));
   for (int32_t d = 0; d < y->dim; d += 32) {
     const int wide = d + 16 < y->dim;
-    const columns v = channel_columns(y, tile, d, buffer);
+    const columns v = channel_columns(y, tile, d);
     for (int32_t row = g.first; row < g.end; row += 2 * g.rows) {
       const int two = row + g.rows < g.end;
       const uint8_t *p = b->p + row * keys;
@@ -197,4 +178,6 @@ const ifa_cpu_kernels ifa_cpu_amx = {.q_form = IFA_CPU_SIGNED8,
                                      .scores = scores,
                                      .weigh = weigh,
                                      .values = values,
+                                     .nibble_rows = 0,
+                                     .unfold = ifa_cpu_unfold_tile,
                                      .leave = leave};

@@ -7,6 +7,7 @@
  * < 2^16. The weight function as in avx512_vnni.c, which says why it is exact. */
 #include <immintrin.h>
 
+#include "cpu/kernels/unfold.h"
 #include "cpu/kernels/units.h"
 
 #define INLINE IFA_CPU_INLINE
@@ -17,11 +18,9 @@ enum { GROUP_ROWS = 6, GROUP_VECTORS = 2 };
 INLINE __m256i load(const void *at) { return _mm256_loadu_si256((const __m256i *)at); }
 INLINE void store(void *at, __m256i x) { _mm256_storeu_si256((__m256i *)at, x); }
 
-/* 16 elements sign-extended: of bytes, or (INT4) of the low or high nibbles of 16 bytes. */
-INLINE __m256i widened(const uint8_t *at, int packed, int high) {
-  __m256i x = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)at));
-  if (!packed) return x;
-  return _mm256_srai_epi16(high ? x : _mm256_slli_epi16(x, 12), high ? 4 : 12);
+/* 16 bytes sign-extended. */
+INLINE __m256i widened(const uint8_t *at) {
+  return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)at));
 }
 
 INLINE __m256i broadcast4(const int16_t *at) {
@@ -36,17 +35,13 @@ INLINE __m256i joined(__m256i a, __m256i b) {
 }
 
 /* 8 sums of each of `rows` rows, stored at `to` or added to what is there: `steps` rows of 64 bytes
- * of the tile, `step` bytes apart (in INT4 two steps for each), 32 bytes at `at` of each, times the
- * rows' elements. */
+ * of the tile, `step` bytes apart, 32 bytes at `at` of each, times the rows' elements. */
 INLINE void product_group(const uint8_t *at, size_t step, const int16_t *rows_at, size_t pitch,
-                          size_t steps, int rows, int packed, int32_t *to, size_t to_pitch,
-                          int add) {
+                          size_t steps, int rows, int32_t *to, size_t to_pitch, int add) {
   __m256i sum[GROUP_ROWS][GROUP_VECTORS];
   UNROLL for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
   for (size_t i = 0; i < steps; i++) {
-    const uint8_t *from = at + (packed ? i / 2 : i) * step;
-    const __m256i a = widened(from, packed, (int)(i & 1)),
-                  b = widened(from + 16, packed, (int)(i & 1));
+    const __m256i a = widened(at + i * step), b = widened(at + i * step + 16);
     UNROLL for (int r = 0; r < rows; r++) {
       const __m256i four = broadcast4(rows_at + (size_t)r * pitch + 4 * i);
       sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(a, four));
@@ -63,49 +58,39 @@ INLINE void product_group(const uint8_t *at, size_t step, const int16_t *rows_at
 }
 
 INLINE void product(const uint8_t *at, size_t step, const int16_t *rows_at, size_t pitch,
-                    size_t steps, int rows, int packed, int32_t *to, size_t to_pitch, int add) {
+                    size_t steps, int rows, int32_t *to, size_t to_pitch, int add) {
   switch (rows) {
-    case 1: product_group(at, step, rows_at, pitch, steps, 1, packed, to, to_pitch, add); break;
-    case 2: product_group(at, step, rows_at, pitch, steps, 2, packed, to, to_pitch, add); break;
-    case 3: product_group(at, step, rows_at, pitch, steps, 3, packed, to, to_pitch, add); break;
-    case 4: product_group(at, step, rows_at, pitch, steps, 4, packed, to, to_pitch, add); break;
-    case 5: product_group(at, step, rows_at, pitch, steps, 5, packed, to, to_pitch, add); break;
-    default: product_group(at, step, rows_at, pitch, steps, 6, packed, to, to_pitch, add);
+    case 1: product_group(at, step, rows_at, pitch, steps, 1, to, to_pitch, add); break;
+    case 2: product_group(at, step, rows_at, pitch, steps, 2, to, to_pitch, add); break;
+    case 3: product_group(at, step, rows_at, pitch, steps, 3, to, to_pitch, add); break;
+    case 4: product_group(at, step, rows_at, pitch, steps, 4, to, to_pitch, add); break;
+    case 5: product_group(at, step, rows_at, pitch, steps, 5, to, to_pitch, add); break;
+    default: product_group(at, step, rows_at, pitch, steps, 6, to, to_pitch, add);
   }
 }
 
-INLINE void score_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
+static void scores(ifa_cpu_block *b, const uint8_t *tile) {
   const ifa_cpu_layout *y = b->layout;
-  const size_t dim = (size_t)y->dim, keys_bytes = dim * (packed ? 8 : 16);
+  const size_t dim = (size_t)y->dim, keys_bytes = dim * 16;
   for (int32_t row = b->first, rows; row < b->last; row += rows) {
     const int16_t *q = (const int16_t *)b->q + (size_t)row * dim;
     rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
     for (int32_t j = 0; j < y->keys; j += 8)
       product(tile + (size_t)(j / 16) * keys_bytes + (size_t)(j % 16) * 4, 64, q, dim, dim / 4,
-              rows, packed, b->s + (size_t)row * (size_t)y->keys + j, (size_t)y->keys, 0);
+              rows, b->s + (size_t)row * (size_t)y->keys + j, (size_t)y->keys, 0);
   }
 }
 
-static void scores(ifa_cpu_block *b, const uint8_t *tile) {
-  if (b->layout->k_bits == 4) score_tile(b, tile, 1);
-  else score_tile(b, tile, 0);
-}
-
-INLINE void value_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
+static void values(ifa_cpu_block *b, const uint8_t *tile) {
   const ifa_cpu_layout *y = b->layout;
   const size_t dim = (size_t)y->dim, keys = (size_t)y->keys;
   for (int32_t row = b->first, rows; row < b->last; row += rows) {
     const int16_t *p = (const int16_t *)b->p + (size_t)row * keys;
     rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
     for (int32_t d = 0; d < y->dim; d += 8)
-      product(tile + y->at_v + 4 * d, dim * 4, p, keys, keys / 4, rows, packed,
+      product(tile + y->at_v + 4 * d, dim * 4, p, keys, keys / 4, rows,
               b->acc + (size_t)row * dim + d, dim, 1);
   }
-}
-
-static void values(ifa_cpu_block *b, const uint8_t *tile) {
-  if (b->layout->v_bits == 4) value_tile(b, tile, 1);
-  else value_tile(b, tile, 0);
 }
 
 /* ---- weights ---- */
@@ -287,4 +272,6 @@ const ifa_cpu_kernels ifa_cpu_avx2 = {.q_form = IFA_CPU_INT16,
                                       .slowness = 4,
                                       .scores = scores,
                                       .weigh = weigh,
-                                      .values = values};
+                                      .values = values,
+                                      .nibble_rows = 0,
+                                      .unfold = ifa_cpu_unfold_tile};

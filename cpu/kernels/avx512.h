@@ -13,9 +13,14 @@
 
 enum { SIXTEEN = 16 };
 
-/* Both products; avx512_vnni.c. */
+/* Rows whose sums fit the registers; tiles of 4 bits are read as they lie by one group at most. */
+enum { IFA_CPU_AVX512_GROUP_ROWS = 6, IFA_CPU_AVX512_NIBBLE_ROWS = IFA_CPU_AVX512_GROUP_ROWS };
+
+/* Both products, and tiles of 4 bits as bytes; avx512_vnni.c. */
 void ifa_cpu_avx512_scores(ifa_cpu_block *b, const uint8_t *tile);
 void ifa_cpu_avx512_values(ifa_cpu_block *b, const uint8_t *tile);
+void ifa_cpu_avx512_unfold(const ifa_cpu_layout *y, const uint8_t *tile, const ifa_cpu_layout *wide,
+                           uint8_t *to);
 
 /* ---- weights: what does not depend on how the function is computed ---- */
 

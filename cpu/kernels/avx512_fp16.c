@@ -189,4 +189,7 @@ const ifa_cpu_kernels ifa_cpu_avx512_fp16 = {.q_form = IFA_CPU_OFFSET8,
                                              .slowness = 1,
                                              .scores = ifa_cpu_avx512_scores,
                                              .weigh = weigh,
-                                             .values = ifa_cpu_avx512_values};
+                                             .values = ifa_cpu_avx512_values,
+                                             .fetches = 1,
+                                             .nibble_rows = IFA_CPU_AVX512_NIBBLE_ROWS,
+                                             .unfold = ifa_cpu_avx512_unfold};

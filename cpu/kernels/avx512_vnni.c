@@ -8,8 +8,9 @@
  * A group of up to 6 rows by 4 vectors keeps 24 sums in registers: 4 loads of K or V and 6
  * broadcasts serve 24 vpdpbusd. */
 #include "cpu/kernels/avx512.h"
+#include "cpu/kernels/unfold.h"
 
-enum { GROUP_ROWS = 6, GROUP_VECTORS = 4 };
+enum { GROUP_ROWS = IFA_CPU_AVX512_GROUP_ROWS, GROUP_VECTORS = 4 };
 
 INLINE __m512i broadcast4(const uint8_t *bytes) {
   int32_t x;
@@ -23,10 +24,18 @@ INLINE __m512i nibbles(const uint8_t *at, int high) {
   return _mm512_and_si512(high ? x : _mm512_slli_epi16(x, 4), _mm512_set1_epi8((char)0xf0));
 }
 
-/* Prefetches `ahead` bytes past the line at `at`; 0: nothing. The last group of rows of a product
- * does so with what is read next: V after K, the next tile's K after V. */
+/* Prefetches the line `ahead` bytes past `at`; 0: nothing. The last group of rows of a product does
+ * so with the same part of the next tile. */
 INLINE void prefetch(const uint8_t *at, ptrdiff_t ahead) {
-  if (ahead) _mm_prefetch((const char *)((uintptr_t)at + (uintptr_t)ahead), _MM_HINT_T1);
+  if (ahead) _mm_prefetch((const char *)((uintptr_t)at + (uintptr_t)ahead), _MM_HINT_T0);
+}
+INLINE ptrdiff_t to_next(const ifa_cpu_block *b, const uint8_t *tile, int32_t end) {
+  return b->next && end == b->last ? (ptrdiff_t)((uintptr_t)b->next - (uintptr_t)tile) : 0;
+}
+
+void ifa_cpu_avx512_unfold(const ifa_cpu_layout *y, const uint8_t *tile, const ifa_cpu_layout *wide,
+                           uint8_t *to) {
+  ifa_cpu_unfold_tile(y, tile, wide, to);
 }
 
 /* ---- scores ---- */
@@ -43,17 +52,18 @@ INLINE void score_group(const ifa_cpu_layout *y, const uint8_t *q, const uint8_t
     if (packed) b[v] = _mm512_slli_epi32(b[v], 4);
     UNROLL for (int r = 0; r < rows; r++) sum[r][v] = b[v];
   }
-  for (size_t d = 0; d < dim; d += 4) {
-    const uint8_t *at = k + (packed ? d / 8 * 64 : d * 16);
-    UNROLL for (int v = 0; v < vectors; v++) b[v] =
-        packed ? nibbles(at + (size_t)v * pitch, (d & 4) != 0)
-               : _mm512_loadu_si512(at + (size_t)v * pitch);
-    if (!packed || !(d & 4)) /* once a line */
-      UNROLL for (int v = 0; v < vectors; v++) prefetch(at + (size_t)v * pitch, ahead);
-    UNROLL for (int r = 0; r < rows; r++) {
-      __m512i four = broadcast4(q + (size_t)r * dim + d);
-      UNROLL for (int v = 0; v < vectors; v++) sum[r][v] =
-          _mm512_dpbusd_epi32(sum[r][v], four, b[v]);
+  for (size_t d = 0; d < dim; d += packed ? 8 : 4) { /* a line of each 16 keys */
+    const uint8_t *at = k + (packed ? d * 8 : d * 16);
+    UNROLL for (int v = 0; v < vectors; v++) prefetch(at + (size_t)v * pitch, ahead);
+    for (int half = 0; half < (packed ? 2 : 1); half++) {
+      UNROLL for (int v = 0; v < vectors; v++) b[v] =
+          packed ? nibbles(at + (size_t)v * pitch, half)
+                 : _mm512_loadu_si512(at + (size_t)v * pitch);
+      UNROLL for (int r = 0; r < rows; r++) {
+        __m512i four = broadcast4(q + (size_t)r * dim + d + 4 * half);
+        UNROLL for (int v = 0; v < vectors; v++) sum[r][v] =
+            _mm512_dpbusd_epi32(sum[r][v], four, b[v]);
+      }
     }
   }
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < vectors; v++)
@@ -84,7 +94,7 @@ INLINE void score_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
                     *k = tile + (size_t)(base / 16) * keys_bytes;
       int32_t *s = b->s + (size_t)row * (size_t)y->keys + base;
       rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
-      const ptrdiff_t ahead = row + rows == b->last ? y->at_v : 0;
+      const ptrdiff_t ahead = to_next(b, tile, row + rows);
       if (y->keys == 32) score_rows(y, q, k, bias + base, s, rows, 2, packed, ahead);
       else score_rows(y, q, k, bias + base, s, rows, 4, packed, ahead);
     }
@@ -105,15 +115,17 @@ INLINE void value_group(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t
   __m512i sum[GROUP_ROWS][GROUP_VECTORS], b[GROUP_VECTORS];
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < vectors; c++) sum[r][c] =
       packed ? _mm512_setzero_si512() : _mm512_loadu_si512(acc + (size_t)r * dim + 16 * c);
-  for (size_t j = 0; j < keys; j += 4) {
+  for (size_t j = 0; j < keys; j += packed ? 8 : 4) {
     const uint8_t *at = v + (packed ? j / 8 : j / 4) * dim * 4;
-    UNROLL for (int c = 0; c < vectors; c++) b[c] =
-        packed ? nibbles(at + 64 * c, (j & 4) != 0) : _mm512_loadu_si512(at + 64 * c);
-    if (!packed || !(j & 4)) UNROLL for (int c = 0; c < vectors; c++) prefetch(at + 64 * c, ahead);
-    UNROLL for (int r = 0; r < rows; r++) {
-      __m512i four = broadcast4(p + (size_t)r * keys + j);
-      UNROLL for (int c = 0; c < vectors; c++) sum[r][c] =
-          _mm512_dpbusd_epi32(sum[r][c], four, b[c]);
+    UNROLL for (int c = 0; c < vectors; c++) prefetch(at + 64 * c, ahead);
+    for (int half = 0; half < (packed ? 2 : 1); half++) {
+      UNROLL for (int c = 0; c < vectors; c++) b[c] =
+          packed ? nibbles(at + 64 * c, half) : _mm512_loadu_si512(at + 64 * c);
+      UNROLL for (int r = 0; r < rows; r++) {
+        __m512i four = broadcast4(p + (size_t)r * keys + j + 4 * half);
+        UNROLL for (int c = 0; c < vectors; c++) sum[r][c] =
+            _mm512_dpbusd_epi32(sum[r][c], four, b[c]);
+      }
     }
   }
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < vectors; c++) {
@@ -147,9 +159,7 @@ INLINE void value_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
       const uint8_t *p = b->p + (size_t)row * (size_t)y->keys;
       int32_t *acc = b->acc + (size_t)row * (size_t)y->dim + d;
       rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
-      const ptrdiff_t ahead = b->next && row + rows == b->last
-                                  ? (ptrdiff_t)((uintptr_t)b->next - (uintptr_t)(tile + y->at_v))
-                                  : 0;
+      const ptrdiff_t ahead = to_next(b, tile, row + rows);
       if (width == 64) value_rows(y, p, v, acc, rows, 4, packed, ahead);
       else if (width == 32) value_rows(y, p, v, acc, rows, 2, packed, ahead);
       else value_rows(y, p, v, acc, rows, 1, packed, ahead);
@@ -324,4 +334,7 @@ const ifa_cpu_kernels ifa_cpu_avx512_vnni = {.q_form = IFA_CPU_OFFSET8,
                                              .slowness = 1,
                                              .scores = ifa_cpu_avx512_scores,
                                              .weigh = weigh,
-                                             .values = ifa_cpu_avx512_values};
+                                             .values = ifa_cpu_avx512_values,
+                                             .fetches = 1,
+                                             .nibble_rows = IFA_CPU_AVX512_NIBBLE_ROWS,
+                                             .unfold = ifa_cpu_avx512_unfold};

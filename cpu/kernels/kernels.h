@@ -53,7 +53,7 @@ typedef struct ifa_cpu_block {
   int32_t values_per_token; /* section 8 applies */
   int32_t growth_keys;      /* R of section 7 */
   int32_t tau;
-  const uint8_t *next; /* the tile that comes next, or NULL: for prefetching */
+  const uint8_t *next; /* the tile that comes next, for kernels that prefetch it, or NULL */
 
   /* Rows of the block, in the workspace, 64-byte aligned. */
   uint8_t *q;   /* [row][dim] in the kernels' form, 1 or 2 bytes each */
@@ -81,6 +81,13 @@ typedef struct ifa_cpu_kernels {
   void (*scores)(ifa_cpu_block *b, const uint8_t *tile);
   void (*weigh)(ifa_cpu_block *b, const uint8_t *tile);
   void (*values)(ifa_cpu_block *b, const uint8_t *tile);
+  int32_t fetches; /* 1: they prefetch the next tile; 0: the driver does, in three parts */
+  /* Blocks of up to nibble_rows rows read tiles of 4 bits as they lie; larger ones, which would
+   * take the nibbles apart once for each group of rows, are given tiles that `unfold` made of 8
+   * bits (cpu/kernels/unfold.h). `wide` is the layout of `to`. */
+  int32_t nibble_rows;
+  void (*unfold)(const ifa_cpu_layout *y, const uint8_t *tile, const ifa_cpu_layout *wide,
+                 uint8_t *to);
   /* NULL, or called by each thread after its last block: gives back what the thread holds (AMX
    * tiles) */
   void (*leave)(void);

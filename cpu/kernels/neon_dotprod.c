@@ -14,6 +14,7 @@
 #include <arm_neon.h>
 
 #include "cpu/kernels/neon.h"
+#include "cpu/kernels/unfold.h"
 #include "cpu/kernels/units.h"
 
 /* ---- scores ---- */
@@ -21,7 +22,7 @@
 /* 16 keys by `rows` rows; k is the 16 keys' part of the tile. */
 static inline __attribute__((always_inline)) void score_16_keys(const int8_t *q, const int8_t *k,
                                                                 int32_t *s, int32_t dim,
-                                                                int32_t keys, int bits, int rows) {
+                                                                int32_t keys, int rows) {
   int32x4_t sum[4][4];
   for (int r = 0; r < rows; r++)
     for (int i = 0; i < 4; i++) sum[r][i] = vdupq_n_s32(0);
@@ -30,7 +31,7 @@ static inline __attribute__((always_inline)) void score_16_keys(const int8_t *q,
     for (int r = 0; r < rows; r++) a[r] = vld1q_s8(q + r * dim + d);
 #define LANE(lane)                                                                        \
   for (int i = 0; i < 4; i++) {                                                           \
-    int8x16_t x = ifa_cpu_neon_row(k, 64, d / 4 + (lane), 16 * i, bits);                  \
+    int8x16_t x = vld1q_s8(k + (d / 4 + (lane)) * 64 + 16 * i);                           \
     for (int r = 0; r < rows; r++) sum[r][i] = vdotq_laneq_s32(sum[r][i], x, a[r], lane); \
   }
     LANE(0) LANE(1) LANE(2) LANE(3)
@@ -42,23 +43,18 @@ static inline __attribute__((always_inline)) void score_16_keys(const int8_t *q,
 
 static inline __attribute__((always_inline)) void score_rows(const ifa_cpu_block *b,
                                                              const uint8_t *tile, int32_t row,
-                                                             int bits, int rows) {
+                                                             int rows) {
   const ifa_cpu_layout *y = b->layout;
   const int8_t *k = (const int8_t *)tile;
   for (int32_t j = 0; j < y->keys; j += 16)
-    score_16_keys((const int8_t *)b->q + row * y->dim, k + j * y->dim * bits / 8,
-                  b->s + row * y->keys + j, y->dim, y->keys, bits, rows);
+    score_16_keys((const int8_t *)b->q + row * y->dim, k + j * y->dim, b->s + row * y->keys + j,
+                  y->dim, y->keys, rows);
 }
 
 void ifa_cpu_neon_scores(const ifa_cpu_block *b, const uint8_t *tile, int32_t first, int32_t last) {
   int32_t row = first;
-  if (b->layout->k_bits == 4) {
-    for (; row + 4 <= last; row += 4) score_rows(b, tile, row, 4, 4);
-    for (; row < last; row++) score_rows(b, tile, row, 4, 1);
-  } else {
-    for (; row + 4 <= last; row += 4) score_rows(b, tile, row, 8, 4);
-    for (; row < last; row++) score_rows(b, tile, row, 8, 1);
-  }
+  for (; row + 4 <= last; row += 4) score_rows(b, tile, row, 4);
+  for (; row < last; row++) score_rows(b, tile, row, 1);
 }
 
 static void scores(ifa_cpu_block *b, const uint8_t *tile) {
@@ -193,7 +189,7 @@ void ifa_cpu_neon_weigh(ifa_cpu_block *b, const uint8_t *tile) {
 /* 16 channels by `rows` rows; v is the 16 channels' part of the tile's first group of 4 keys. */
 static inline __attribute__((always_inline)) void add_16_channels(const uint8_t *p, const int8_t *v,
                                                                   int32_t *acc, int32_t dim,
-                                                                  int32_t keys, int bits, int rows,
+                                                                  int32_t keys, int rows,
                                                                   const int32_t *sum_p) {
   int32x4_t sum[4][4];
   for (int r = 0; r < rows; r++)
@@ -204,9 +200,8 @@ static inline __attribute__((always_inline)) void add_16_channels(const uint8_t 
     for (int r = 0; r < rows; r++) a[r] = vld1q_u8(p + r * keys + j);
 #define LANE(lane)                                                                                 \
   for (int i = 0; i < 4; i++) {                                                                    \
-    uint8x16_t x =                                                                                 \
-        veorq_u8(vreinterpretq_u8_s8(ifa_cpu_neon_row(v, 4 * dim, j / 4 + (lane), 16 * i, bits)),  \
-                 vdupq_n_u8(128));                                                                 \
+    uint8x16_t x = veorq_u8(                                                                       \
+        vreinterpretq_u8_s8(vld1q_s8(v + (j / 4 + (lane)) * 4 * dim + 16 * i)), vdupq_n_u8(128));  \
     for (int r = 0; r < rows; r++)                                                                 \
       sum[r][i] =                                                                                  \
           vreinterpretq_s32_u32(vdotq_laneq_u32(vreinterpretq_u32_s32(sum[r][i]), x, a[r], lane)); \
@@ -220,7 +215,7 @@ static inline __attribute__((always_inline)) void add_16_channels(const uint8_t 
 
 static inline __attribute__((always_inline)) void add_rows(const ifa_cpu_block *b,
                                                            const uint8_t *tile, int32_t row,
-                                                           int bits, int rows) {
+                                                           int rows) {
   const ifa_cpu_layout *y = b->layout;
   const uint8_t *p = b->p + row * y->keys;
   int32_t sum_p[4];
@@ -232,18 +227,13 @@ static inline __attribute__((always_inline)) void add_rows(const ifa_cpu_block *
   }
   for (int32_t d = 0; d < y->dim; d += 16)
     add_16_channels(p, (const int8_t *)tile + y->at_v + 4 * d, b->acc + row * y->dim + d, y->dim,
-                    y->keys, bits, rows, sum_p);
+                    y->keys, rows, sum_p);
 }
 
 void ifa_cpu_neon_values(const ifa_cpu_block *b, const uint8_t *tile, int32_t first, int32_t last) {
   int32_t row = first;
-  if (b->layout->v_bits == 4) {
-    for (; row + 4 <= last; row += 4) add_rows(b, tile, row, 4, 4);
-    for (; row < last; row++) add_rows(b, tile, row, 4, 1);
-  } else {
-    for (; row + 4 <= last; row += 4) add_rows(b, tile, row, 8, 4);
-    for (; row < last; row++) add_rows(b, tile, row, 8, 1);
-  }
+  for (; row + 4 <= last; row += 4) add_rows(b, tile, row, 4);
+  for (; row < last; row++) add_rows(b, tile, row, 1);
 }
 
 static void values(ifa_cpu_block *b, const uint8_t *tile) {
@@ -255,4 +245,6 @@ const ifa_cpu_kernels ifa_cpu_neon_dotprod = {.q_form = IFA_CPU_SIGNED8,
                                               .slowness = 2,
                                               .scores = scores,
                                               .weigh = ifa_cpu_neon_weigh,
-                                              .values = values};
+                                              .values = values,
+                                              .nibble_rows = 0,
+                                              .unfold = ifa_cpu_unfold_tile};

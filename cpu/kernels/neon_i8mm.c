@@ -16,16 +16,15 @@
 #include <arm_neon.h>
 
 #include "cpu/kernels/neon.h"
+#include "cpu/kernels/unfold.h"
 
 /* 8 keys' (or channels') rows 2i and 2i+1 as four operands of 2 by 8. */
 static inline __attribute__((always_inline)) void load_pairs(const int8_t *rows, int32_t row_bytes,
-                                                             int32_t i, int32_t at, int bits,
+                                                             int32_t i, int32_t at,
                                                              int8x16_t to[4]) {
   for (int half = 0; half < 2; half++) {
-    int32x4_t even =
-        vreinterpretq_s32_s8(ifa_cpu_neon_row(rows, row_bytes, 2 * i, at + 16 * half, bits));
-    int32x4_t odd =
-        vreinterpretq_s32_s8(ifa_cpu_neon_row(rows, row_bytes, 2 * i + 1, at + 16 * half, bits));
+    int32x4_t even = vreinterpretq_s32_s8(vld1q_s8(rows + 2 * i * row_bytes + at + 16 * half));
+    int32x4_t odd = vreinterpretq_s32_s8(vld1q_s8(rows + (2 * i + 1) * row_bytes + at + 16 * half));
     to[2 * half] = vreinterpretq_s8_s32(vzip1q_s32(even, odd));
     to[2 * half + 1] = vreinterpretq_s8_s32(vzip2q_s32(even, odd));
   }
@@ -44,7 +43,7 @@ static inline __attribute__((always_inline)) void load_row_pair(const uint8_t *x
  * tile's rows; x is unsigned or signed. */
 static inline __attribute__((always_inline)) void multiply(const uint8_t *x, int32_t depth,
                                                            const int8_t *rows, int32_t row_bytes,
-                                                           int32_t at, int bits, int32_t *sums,
+                                                           int32_t at, int32_t *sums,
                                                            int32_t stride, int pairs, int values) {
   int32x4_t sum[4][4]; /* [row pair][column pair]: row 0 column 0, 0 1, 1 0, 1 1 */
   for (int r = 0; r < pairs; r++)
@@ -56,7 +55,7 @@ static inline __attribute__((always_inline)) void multiply(const uint8_t *x, int
     int8x16_t a[4][2], c[4];
     for (int r = 0; r < pairs; r++) load_row_pair(x + 2 * r * depth + d, depth, a[r]);
     for (int half = 0; half < 2; half++) {
-      load_pairs(rows, row_bytes, d / 8 + half, at, bits, c);
+      load_pairs(rows, row_bytes, d / 8 + half, at, c);
       for (int r = 0; r < pairs; r++)
         for (int i = 0; i < 4; i++)
           sum[r][i] = values ? vusmmlaq_s32(sum[r][i], vreinterpretq_u8_s8(a[r][half]), c[i])
@@ -72,39 +71,33 @@ static inline __attribute__((always_inline)) void multiply(const uint8_t *x, int
 
 static inline __attribute__((always_inline)) void score_rows(const ifa_cpu_block *b,
                                                              const uint8_t *tile, int32_t row,
-                                                             int bits, int pairs) {
+                                                             int pairs) {
   const ifa_cpu_layout *y = b->layout;
   for (int32_t j = 0; j < y->keys; j += 8)
-    multiply(b->q + row * y->dim, y->dim, (const int8_t *)tile + j / 16 * 16 * y->dim * bits / 8,
-             64, j % 16 * 4, bits, b->s + row * y->keys + j, y->keys, pairs, 0);
+    multiply(b->q + row * y->dim, y->dim, (const int8_t *)tile + j / 16 * 16 * y->dim, 64,
+             j % 16 * 4, b->s + row * y->keys + j, y->keys, pairs, 0);
 }
 
 static inline __attribute__((always_inline)) void add_rows(const ifa_cpu_block *b,
                                                            const uint8_t *tile, int32_t row,
-                                                           int bits, int pairs) {
+                                                           int pairs) {
   const ifa_cpu_layout *y = b->layout;
   for (int32_t d = 0; d < y->dim; d += 8)
-    multiply(b->p + row * y->keys, y->keys, (const int8_t *)tile + y->at_v, 4 * y->dim, 4 * d, bits,
+    multiply(b->p + row * y->keys, y->keys, (const int8_t *)tile + y->at_v, 4 * y->dim, 4 * d,
              b->acc + row * y->dim + d, y->dim, pairs, 1);
 }
 
 static void scores(ifa_cpu_block *b, const uint8_t *tile) {
   int32_t row = b->first;
-  int bits = b->layout->k_bits;
-  for (; row + 8 <= b->last; row += 8)
-    bits == 4 ? score_rows(b, tile, row, 4, 4) : score_rows(b, tile, row, 8, 4);
-  for (; row + 2 <= b->last; row += 2)
-    bits == 4 ? score_rows(b, tile, row, 4, 1) : score_rows(b, tile, row, 8, 1);
+  for (; row + 8 <= b->last; row += 8) score_rows(b, tile, row, 4);
+  for (; row + 2 <= b->last; row += 2) score_rows(b, tile, row, 1);
   ifa_cpu_neon_scores(b, tile, row, b->last);
 }
 
 static void values(ifa_cpu_block *b, const uint8_t *tile) {
   int32_t row = b->first;
-  int bits = b->layout->v_bits;
-  for (; row + 8 <= b->last; row += 8)
-    bits == 4 ? add_rows(b, tile, row, 4, 4) : add_rows(b, tile, row, 8, 4);
-  for (; row + 2 <= b->last; row += 2)
-    bits == 4 ? add_rows(b, tile, row, 4, 1) : add_rows(b, tile, row, 8, 1);
+  for (; row + 8 <= b->last; row += 8) add_rows(b, tile, row, 4);
+  for (; row + 2 <= b->last; row += 2) add_rows(b, tile, row, 1);
   ifa_cpu_neon_values(b, tile, row, b->last);
 }
 
@@ -113,4 +106,6 @@ const ifa_cpu_kernels ifa_cpu_neon_i8mm = {.q_form = IFA_CPU_SIGNED8,
                                            .slowness = 2,
                                            .scores = scores,
                                            .weigh = ifa_cpu_neon_weigh,
-                                           .values = values};
+                                           .values = values,
+                                           .nibble_rows = 0,
+                                           .unfold = ifa_cpu_unfold_tile};

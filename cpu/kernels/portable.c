@@ -94,4 +94,5 @@ const ifa_cpu_kernels ifa_cpu_portable = {.q_form = IFA_CPU_SIGNED8,
                                           .slowness = 40,
                                           .scores = scores,
                                           .weigh = weigh,
-                                          .values = values};
+                                          .values = values,
+                                          .nibble_rows = IFA_CPU_ROWS};

@@ -39,7 +39,7 @@ typedef struct owned_block {
 } owned_block;
 
 static owned_block expected, given;
-static _Alignas(64) uint8_t tile[2 * KEYS * DIM + 14 * KEYS + 64];
+static _Alignas(64) uint8_t tile[2 * KEYS * DIM + 14 * KEYS + 64], unfolded[sizeof tile];
 
 static void attach(owned_block *o) {
   o->b.q = o->q;
@@ -159,6 +159,17 @@ static const char *compare(const ifa_cpu_kernels *kernels, int32_t keys, int32_t
   return NULL;
 }
 
+/* The tile as the driver would give it to a block's kernels, and its layout in *wide. */
+static const uint8_t *tile_for(const ifa_cpu_kernels *kernels, const ifa_cpu_layout *y,
+                               ifa_cpu_layout *wide) {
+  *wide = *y;
+  if (given.b.rows <= kernels->nibble_rows || (y->k_bits == 8 && y->v_bits == 8)) return tile;
+  *wide = ifa_cpu_layout_of(y->keys, y->dim, 8, 8);
+  memset(unfolded, 0x5a, sizeof unfolded);
+  kernels->unfold(y, tile, wide, unfolded);
+  return unfolded;
+}
+
 /* One block over some tiles; NULL if all agree. */
 static const char *try_block(const ifa_cpu_kernels *kernels, char *what, size_t length) {
   static const char *const stages[] = {"scores", "weigh", "values"};
@@ -166,7 +177,7 @@ static const char *try_block(const ifa_cpu_kernels *kernels, char *what, size_t 
   int32_t keys = 32 << draw(4), head_dim = 1 + (int32_t)draw(draw(2) ? 256 : 64),
           k_bits = draw(3) ? 8 : 4, v_bits = draw(3) ? 8 : 4;
   int k_per_token = (int)draw(2), value_octaves = draw(2) ? 4 : 60;
-  ifa_cpu_layout y = ifa_cpu_layout_of(keys, head_dim, k_bits, v_bits);
+  ifa_cpu_layout y = ifa_cpu_layout_of(keys, head_dim, k_bits, v_bits), given_layout;
   memset(&expected, 0, sizeof expected);
   attach(&expected);
   b->layout = &y;
@@ -179,13 +190,15 @@ static const char *try_block(const ifa_cpu_kernels *kernels, char *what, size_t 
     expected.b.growth_keys = given.b.growth_keys = keys * (TILES - t) + (int32_t)draw(2) * 30000;
     fill_tile(&y, head_dim, there, k_per_token, value_octaves);
     fill_live(b->rows, keys, there);
+    const uint8_t *given_tile = tile_for(kernels, &y, &given_layout);
+    given.b.layout = &given_layout;
     for (int stage = 0; stage < 3; stage++) {
       (stage == 0   ? ifa_cpu_portable.scores
        : stage == 1 ? ifa_cpu_portable.weigh
                     : ifa_cpu_portable.values)(&expected.b, tile);
       (stage == 0   ? kernels->scores
        : stage == 1 ? kernels->weigh
-                    : kernels->values)(&given.b, tile);
+                    : kernels->values)(&given.b, given_tile);
       const char *difference = compare(kernels, keys, y.dim, stage);
       if (!difference) continue;
       snprintf(what, length,
