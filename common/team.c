@@ -19,6 +19,67 @@
 #include <omp.h>
 #endif
 
+#include "common/message.h"
+#include "ifa.h"
+
+/* ---- a pool of the caller's ---- */
+
+static _Atomic(const ifa_pool *) process_pool;
+static _Thread_local const ifa_pool *thread_pool;
+
+static const ifa_pool *callers_pool(void) {
+  return thread_pool ? thread_pool : atomic_load(&process_pool);
+}
+
+static ifa_status check_pool(const ifa_pool *p, ifa_message *message) {
+  if (p && (p->threads < 1 || p->threads > IFA_TEAM_MOST))
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "pool: threads is %d; 1 .. %d", p->threads,
+                    IFA_TEAM_MOST);
+  if (p && p->threads > 1 && !p->parallel_for)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "pool: parallel_for is NULL");
+  return ifa_succeed(message);
+}
+
+ifa_status ifa_set_pool(const ifa_pool *p, ifa_message *message) {
+  ifa_status status = check_pool(p, message);
+  if (status == IFA_OK) atomic_store(&process_pool, p);
+  return status;
+}
+
+ifa_status ifa_set_thread_pool(const ifa_pool *p, ifa_message *message) {
+  ifa_status status = check_pool(p, message);
+  if (status == IFA_OK) thread_pool = p;
+  return status;
+}
+
+/* What the pool is given: member numbers are handed out here, so that no body has another's
+ * whatever the pool calls. */
+typedef struct pool_job {
+  void (*body)(void *context, int member);
+  void *context;
+  atomic_int begun;
+  int members;
+} pool_job;
+
+static void pool_body(void *argument, int index) {
+  (void)index;
+  pool_job *j = argument;
+  int member = atomic_fetch_add(&j->begun, 1);
+  if (member < j->members) j->body(j->context, member);
+}
+
+static void run_on_pool(const ifa_pool *p, int members, void (*body)(void *context, int member),
+                        void *context) {
+  pool_job j = {.body = body, .context = context, .members = members};
+  int cancel;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+  p->parallel_for(p->context, members, pool_body, &j);
+  if (atomic_load(&j.begun) == 0) body(context, 0);
+  pthread_setcancelstate(cancel, NULL);
+}
+
+/* ---- the library's own ---- */
+
 typedef struct job {
   void (*body)(void *context, int member);
   void *context;
@@ -91,6 +152,8 @@ static int region_allows_no_more(void) {
 }
 
 int ifa_team_default(void) {
+  const ifa_pool *given = callers_pool();
+  if (given) return given->threads;
   int threads = 1, most = most_members();
 #ifdef _OPENMP
   threads = omp_get_max_threads();
@@ -104,8 +167,9 @@ int ifa_team_size(int threads, int64_t items, double nanoseconds) {
   double worth = nanoseconds / WORTH_WAKING;
   if (threads > items) threads = (int)items;
   if (threads > worth) threads = (int)worth;
-  if (threads <= 1 || region_allows_no_more()) return 1;
-  int most = most_members();
+  const ifa_pool *given = callers_pool();
+  if (threads <= 1 || (!given && region_allows_no_more())) return 1;
+  int most = given ? given->threads : most_members();
   return threads < most ? threads : most;
 }
 
@@ -236,6 +300,12 @@ static void give_back(worker *list) {
 }
 
 void ifa_team_run(int members, void (*body)(void *context, int member), void *context) {
+  const ifa_pool *given = members > 1 ? callers_pool() : NULL;
+  if (given && given->threads > 1) {
+    run_on_pool(given, members < given->threads ? members : given->threads, body, context);
+    return;
+  }
+  if (given) members = 1;
   int most = members > 1 ? most_members() : 1, cancel, member = 1;
   worker *list = most > 1 ? gather((members < most ? members : most) - 1) : NULL;
   if (!list) {

@@ -1,9 +1,9 @@
-/* team.h - the threads that the library computes on: its own few, made when first wanted, asleep
- * between calls.
+/* team.h - the threads that the library computes on: a pool of the caller's (ifa_set_pool), else
+ * its own few, made when first wanted, asleep between calls.
  *
- * They are not OpenMP's, though OpenMP says how many: a process whose OpenMP runtime has run cannot
- * use it after fork(), the runtime ends the process where threads cannot be made, and its threads
- * outlive a library that is unloaded. Here
+ * Its own are not OpenMP's, though OpenMP says how many: a process whose OpenMP runtime has run
+ * cannot use it after fork(), the runtime ends the process where threads cannot be made, and its
+ * threads outlive a library that is unloaded. Here
  *
  *   - a call takes what it finds idle, makes what is missing, and does with fewer where none can be
  *     made; callers at once have threads of their own each;
@@ -21,18 +21,19 @@
 /* Members of one call, and threads of the process, at most. */
 enum { IFA_TEAM_MOST = 1024 };
 
-/* What "as many as OpenMP would use" stands for: its number now (OMP_NUM_THREADS,
- * omp_set_num_threads, OMP_THREAD_LIMIT) and 1 within a parallel region that allows no other in it.
- * 1 without OpenMP. Never more than 64 or, where that is more, twice the processors. */
+/* The pool's threads; else what "as many as OpenMP would use" stands for: its number now
+ * (OMP_NUM_THREADS, omp_set_num_threads, OMP_THREAD_LIMIT) and 1 within a parallel region that
+ * allows no other in it. 1 without OpenMP. Never more than 64 or, where that is more, twice the
+ * processors. */
 int ifa_team_default(void);
 
 /* Members worth having for `items` pieces of work that take `nanoseconds` together on one thread: 1
  * .. threads; no more than ifa_team_default allows. */
 int ifa_team_size(int threads, int64_t items, double nanoseconds);
 
-/* Calls body(context, member) once on this thread with member 0 and, at once, on others with
- * different members 1 .. members-1, on as many as there are in time; returns when all that began
- * have returned. Never fails, allocates nothing. */
+/* Calls body(context, member) on this thread and, at once, on others, with different members of 0
+ * .. members-1, on as many as there are in time; returns when all that began have returned. (On a
+ * caller's pool perhaps on other threads only.) Never fails, allocates nothing. */
 void ifa_team_run(int members, void (*body)(void *context, int member), void *context);
 
 /* Work in pieces 0 .. count-1, each taken once. In a cache line of its own: all members write it.

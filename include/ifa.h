@@ -37,7 +37,8 @@
  * OpenMP would use (OMP_NUM_THREADS, omp_set_num_threads, OMP_THREAD_LIMIT), but never more than 64
  * or twice the processors, whichever is more. Without OpenMP, and within a parallel region that
  * allows no other in it, that is one. Where the system refuses a thread, the call does with those
- * that there are. No result depends on any of this.
+ * that there are. No result depends on any of this, nor on a pool of the caller's, which takes the
+ * place of all of it (ifa_set_pool).
  *
  * - fork(): a child may use everything, whatever the parent did before, and makes threads of its
  *   own. Two exceptions: a cache (ifa_cache.h) on which another thread had a call under way, and
@@ -287,6 +288,42 @@ typedef struct ifa_quantize_args {
 } ifa_quantize_args;
 
 ifa_status ifa_quantize(const ifa_quantize_args *args, ifa_message *message);
+
+/* ---- threads ---- */
+
+/* A pool of the caller's threads, for the calls of a process or of one thread, in place of the
+ * library's own (and of OpenMP's number). All calls use it, ifa_run, ifa_quantize, ifa_cpu_attend
+ * and the caches' among them.
+ *
+ * parallel_for calls body(argument, i) for i of 0 .. count-1, 2 <= count <= threads: in any order,
+ * on any threads, at once or one after the other, and returns when all that it called have
+ * returned. They share one heap of work, so a body that begins late finds nothing left and returns
+ * at once: leave out, or take back, what has not begun when the others are done. (If it calls none,
+ * the calling thread does the work.) It is called by each thread that calls the library, so perhaps
+ * by several at once, and from within a body of the caller's own if that calls the library: then it
+ * must not wait for threads that wait for it. For work of less than about 40 microseconds it is not
+ * called. A body never waits for another, calls nothing of the caller's and must not be ended
+ * (pthread_cancel, longjmp). */
+typedef struct ifa_pool {
+  void (*parallel_for)(void *context, int count, void (*body)(void *argument, int index),
+                       void *argument);
+  void *context;
+  /* 1 .. 1024, the calling thread among them: at most so many bodies a call. 1: the calling thread
+   * alone, and parallel_for is not called and may be NULL */
+  int threads;
+} ifa_pool;
+
+/* The pool of the process: for calls that begin from now on, on threads that have none of their
+ * own. NULL: the library's threads again. *pool is not copied: it must stay as it is until another
+ * is set and the calls that began before have returned. A child of fork() has the same setting; a
+ * pool whose threads the child lacks must be replaced there, or do without them. IFA_BAD_ARGUMENT
+ * if a field is out of its range; nothing is set then. */
+ifa_status ifa_set_pool(const ifa_pool *pool, ifa_message *message);
+
+/* The same for the calling thread alone; it goes before the process's. NULL: the process's again.
+ * For instance a pool for each NUMA node, or one of 1 thread on workers that are a pool's
+ * themselves. */
+ifa_status ifa_set_thread_pool(const ifa_pool *pool, ifa_message *message);
 
 /* Number of scales that a granularity has for [batch, heads, tokens, head_dim]; TOKEN_CHANNEL
  * counts the token factors. */

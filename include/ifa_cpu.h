@@ -10,7 +10,13 @@
  * A call allocates nothing. Calls may run at once if each has its own workspace. The result depends
  * neither on `threads` nor on the instruction set. ifa_run("cpu", ...) is the same with a workspace
  * of its own and as many threads as OpenMP would use. What holds for fork, the caller's threads,
- * cancellation and signals: ifa.h.
+ * pools of the caller's, cancellation and signals: ifa.h.
+ *
+ * Memory on several nodes (NUMA): nothing is bound to a node. Pages of the workspace are first
+ * written by the threads of the first call that has it, whichever takes the piece; work is taken by
+ * whoever comes. To keep both together, make a call for each node, from a thread with a pool of
+ * that node's threads (ifa_set_thread_pool), with its share of heads, batch or rows and a workspace
+ * of its own: no result depends on how the work is divided.
  *
  * Instruction sets, by name: portable; avx2 (with FMA and F16C), avx512_vnni, avx512_fp16, amx
  * (x86-64); neon_dotprod, neon_i8mm (aarch64). Where a function takes `isa`, NULL stands for the

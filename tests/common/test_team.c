@@ -32,11 +32,34 @@
 /* ---- threads, counted and refused ---- */
 
 static atomic_int made, allowed = INT32_MAX; /* threads that may still be made */
+static atomic_long lateness;                 /* microseconds before a new thread begins */
 int __real_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 int __wrap_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+typedef struct late_thread {
+  void *(*start)(void *);
+  void *argument;
+} late_thread;
+
+__attribute__((no_sanitize_address)) static void sleep_for(long microseconds);
+
+static void *begin_late(void *late) {
+  late_thread l = *(late_thread *)late;
+  free(late);
+  for (long slept = 0; slept < lateness; slept += 1000) sleep_for(1000);
+  return l.start(l.argument);
+}
+
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
                           void *(*start)(void *), void *argument) {
   if (atomic_fetch_sub(&allowed, 1) <= 0) return EAGAIN;
+  if (lateness > 0) {
+    late_thread *late = malloc(sizeof *late);
+    if (!late) return EAGAIN;
+    *late = (late_thread){start, argument};
+    start = begin_late;
+    argument = late;
+  }
   int error = __real_pthread_create(thread, attributes, start, argument);
   if (error == 0) atomic_fetch_add(&made, 1);
   return error;
@@ -111,6 +134,23 @@ static void test_threads_stay(void **state) {
   int before = made;
   for (int i = 0; i < 100; i++) assert_true(run(MEMBERS, 1, 0));
   assert_int_equal(made, before);
+}
+
+/* Threads that the system does not let begin: the call does the work without them, and returns. */
+static void test_nobody_waits_for_a_late_thread(void **state) {
+  (void)state;
+  fflush(NULL);
+  pid_t child = fork(); /* it has no threads yet */
+  if (child == 0) {
+    alarm(60);
+    atomic_store(&made, 0);
+    atomic_store(&lateness, 3600L * 1000000);
+    int right = run(MEMBERS, 1, 0) && run(MEMBERS, 1, 20) && made == MEMBERS - 1;
+    _exit(right ? 0 : 1);
+  }
+  int status;
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
 /* ---- callers at once, and a call within a call ---- */
@@ -323,6 +363,7 @@ static void test_signals(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_all_is_done_once),
                                      cmocka_unit_test(test_threads_stay),
+                                     cmocka_unit_test(test_nobody_waits_for_a_late_thread),
                                      cmocka_unit_test(test_callers_at_once),
                                      cmocka_unit_test(test_within_a_call),
                                      cmocka_unit_test(test_sizes),
