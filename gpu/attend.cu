@@ -9,6 +9,7 @@ extern "C" {
 #include "common/message.h"
 #include "common/problem.h"
 }
+#include "gpu/sm80/any_tile.cuh"
 #include "gpu/sm80/attention.cuh"
 #include "gpu/kernel.h"
 #include "gpu/parts/pack.cuh"
@@ -100,7 +101,7 @@ template <typename S> static ifa_gpu_entry entry() {
           S::THREADS,
           sizeof(sm80::Shared<S>),
           S::BLOCK_BYTES,
-          (size_t)sm80::SUMS_KEPT<S> * S::THREADS,
+          (size_t)parts::SUMS_KEPT<S> * S::THREADS,
           {}};
 }
 /* The usual head dimensions have kernels of their own for one split; each is as long to compile

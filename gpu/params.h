@@ -13,7 +13,7 @@
  * r), so that 8 rows at one chunk lie in 8 different groups of banks.
  *
  *     K            [keys][dim]
- *     V            [dim][keys, permuted (gpu/parts/attention_parts.cuh)]
+ *     V            [dim][keys, permuted (gpu/parts/warp.cuh)]
  *     scales       2 keys + 4 binary32: what takes the keys' sums to u (packed_scale); the tile's
  *                  scale; the value exponent b (as bits); 2 unused
  *     v_scale16    keys binary16: s_j, V per token (packed_scale16); b and s_j are those of the

@@ -19,7 +19,7 @@ MAY_INCLUDE = {
     "cpu/cache": "common cpu cpu/kernels cpu/quantize",
     "cpu/bench": "common cpu cpu/kernels cpu/cache ref/baselines validate/bench validate/text",
     "gpu": "common gpu/",
-    "gpu/parts": "common gpu gpu/sm80 tests/gpu/emulation",
+    "gpu/parts": "common gpu tests/gpu/emulation",
     "gpu/sm80": "common gpu gpu/parts",
     "gpu/sm90": "common gpu gpu/parts tests/gpu/emulation",
     "gpu/quantize": "common gpu gpu/parts",

@@ -1,6 +1,7 @@
 /* mutants.cu - attend.cu once more, under other names and with faults in it, and how `validate
  * mutants` runs it. */
 #define IFA_GPU_MUTANT
+#define parts parts_mutant
 #define sm80 sm80_mutant
 #define ifa_gpu_sm90_entry mutant_sm90_entry
 #define ifa_cuda_available mutant_available

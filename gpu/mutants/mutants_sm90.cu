@@ -2,7 +2,7 @@
  * mutants.cu has gpu/attend.cu, which runs it. For the emulated GPU: ptxas does not find registers
  * for what the faults add. */
 #define IFA_GPU_MUTANT
-#define sm80 sm90_mutant_parts
+#define parts sm90_mutant_parts
 #define sm90 sm90_mutant
 #define ifa_gpu_sm90_entry mutant_sm90_entry
 #define ifa_gpu_sm90_entry_64 mutant_sm90_entry_64

@@ -9,7 +9,7 @@
 #include "tests/gpu/emulation/instructions.h"
 #else
 
-namespace sm80 {
+namespace parts {
 
 __device__ __forceinline__ uint32_t shared_address(const void *p) {
   return (uint32_t)__cvta_generic_to_shared(p);
@@ -161,7 +161,7 @@ __device__ __forceinline__ int min3(int a, int b, int c) { return min(min(a, b),
 
 __device__ __forceinline__ constexpr uint32_t twice(uint32_t half) { return half << 16 | half; }
 
-} // namespace sm80
+} // namespace parts
 
 #endif
 #endif

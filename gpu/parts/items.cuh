@@ -4,7 +4,7 @@
 
 #include "gpu/params.h"
 
-namespace sm80 {
+namespace parts {
 
 /* The CTA's items in turn: of each `gridDim.x` items one, from the front and from the back by
  * turns, so that all CTAs get as much to do. */
@@ -22,6 +22,6 @@ __device__ __forceinline__ const float *q_scale_at(const ifa_gpu_params &a, uint
   return a.in.q_scale + matrix;
 }
 
-} // namespace sm80
+} // namespace parts
 
 #endif

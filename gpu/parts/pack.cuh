@@ -15,7 +15,7 @@
 
 enum { PACK_THREADS = 256 };
 
-/* Key within its block that slot `slot` of a V row holds: gpu/parts/attention_parts.cuh. */
+/* Key within its block that slot `slot` of a V row holds: gpu/parts/warp.cuh. */
 __device__ __forceinline__ int packed_key(int slot) {
   return (slot & ~31) + ((slot & 16) ? 16 : 0) + 8 * ((slot & 3) >> 1) + 2 * ((slot & 15) >> 2) +
          (slot & 1);

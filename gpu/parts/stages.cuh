@@ -2,7 +2,7 @@
  * IFA_GPU_STAGES. In any other the functions are empty and nothing is left of them.
  *
  * The kernel hands over what it has in registers, as fragments of 16 query rows by keys or channels
- * (attention_parts.cuh has the map): `row` is the query row of this thread's first half, row + 8
+ * (warp.cuh has the map): `row` is the query row of this thread's first half, row + 8
  * that of the second; `key` the first key of the fragments. All lanes of the warp call. Recorded
  * are the computed rows (a.in.rows, or all) wherever a.stage_outputs points to something; what the
  * kernel passes over keeps what the caller had put there. */
@@ -10,13 +10,12 @@
 #define IFA_GPU_STAGES_CUH
 
 #include "gpu/parts/masks.cuh"
+#include "gpu/parts/warp.cuh"
 #include "gpu/params.h"
 
-namespace sm80 {
+namespace parts {
 
 #ifdef IFA_GPU_STAGES
-
-__device__ __forceinline__ int quad_sum(int x); /* of attention_parts.cuh */
 
 /* First index of the stages: the number of row i of the matrix among the computed rows; -1 if it is
  * not one. */
@@ -149,6 +148,6 @@ __device__ __forceinline__ void stage_sums(const ifa_gpu_params &, int64_t, int6
 
 #endif
 
-} // namespace sm80
+} // namespace parts
 
 #endif

@@ -1,10 +1,6 @@
-/* attention.cuh - the contract (docs/numerics.md, sections 3 to 11) on mma.sync: INT8 tensor cores
- * from sm_80 on. Two kernels from the same parts:
- *
- *   attend           kv_tile 64: the fast one
- *   attend_any_tile  kv_tile 32, 128, 256: blocks of 32 keys; a tile of several is walked twice (V
- *     per token: three times), for its unit must be known
- *                    before its weights
+/* attention.cuh - the contract (docs/numerics.md, sections 3 to 11) on mma.sync, the INT8 tensor
+ * cores' instruction from sm_80 on: the kernel for kv_tile 64, which is a block. (Other tiles:
+ * any_tile.cuh.)
  *
  * There are as many CTAs as the device holds at once. Each takes one item (gpu/params.h: some rows
  * of a head, 16 a warp) after another; its warps share the blocks of keys that come through the
@@ -19,112 +15,12 @@
 #ifndef IFA_GPU_ATTENTION_SM80_CUH
 #define IFA_GPU_ATTENTION_SM80_CUH
 
-#include "gpu/parts/attention_output.cuh"
-#include "gpu/parts/attention_parts.cuh"
-#include "gpu/parts/items.cuh"
+#include "gpu/parts/output.cuh"
 #include "gpu/parts/stages.cuh"
+#include "gpu/sm80/cta.cuh"
+#include "gpu/sm80/rows.cuh"
 
 namespace sm80 {
-
-/* ---- a CTA and its items ---- */
-
-template <class S> struct Cta {
-  const ifa_gpu_params &a;
-  Shared<S> &shared;
-  const int lane, warp;
-  typename S::TileRing ring;
-  const Lane<S> at;
-  uint32_t fed = 0; /* rounds whose blocks the ring has been given, or is given now */
-
-  /* All threads. The first blocks are on their way then. */
-  __device__ __forceinline__ Cta(const ifa_gpu_params &params, uint8_t *shared_bytes, int lag)
-      : a(params), shared(*(Shared<S> *)shared_bytes), lane(threadIdx.x & 31),
-        /* so that the compiler knows it to be the same in all lanes */
-        warp((int)__reduce_max_sync(~0u, threadIdx.x >> 5)),
-        ring(shared_address(shared_bytes + sizeof(Shared<S>)), shared.barriers,
-             params.packed.blocks, params.stages, lag),
-        at(shared_address(shared.q[warp]), shared_address(shared_bytes + sizeof(Shared<S>))) {
-    if (threadIdx.x == 0) ring.prepare();
-    for (uint32_t i = threadIdx.x; i < ITEMS_KEPT * 2; i += S::THREADS)
-      if (has(i / 2))
-        copy16(shared_address(shared.items) + i * 16,
-               (const uint8_t *)(a.packed.items + item_of_round(i / 2)) + i % 2 * 16);
-    wait_for_copies();
-    __syncthreads();
-    ring.start(warp, feed());
-  }
-
-  __device__ __forceinline__ bool has(uint32_t round) const {
-    return item_of_round(round) < (uint32_t)a.item_count;
-  }
-  __device__ __forceinline__ const ifa_gpu_item &item(uint32_t round) const {
-    return round < ITEMS_KEPT ? shared.items[round] : a.packed.items[item_of_round(round)];
-  }
-
-  /* What the ring asks for the next blocks. */
-  __device__ __forceinline__ auto feed() {
-    return [this](int &block, int &count) {
-      for (; __any_sync(~0u, count == 0 && has(fed)); fed++)
-        block = item(fed).first_block, count = item(fed).steps;
-    };
-  }
-  __device__ __forceinline__ void pass() { ring.pass(feed()); }
-  __device__ __forceinline__ void release(uint32_t zero) { ring.release(zero, feed()); }
-
-  /* The warp's 16 rows of Q into its part of shared memory, and their scales; zeros beyond nq and
-   * head_dim. In the background, if the caller's layout allows: await_q. `zero`: 0, but not before
-   * what was there has been read (zero_after). */
-  __device__ __forceinline__ void load_q(uint32_t round, uint32_t zero) const {
-    constexpr int D = S::D;
-    const ifa_problem &p = a.p;
-    const ifa_gpu_item &to = item(round);
-    const int64_t row0 = to.row0 + warp * 16;
-    const bool vector = p.q_type == IFA_I8 && p.head_dim == D &&
-                        ((p.q_stride.token | p.q_stride.head | p.q_stride.batch) & 15) == 0 &&
-                        ((uintptr_t)a.in.q & 15) == 0;
-    if (lane < 16)
-      copy4(shared_address(shared.q_scale[warp] + lane),
-            row0 + lane < p.nq ? q_scale_at(a, to.matrix, row0 + lane) : a.in.q_scale,
-            row0 + lane < p.nq);
-    auto place = [&](int r, int chunk) {
-      return shared.q[warp] + r * D + (chunk ^ IFA_GPU_SWIZZLE(D, r)) * 16 + zero;
-    };
-    if (vector) {
-#pragma unroll
-      for (int n = 0; n < D / 32; n++) {
-        const int i = n * 32 + lane, r = i / (D / 16), chunk = i % (D / 16);
-        const bool real = row0 + r < p.nq;
-        copy16(shared_address(place(r, chunk)),
-               (const int8_t *)a.in.q +
-                   (real ? ifa_offset(p.q_stride, to.batch, to.head, row0 + r) + chunk * 16 : 0),
-               real);
-      }
-    } else { /* any stride and INT4: once for all keys, so it may be slow */
-      for (int i = lane; i < 16 * D; i += 32) {
-        const int r = i / D, d = i % D;
-        const int64_t row = row0 + r;
-        place(r, d / 16)[d % 16] =
-            row < p.nq && d < p.head_dim
-                ? (int8_t)ifa_operand_get(p.q_type, a.in.q,
-                                          ifa_offset(p.q_stride, to.batch, to.head, row) + d)
-                : 0;
-      }
-    }
-  }
-  /* Q and its scales are there; r_i of the warp's rows. */
-  __device__ __forceinline__ void await_q(Warp<S> &w) const {
-    wait_for_copies();
-    __syncwarp();
-#pragma unroll
-    for (int h = 0; h < 2; h++)
-      w.row_factor[h] = ifa_row_factor(shared.q_scale[warp][(lane >> 2) + 8 * h], a.p.sm_scale);
-  }
-  __device__ __forceinline__ uint8_t *output() const {
-    return S::OUTPUT_OVER_Q ? (uint8_t *)shared.q[warp] : shared.output[warp];
-  }
-};
-
-/* ---- kv_tile 64 ---- */
 
 /* The warp's rows of an item, and which of the item's tiles (its steps) they see. */
 template <class S> struct Rows {
@@ -407,120 +303,6 @@ __global__ void __launch_bounds__(S::THREADS, 1) attend(__grid_constant__ const 
   Cta<S> cta(a, shared_bytes, a.stages / 2);
   if (S::Q_KEPT) cta.load_q(0, 0);
   for (uint32_t round = 0; __any_sync(~0u, cta.has(round)); round++) attend_rows(cta, round);
-}
-
-/* ---- any other tile ---- */
-
-template <class S>
-__device__ __forceinline__ void attend_rows_any_tile(Cta<S> &cta, uint32_t round) {
-  constexpr int KEYS = S::KEYS;
-  const ifa_gpu_params &a = cta.a;
-  const ifa_problem &p = a.p;
-  const ifa_gpu_item &item = cta.item(round);
-  const uint32_t matrix = item.matrix, one = hidden_one(p);
-  const int row = item.row0 + cta.warp * 16 + (cta.lane >> 2), first_key = item.first_key,
-            steps = item.steps;
-  const float tau1 = p.tau == IFA_TAU_INF ? INFINITY : (float)(p.tau + 1),
-              *const v_scale = a.in.v_scale + (int64_t)item.kv_matrix * p.nk;
-  Warp<S> w;
-  cta.load_q(round, 0);
-  cta.await_q(w);
-  start(w);
-  float *const sums = split_sums<S>(a);
-  if (sums) start_sums<S>(sums);
-
-  float r[2];
-  for (int step = 0; __any_sync(~0u, step < steps);) {
-    const int tile_key = first_key + step * KEYS, blocks = min(p.kv_tile / KEYS, steps - step),
-              growth_keys = (int)p.kv_split - tile_key % (int)p.kv_split;
-    if (tile_key % p.kv_split == 0 && tile_key > first_key) {
-      stage_sums(a, matrix, row, tile_key - 1, w.l[0], w.l[1], w.acc);
-      end_split(w, sums);
-    }
-    /* u of the tile's block b, which all wait for the first time; largest: of each row, among this
-     * thread's keys. */
-    typename S::TileRing block = cta.ring;
-    auto scores = [&](int b, float(&u)[S::NT][4], float(&largest)[2]) {
-      int s[S::NT][4], high[2];
-      uint32_t q[1][4];
-      multiply_scores<S, 1>(s, q, cta.at, block.place());
-      stage_scores(a, matrix, row, tile_key + b * KEYS, s, IFA_GPU_SCORE_ZERO);
-      score<S>(u, s, high, cta.at.scales + block.place());
-      largest_live<S>(largest, u, p, tile_key + b * KEYS, row);
-    };
-    float u[S::NT][4], largest[2] = {-INFINITY, -INFINITY}, x[2];
-    bool moves[2];
-    for (int b = 0; __any_sync(~0u, b < blocks); b++, block.advance()) {
-      float of_block[2];
-      block.wait();
-      scores(b, u, of_block);
-      largest[0] = fmaxf(largest[0], of_block[0]), largest[1] = fmaxf(largest[1], of_block[1]);
-    }
-    const float tile_scale = cta.at.tile_scale(cta.ring.place());
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      largest[h] = quad_max(largest[h]);
-      r[h] = score_factor(w.row_factor[h], tile_scale), x[h] = octaves(largest[h], r[h]);
-      moves[h] = unit_moves(largest[h], x[h], w.unit[h], tau1);
-    }
-    move_units(w, x, moves, growth_keys);
-    Index index;
-    index.follow(w, r);
-
-    uint32_t n[S::NT][2], pa[S::KC][4], y[S::KC][4][2], highest[2] = {0, 0}, factor[2] = {0, 0};
-    int exponent[2] = {0, 0};
-    if (S::TOKEN) {
-#pragma unroll
-      for (int h = 0; h < 2; h++)
-        exponent[h] = live_value_exponent(v_scale, max(live_first(p, row + 8 * h), tile_key),
-                                          min(live_end(p, row + 8 * h), tile_key + p.kv_tile));
-      block = cta.ring;
-      for (int b = 0; __any_sync(~0u, b < blocks); b++, block.advance()) {
-        float of_block[2];
-        scores(b, u, of_block);
-        weigh_index<S>(n, u, index);
-        mask_index<S>(n, p, tile_key + b * KEYS, row);
-        weigh<S, false, false>(w, pa, y, highest, n, one, 0);
-        scale_live_values<S>(y, exponent, highest, p, v_scale, tile_key + b * KEYS, row);
-      }
-      follow_values(w, factor, exponent, quad_largest(highest), p, growth_keys);
-    }
-    stage_units(a, matrix, row, tile_key, w.unit[0], w.unit[1], w.value_unit[0], w.value_unit[1]);
-
-    block = cta.ring;
-    for (int b = 0; __any_sync(~0u, b < blocks); b++, block.advance(), step++) {
-      float of_block[2];
-      scores(b, u, of_block);
-      weigh_index<S>(n, u, index);
-      mask_index<S>(n, p, tile_key + b * KEYS, row);
-      weigh<S, false>(w, pa, y, highest, n, one, 0);
-      stage_weights(a, matrix, row, tile_key + b * KEYS, pa);
-      if (S::TOKEN) {
-        scale_live_values<S>(y, exponent, highest, p, v_scale, tile_key + b * KEYS, row);
-        weigh_values<S>(pa, y, factor);
-      }
-      stage_value_weights(a, matrix, row, tile_key + b * KEYS, pa);
-      uint32_t v[2 * S::KC][4];
-#pragma unroll
-      for (int g = 0; g < S::PV_GROUPS; g++) {
-        load_v_fragments<S>(v, cta.at, block.place(), g);
-        multiply_pv<S>(w, pa, v, g);
-      }
-      cta.release(zero_after(v, p));
-    }
-  }
-  stage_sums(a, matrix, row, first_key + steps * KEYS - 1, w.l[0], w.l[1], w.acc);
-  if (sums) end_split(w, sums);
-  write_rows(a, w, sums, cta.output(), item, cta.warp);
-}
-
-template <class S>
-__global__ void __launch_bounds__(S::THREADS, 1)
-    attend_any_tile(__grid_constant__ const ifa_gpu_params a) {
-  extern __shared__ __align__(128) uint8_t shared_bytes[];
-  Cta<S> cta(a, shared_bytes, 0);
-  for (uint32_t round = 0; __any_sync(~0u, cta.has(round)); round++)
-    attend_rows_any_tile(cta, round);
 }
 
 } // namespace sm80

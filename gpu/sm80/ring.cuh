@@ -15,6 +15,8 @@
 
 namespace sm80 {
 
+using namespace parts; /* what the kernels share */
+
 constexpr int MAX_STAGES = 12; /* tiles in shared memory; as many as the device has room for */
 
 struct RingBarriers {

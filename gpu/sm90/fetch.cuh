@@ -4,8 +4,8 @@
 #ifndef IFA_GPU_SM90_FETCH_CUH
 #define IFA_GPU_SM90_FETCH_CUH
 
-#include "gpu/parts/attention_output.cuh"
 #include "gpu/parts/items.cuh"
+#include "gpu/parts/output.cuh"
 #include "gpu/sm90/shape.cuh"
 
 namespace sm90 {

@@ -1,9 +1,9 @@
 /* output.cuh - a warp's 16 rows, straight from the registers, where there is one split and the
- * layout allows (gpu/parts/attention_output.cuh has the rest). */
+ * layout allows (gpu/parts/output.cuh has the rest). */
 #ifndef IFA_GPU_SM90_OUTPUT_CUH
 #define IFA_GPU_SM90_OUTPUT_CUH
 
-#include "gpu/parts/attention_output.cuh"
+#include "gpu/parts/output.cuh"
 #include "gpu/sm90/shape.cuh"
 
 namespace sm90 {

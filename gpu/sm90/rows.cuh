@@ -1,6 +1,6 @@
 /* rows.cuh - what a warpgroup does to a block of keys, in the order of docs/numerics.md: products,
  * indices of weights, units, weights, products. What does not depend on the instructions is in
- * gpu/parts/attention_parts.cuh; the map of threads to data is the same: lane 4 g + t has rows g
+ * gpu/parts; the map of threads to data (gpu/parts/warp.cuh) is the same: lane 4 g + t has rows g
  * and g + 8 of its warp's 16, h = 0 and 1.
  *
  * The tensor cores run beside all this, so a step asks for products early and waits for them late.
@@ -8,6 +8,10 @@
 #ifndef IFA_GPU_SM90_ROWS_CUH
 #define IFA_GPU_SM90_ROWS_CUH
 
+#include "gpu/parts/scores.cuh"
+#include "gpu/parts/units.cuh"
+#include "gpu/parts/values.cuh"
+#include "gpu/parts/weights.cuh"
 #include "gpu/sm90/shape.cuh"
 
 namespace sm90 {

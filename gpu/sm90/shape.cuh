@@ -12,12 +12,13 @@
 #ifndef IFA_GPU_SM90_SHAPE_CUH
 #define IFA_GPU_SM90_SHAPE_CUH
 
-#include "gpu/parts/attention_parts.cuh"
+#include "gpu/params.h"
+#include "gpu/parts/instructions.cuh"
 #include "gpu/sm90/instructions.cuh"
 
 namespace sm90 {
 
-using namespace sm80; /* what the kernels share */
+using namespace parts; /* what the kernels share */
 
 enum { GROUP_ROWS = 64, GROUP_THREADS = 128, MOST_PLACES = 12 };
 

@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(MMA_THREADS)
 #pragma unroll
       for (int c = 0; c < D / 32; c++) {
         const int8_t *k = &tile.k[8 * j + g][32 * c + 4 * t];
-        sm80::mma_s8(s, q[c], word(k), word(k + 16));
+        parts::mma_s8(s, q[c], word(k), word(k + 16));
       }
 #pragma unroll
       for (int x = 0; x < 4; x++) {
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(MMA_THREADS)
 #pragma unroll
       for (int c = 0; c < TILE / 32; c++) {
         const int8_t *v = &tile.v[8 * j + g][32 * c + 4 * t];
-        sm80::mma_u8(acc[j], weight[c], word(v), word(v + 16));
+        parts::mma_u8(acc[j], weight[c], word(v), word(v + 16));
       }
   }
 

@@ -93,10 +93,10 @@ __device__ __forceinline__ void store_lse(const ifa_gpu_params &a, const Row &ro
  */
 __device__ __forceinline__ uint32_t weights(uint32_t h) {
   const uint32_t w = (~h & 0x03ff03ffu) | 0x3c003c00u;
-  uint32_t g = sm80::fma_half2(w, sm80::twice(IFA_WEIGHT_C3), sm80::twice(IFA_WEIGHT_C2));
-  g = sm80::fma_half2(g, w, sm80::twice(IFA_WEIGHT_C1));
-  g = sm80::fma_half2(g, w, sm80::twice(IFA_WEIGHT_C0));
-  return sm80::fma_half2(h, g, sm80::twice(0x6400)) & 0x00ff00ffu;
+  uint32_t g = parts::fma_half2(w, parts::twice(IFA_WEIGHT_C3), parts::twice(IFA_WEIGHT_C2));
+  g = parts::fma_half2(g, w, parts::twice(IFA_WEIGHT_C1));
+  g = parts::fma_half2(g, w, parts::twice(IFA_WEIGHT_C0));
+  return parts::fma_half2(h, g, parts::twice(0x6400)) & 0x00ff00ffu;
 }
 
 } // namespace steps

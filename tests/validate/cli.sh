@@ -173,10 +173,10 @@ check "those of sm90" diff <(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/muta
 check "the product's GPU sources are seen" grep -rq __global__ "$source/gpu" --include=*.cuh --exclude-dir=mutants
 check "no fault in the product" test -z "$(grep -rl FAULT "$source/gpu" --include=*.cuh --include=*.cu --include=*.h --exclude-dir=mutants)"
 mkdir -p "$folder/gpu/parts"
-sed -n '/^- __device__ .* quad_sum/,/^+ .*FAULT/p' "$source/gpu/mutants/faults.txt" | sed '1i @ parts/attention_parts.cuh' >"$folder/edits.txt"
-sed 's/x += __shfl_xor_sync(~0u, x, 1)/x += __shfl_xor_sync(~0u, x, 3)/' "$source/gpu/parts/attention_parts.cuh" >"$folder/gpu/parts/attention_parts.cuh"
+sed -n '/^- __device__ .* quad_sum/,/^+ .*FAULT/p' "$source/gpu/mutants/faults.txt" | sed '1i @ parts/warp.cuh' >"$folder/edits.txt"
+sed 's/x += __shfl_xor_sync(~0u, x, 1)/x += __shfl_xor_sync(~0u, x, 3)/' "$source/gpu/parts/warp.cuh" >"$folder/gpu/parts/warp.cuh"
 expect "a fault without its place" 1 "FAULT.quad_sum_of_two_lanes. has lost its place" -- cmake -DEDITS="$folder/edits.txt" -DFROM="$folder/gpu" \
-  -DTO="$folder/edited" -DFILES=parts/attention_parts.cuh -P "$source/gpu/mutants/apply.cmake"
+  -DTO="$folder/edited" -DFILES=parts/warp.cuh -P "$source/gpu/mutants/apply.cmake"
 check "no copy without it" test ! -e "$folder/edited"
 # ... which no other layout takes away
 edited=$(sed -n 's/^@ //p' "$source/gpu/mutants/faults.txt" "$source/gpu/mutants/faults_sm90.txt" | sort -u)

@@ -85,7 +85,7 @@ static void start_thread() {
 
 static void finish_copies(size_t n) {
   for (const Copy &c : arrivals[n].copies) finish(c);
-  sm80::barrier_arrive(arrivals[n].barrier);
+  parts::barrier_arrive(arrivals[n].barrier);
   arrivals.erase(arrivals.begin() + (long)n);
   progress();
 }

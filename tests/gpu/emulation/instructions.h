@@ -6,7 +6,7 @@
 #include "common/exact.h"
 #include "tests/gpu/emulation/memory.h"
 
-namespace sm80 {
+namespace parts {
 
 static inline int max3(int a, int b, int c) { return max(max(a, b), c); }
 static inline int min3(int a, int b, int c) { return min(min(a, b), c); }
@@ -95,6 +95,6 @@ static inline uint32_t pack_unsigned(int a, int b) {
   return clamp(a) | clamp(b) << 16;
 }
 
-} // namespace sm80
+} // namespace parts
 
 #endif

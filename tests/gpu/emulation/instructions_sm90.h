@@ -45,13 +45,13 @@ template <int N> static inline void more_registers() {}
 
 static inline void fence_async() {}
 static inline uint32_t barrier_try(uint32_t barrier, uint32_t parity) {
-  return emulation::yield(), sm80::barrier_poll(barrier, parity);
+  return emulation::yield(), parts::barrier_poll(barrier, parity);
 }
 static inline void barrier_wait_unless(uint32_t come, uint32_t barrier, uint32_t parity) {
-  if (!come) sm80::barrier_wait(barrier, parity);
+  if (!come) parts::barrier_wait(barrier, parity);
 }
 static inline void barrier_wait_asleep(uint32_t barrier, uint32_t parity) {
-  sm80::barrier_wait(barrier, parity);
+  parts::barrier_wait(barrier, parity);
 }
 
 /* ---- pairs of 16-bit integers ---- */

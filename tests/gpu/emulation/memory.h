@@ -4,7 +4,7 @@
 
 #include "tests/gpu/emulation/emulation.h"
 
-namespace sm80 {
+namespace parts {
 
 extern "C" {
 /* one of each, whatever this namespace is called: gpu/mutants/mutants.cu gives it another name */
@@ -67,6 +67,14 @@ static inline void barrier_wait(uint32_t barrier, uint32_t parity) {
 #define IFA_GPU_BULK 1
 #endif
 
+} // namespace parts
+
+namespace sm80 {
+extern "C" {
+extern thread_local __align__(128) uint8_t shared_bytes[]; /* the same: a kernel declares it */
+}
+/* (so that what gcc calls to get at it is there for templates) */
+static inline uint8_t *dynamic_shared_memory() { return shared_bytes; }
 } // namespace sm80
 
 #endif

@@ -69,7 +69,7 @@ static void read_row(int8_t *to, uint64_t description, int row) {
   for (uint32_t chunk = 0; chunk < 2; chunk++) {
     const uint32_t at = first + (uint32_t)row / 8 * groups + (uint32_t)row % 8 * pitch + chunk * 16;
     if (at + 16 > SHARED_BYTES) fail("wgmma: an operand lies beyond shared memory");
-    memcpy(to + 16 * chunk, sm80::shared_bytes + (at ^ (at >> 3 & mask << 4)), 16);
+    memcpy(to + 16 * chunk, parts::shared_bytes + (at ^ (at >> 3 & mask << 4)), 16);
   }
 }
 

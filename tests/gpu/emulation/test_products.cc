@@ -54,7 +54,7 @@ static void consume(Case<PITCH, N> &c, uint32_t a_at, uint32_t b_at, uint32_t fu
   for (int k = 0; k < STEPS; k++)
     for (int x = 0; x < 4; x++)
       memcpy(&w[k][x], &c.w[row + 8 * (x & 1)][k * STEP + 16 * (x >> 1) + 4 * (lane & 3)], 4);
-  if (c.misuse != NOT_AWAITED) sm80::barrier_wait(full, 0);
+  if (c.misuse != NOT_AWAITED) parts::barrier_wait(full, 0);
   if (c.misuse != NOT_FENCED) sm90::wgmma_fence();
   const uint32_t a = sm90::operand_low(a_at), b = sm90::operand_low(b_at);
   sm90::wgmma_s8_first(s, sm90::operand<PITCH>(a), sm90::operand<PITCH>(b));
@@ -66,27 +66,27 @@ static void consume(Case<PITCH, N> &c, uint32_t a_at, uint32_t b_at, uint32_t fu
   if (c.misuse == A_CHANGED) w[0][0] ^= 0x01010101;
   if (c.misuse == WRITTEN_EARLY) t[0][0]++;
   if (c.misuse == READ_EARLY) store<PITCH>(c.s, s);
-  if (c.misuse == REFILLED) memset(sm80::shared_bytes + b_at, 1, N * PITCH);
+  if (c.misuse == REFILLED) memset(parts::shared_bytes + b_at, 1, N * PITCH);
   sm90::wgmma_wait<1>();
   if (c.misuse == OTHER_AWAITED) store<PITCH>(c.t, t);
   if (c.misuse != READ_EARLY) store<PITCH>(c.s, s);
   sm90::wgmma_wait<0>();
   if (c.misuse == WRITTEN_EARLY) t[0][0]--;
   if (c.misuse != OTHER_AWAITED) store<PITCH>(c.t, t);
-  sm80::barrier_wait(full, 0); /* (no CTA ends before its copies) */
+  parts::barrier_wait(full, 0); /* (no CTA ends before its copies) */
 }
 
 template <int PITCH, int N> static void kernel(void *argument) {
   Case<PITCH, N> &c = *(Case<PITCH, N> *)argument;
   const uint32_t a_at = 1024, b_at = a_at + ROWS * PITCH, full = b_at + N * PITCH;
-  if (threadIdx.x == 0) sm80::barrier_init(full, 2);
+  if (threadIdx.x == 0) parts::barrier_init(full, 2);
   __syncthreads();
   if (threadIdx.x < 128) {
     sm90::more_registers<240>();
     consume(c, a_at, b_at, full);
   } else if (threadIdx.x == 128) {
-    sm80::copy_bulk(a_at, c.a, sizeof c.a, full);
-    sm80::copy_bulk(b_at, c.b, sizeof c.b, full);
+    parts::copy_bulk(a_at, c.a, sizeof c.a, full);
+    parts::copy_bulk(b_at, c.b, sizeof c.b, full);
   }
 }
 
@@ -142,7 +142,7 @@ struct Groups {
 
 static void meet_in_groups(void *argument) {
   Groups &groups = *(Groups *)argument;
-  uint8_t *const come = sm80::shared_bytes + (threadIdx.x & ~127u);
+  uint8_t *const come = parts::shared_bytes + (threadIdx.x & ~127u);
   if (threadIdx.x < 128) __syncwarp(); /* the second group is there first */
   come[threadIdx.x & 127] = 1;
   if (groups.waits) emulation::wait_for_some(1 + (int)threadIdx.x / 128, 128);

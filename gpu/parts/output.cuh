@@ -1,71 +1,13 @@
-/* attention_output.cuh - how a warp ends: sums between splits (section 9), outputs and log-sum-exp
- * (sections 10 and 11). */
-#ifndef IFA_GPU_ATTENTION_OUTPUT_CUH
-#define IFA_GPU_ATTENTION_OUTPUT_CUH
+/* output.cuh - sections 10 and 11 of docs/numerics.md: a warp's outputs and log-sum-exp. */
+#ifndef IFA_GPU_OUTPUT_CUH
+#define IFA_GPU_OUTPUT_CUH
 
-#include "gpu/parts/attention_parts.cuh"
+#include <cuda_fp16.h>
 
-namespace sm80 {
+#include "common/operand.h"
+#include "gpu/parts/splits.cuh"
 
-/* A thread's float sums between splits lie in global memory, those of a CTA's threads side by side:
- * D / 2 sums, then for each of its two rows L, E and E'. One place for all rows that the thread has
- * one after another. */
-template <class S> constexpr int SUMS_KEPT = S::SUMS + 6;
-template <class S> __device__ __forceinline__ float *sums_at(float *sums, int index) {
-  return sums + (int64_t)index * S::THREADS;
-}
-template <class S> __device__ __forceinline__ const float *sums_at(const float *sums, int index) {
-  return sums + (int64_t)index * S::THREADS;
-}
-
-/* This thread's; NULL if there is one split, which the compiler knows unless SPLITS. */
-template <class S> __device__ __forceinline__ float *split_sums(const ifa_gpu_params &a) {
-  return S::SPLITS && a.packed.split_sums
-             ? a.packed.split_sums + (int64_t)blockIdx.x * SUMS_KEPT<S> * S::THREADS + threadIdx.x
-             : nullptr;
-}
-
-template <class S> __device__ __noinline__ void start_sums(float *sums) {
-  for (int h = 0; h < 2; h++) {
-    *sums_at<S>(sums, S::SUMS + 3 * h + 1) = __int_as_float(IFA_NO_UNIT);
-    *sums_at<S>(sums, S::SUMS + 3 * h + 2) = __int_as_float(IFA_NO_UNIT);
-  }
-}
-
-/* The split's sums join those before; the warp starts anew. */
-template <class S> __device__ __forceinline__ void end_split(Warp<S> &w, float *sums) {
-#pragma unroll
-  for (int h = 0; h < 2; h++) {
-    float *const row = sums_at<S>(sums, S::SUMS + 3 * h);
-    const int sum = quad_sum(w.l[h]), unit = w.unit[h],
-              value_unit = S::TOKEN ? w.value_unit[h] : unit;
-    const int before = __float_as_int(row[S::THREADS]),
-              value_before = __float_as_int(row[2 * S::THREADS]);
-    if (unit != IFA_NO_UNIT) {
-      const int e = max(unit, before);
-      row[0] = before == IFA_NO_UNIT ? (float)sum : ifa_merge(row[0], before, sum, unit, e);
-      row[S::THREADS] = __int_as_float(e);
-    }
-    if (value_unit != IFA_NO_UNIT) {
-      const int e = max(value_unit, value_before);
-      const float new_share = ifa_pow2(value_unit - e),
-                  old_share = value_before == IFA_NO_UNIT ? 0.0f : ifa_pow2(value_before - e);
-#pragma unroll
-      for (int i = 0; i < S::D / 8; i++)
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-          float *const at = sums_at<S>(sums, (h * (S::D / 8) + i) * 2 + j);
-          *at = value_before == IFA_NO_UNIT ? (float)w.acc[i][2 * h + j]
-                                            : __fmaf_rn((float)w.acc[i][2 * h + j], new_share,
-                                                        __fmul_rn(*at, old_share)); /* ifa_merge */
-          w.acc[i][2 * h + j] = 0;
-        }
-      row[2 * S::THREADS] = __int_as_float(e);
-    }
-    w.l[h] = 0;
-    w.unit[h] = w.value_unit[h] = IFA_NO_UNIT;
-  }
-}
+namespace parts {
 
 /* fl(o / l) for integers in binary32: two corrections of o times the reciprocal, the last from a
  * quotient that is at most one unit off, so it rounds correctly (Markstein); no step leaves the
@@ -218,6 +160,6 @@ __device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S
   }
 }
 
-} // namespace sm80
+} // namespace parts
 
 #endif
