@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""check_house.py SOURCE_DIR: who may include whom. Exit codes: 0 all hold, 1 not.
+"""check_house.py [SOURCE_DIR]: who may include whom. Exit codes: 0 all hold, 1 not.
 
 A file may include its own folder, include/, and the folders that its folder's line names (and what lies below them,
 where the line says so with a '/')."""
@@ -42,7 +42,7 @@ MAY_INCLUDE = {
     "examples": "",
     "examples/plugin_c": "",
 }
-source = sys.argv[1]
+source = sys.argv[1] if len(sys.argv) > 1 else "."
 listed = sorted(
     os.path.relpath(os.path.join(at, name), source)
     for top in sorted({folder.split("/")[0] for folder in MAY_INCLUDE})
