@@ -65,7 +65,7 @@ foreach(python ${Python3_EXECUTABLE} /usr/bin/python3)
     break()
   endif()
 endforeach()
-ifa_say("Python with numpy" "${IFA_PYTHON_NUMPY}" "built without the test of examples/python")
+ifa_say("Python with numpy" "${IFA_PYTHON_NUMPY}" "built without the tests of the Python package")
 
 # The CUDA toolkit. nvcc need not be on the path.
 set(IFA_HAVE_CUDA OFF)

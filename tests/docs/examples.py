@@ -22,6 +22,7 @@ SLOW = ("validate mutants", "validate accuracy --table paper")
 LEFT_OUT = {
     "validate accuracy --table paper": "takes ten minutes",
     "./dev validate list": "builds",
+    "pip install .": "./dev test python installs a wheel; here it is the checkout's package",
     "./dev validate": "installs and builds; `validate run --suite all` is a test of its own",
     "cmake --install build/release --prefix ~/ifa": "tests/install/install.sh installs",
     "~/ifa/bin/validate run --plugin ./libmine.so --suite all --html report.html": "prints what smoke prints",
@@ -132,6 +133,12 @@ def main():
             os.mkdir(f"{folder}/broken")
             os.symlink(broken, f"{folder}/broken/validate")
             environment = dict(os.environ, PATH=f"{folder}/bin:{os.environ['PATH']}", PYTHONDONTWRITEBYTECODE="1")
+            built = os.path.dirname(validate)
+            environment.update(
+                PYTHONPATH=f"{source}/python/src",
+                IFA_LIBRARY=f"{built}/../libifa.so",
+                IFA_JUDGE_LIBRARY=f"{built}/libifa_judge.so",
+            )
             text = open(document, encoding="utf-8").read()
             listing = re.search(r"where `(\w+\.py)` is.*?```python\n(.*?)```", text, re.S)
             if listing:

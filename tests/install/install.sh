@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# install.sh CMAKE GENERATOR BUILD_DIR SOURCE_DIR CC CXX PYTHON NUMPY - installs a build into a fresh folder, moves that folder (nothing may point back), and builds a
+# install.sh CMAKE GENERATOR BUILD_DIR SOURCE_DIR CC CXX PYTHON - installs a build into a fresh folder, moves that folder (nothing may point back), and builds a
 # small program against it: through the CMake package, by the build's own generator, and through pkg-config, shared and static, C and C++. The shared library exports
-# what the installed headers declare, nothing else; the documents' links lead somewhere. NUMPY: a Python that has numpy, if there is one, for the installed ifa.py.
+# what the installed headers declare, nothing else; the documents' links lead somewhere.
 # Exit codes: 0 all hold, 1 something does not.
 set -u
-cmake=$1 generator=$2 build=$3 source=$4 cc=$5 cxx=$6 python=$7 numpy=${8:-}
+cmake=$1 generator=$2 build=$3 source=$4 cc=$5 cxx=$6 python=$7
 . "$source/tests/expect.sh"
 unset LD_LIBRARY_PATH IFA_LIBRARY IFA_REAL_DIR # programs must find what is installed without being told
 check "install" "$cmake" --install "$build" --prefix "$folder/first"
@@ -56,14 +56,6 @@ check "pkg-config: static is static" sh -c "! ldd '$folder/c_static' | grep libi
 # ---- documents
 check "documents: ref/README.md" test -f "$prefix/share/doc/ifa/ref/README.md"
 check "documents: links" "$python" "$source/tests/links.py" "$prefix"
-
-# ---- from Python: the library of its own tree
-if [ -f "$prefix/share/ifa/examples/python/ifa.py" ] && [ -n "$numpy" ]; then
-  check "ifa.py: its library" test "$(cd "$prefix/share/ifa/examples/python" && "$numpy" -B -c 'import ifa; print(ifa._lib._name)')" = "$lib/libifa.so"
-  check "ifa.py: its test" "$numpy" -B "$prefix/share/ifa/examples/python/test_ifa.py"
-else
-  echo "not available: the installed ifa.py (needs a Python that has numpy, and jansson)"
-fi
 
 # ---- the program; its real tensors are those installed beside it
 if [ -x "$prefix/bin/validate" ]; then

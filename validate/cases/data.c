@@ -46,8 +46,11 @@ static char *installed_real_dir(void) {
   return NULL;
 }
 
+const char *ifa_data_real_folder;
+
 char *ifa_data_path(const char *input) {
   const char *folder = getenv("IFA_REAL_DIR");
+  if (!folder) folder = ifa_data_real_folder;
   char *path = NULL;
   if (strpbrk(input, "/.")) return ifa_copy_string(input);
   char *installed = folder ? NULL : installed_real_dir();

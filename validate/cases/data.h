@@ -28,9 +28,12 @@ ifa_inputs ifa_data_inputs(const ifa_data *data);
  */
 ifa_status ifa_data_quantize(ifa_data *data, ifa_message *message);
 
+/* A library's own real tensors: the folder, or NULL. */
+extern const char *ifa_data_real_folder;
+
 /* Where `input=NAME` lies, to be freed: a path if it has a '/' or '.', else NAME.safetensors in
- * $IFA_REAL_DIR, or where an installed program has its tensors, or data/real of this project. NULL:
- * no memory. */
+ * $IFA_REAL_DIR, or ifa_data_real_folder, or where an installed program has its tensors, or
+ * data/real of this project. NULL: no memory. */
 char *ifa_data_path(const char *input);
 
 /* The tensors of a file that attention reads (q, k, v, their integers and scales; the others are

@@ -267,12 +267,7 @@ static void print_result(const options *o, const ifa_result *r) {
   int failed = ifa_verdict_is_failure(r->outcome.verdict);
   if (failed) ifa_report_print_failure(stdout, r);
   if (failed && o->annotate) ifa_report_print_annotation(stdout, r);
-  if (!failed && o->verbose)
-    ifa_print_visible_line(stdout, "%s  %s  %.3f s  %s%s%s", ifa_verdict_name(r->outcome.verdict),
-                           r->backend, r->outcome.seconds, r->text,
-                           r->outcome.verdict == IFA_PASSED ? "" : "  ",
-                           r->outcome.verdict == IFA_PASSED ? "" : r->outcome.message.text);
-  if (o->verbose && r->outcome.verdict == IFA_PASSED) ifa_report_print_distance(stdout, r);
+  if (!failed && o->verbose) ifa_report_print_quiet(stdout, r);
 }
 
 static ifa_status add_result(const options *o, const ifa_data *data, const ifa_case *c,
@@ -383,12 +378,6 @@ static ifa_status write_reports(const options *o, const ifa_report *report, ifa_
   return first;
 }
 
-static int exit_code(const ifa_report *report) {
-  if (ifa_report_failures(report)) return EXIT_MISMATCH;
-  if (report->invalid) return EXIT_BAD_USAGE;
-  return report->counts[IFA_PASSED] ? EXIT_AGREE : EXIT_NOTHING_RUN;
-}
-
 int cmd_run(int argc, char **argv) {
   static kernel_list kernels;
   options o = {.seed = 1, .timeout = DEFAULT_TIMEOUT};
@@ -414,7 +403,7 @@ int cmd_run(int argc, char **argv) {
     run_case(&list.cases[i], &backends, &kernels, &o, &report);
   }
   show_progress(list.count, list.count, &report);
-  int code = exit_code(&report);
+  int code = ifa_report_exit_code(&report);
   if (write_reports(&o, &report, &why) != IFA_OK) {
     complain("run", "%s", why.text);
     if (code != EXIT_MISMATCH) code = EXIT_BAD_USAGE; /* a mismatch is the worse news */

@@ -69,6 +69,10 @@ ifa_status ifa_kernel_run(ifa_kernel *k, const ifa_data *d, ifa_run_buffers *buf
     *message = k->why;
     return IFA_OK;
   }
+  if (k->kind == IFA_KERNEL_CALL) {
+    *verdict = ifa_call_run(k, d, buffers, seconds, message);
+    return IFA_OK;
+  }
   if (k->process.pid == 0 && k->kind != IFA_KERNEL_ONE_SHOT) { /* it ended with an earlier case */
     *verdict = start(k, said, &trouble, message);
     if (*verdict != IFA_PASSED || trouble != IFA_OK) return trouble;

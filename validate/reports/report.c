@@ -47,8 +47,10 @@ int64_t ifa_report_failures(const ifa_report *report) {
 static char *repeat_command(const ifa_result *r) {
   char *text = NULL;
   int length =
-      r->selector ? asprintf(&text, "validate run %s --case \"%s\"", r->selector, r->text)
-                  : asprintf(&text, "validate run --backend %s --case \"%s\"", r->backend, r->text);
+      r->repeat_before ? asprintf(&text, "%s%s%s", r->repeat_before, r->text, r->repeat_after)
+      : r->selector
+          ? asprintf(&text, "validate run %s --case \"%s\"", r->selector, r->text)
+          : asprintf(&text, "validate run --backend %s --case \"%s\"", r->backend, r->text);
   return length < 0 ? NULL : text;
 }
 
@@ -81,6 +83,21 @@ void ifa_report_print_distance(FILE *to, const ifa_result *r) {
     if (d->unbounded_rows) fprintf(to, "; %" PRId64 " rows have no bound", d->unbounded_rows);
     fprintf(to, "\n");
   }
+}
+
+void ifa_report_print_quiet(FILE *to, const ifa_result *r) {
+  int passed = r->outcome.verdict == IFA_PASSED;
+  ifa_print_visible_line(to, "%s  %s  %.3f s  %s%s%s", ifa_verdict_name(r->outcome.verdict),
+                         r->backend, r->outcome.seconds, r->text, passed ? "" : "  ",
+                         passed ? "" : r->outcome.message.text);
+  if (passed) ifa_report_print_distance(to, r);
+}
+
+int ifa_report_exit_code(const ifa_report *report) {
+  enum { AGREE, MISMATCH, BAD_USAGE, NOTHING_RUN };
+  if (ifa_report_failures(report)) return MISMATCH;
+  if (report->invalid) return BAD_USAGE;
+  return report->counts[IFA_PASSED] ? AGREE : NOTHING_RUN;
 }
 
 void ifa_report_print_counts(FILE *to, const ifa_report *report) {
@@ -149,6 +166,13 @@ static json_t *result_json(const ifa_result *r) {
   for (int i = 0; i < o->place_count; i++) json_array_append_new(places, place_json(&o->places[i]));
   json_object_set_new(json, "places", places);
   return json;
+}
+
+char *ifa_report_result_text(const ifa_result *r) {
+  json_t *json = result_json(r);
+  char *text = json ? json_dumps(json, JSON_PRESERVE_ORDER) : NULL;
+  json_decref(json);
+  return text;
 }
 
 json_t *ifa_report_json(const ifa_report *report) {

@@ -15,6 +15,9 @@ typedef struct ifa_result {
   /* of a plug-in: what chooses it on a shell's command line, "--plugin ./libmine.so"; NULL for a
    * backend */
   const char *selector;
+  /* of a kernel in the caller's process: the line that repeats a case, before and behind its text;
+   * NULL otherwise */
+  const char *repeat_before, *repeat_after;
   char digest[33]; /* of the oracle's output */
   ifa_outcome outcome;
 } ifa_result;
@@ -41,11 +44,21 @@ void ifa_report_print_failure(FILE *to, const ifa_result *result);
 /* How far a plug-in's output is from the right one; nothing if that was not measured. */
 void ifa_report_print_distance(FILE *to, const ifa_result *result);
 
+/* One line of a result that is no failure, and its distance. */
+void ifa_report_print_quiet(FILE *to, const ifa_result *result);
+
+/* How `validate run` ends: 0 all executed cases agree, 1 a mismatch, 2 an invalid case, 3 nothing
+ * was executed. */
+int ifa_report_exit_code(const ifa_report *report);
+
 /* "12 passed, 0 failed, 3 unsupported, 0 not available". */
 void ifa_report_print_counts(FILE *to, const ifa_report *report);
 
 /* A failure as one line of GitHub's workflow commands, which becomes an annotation of the check. */
 void ifa_report_print_annotation(FILE *to, const ifa_result *result);
+
+/* One result as it stands in the JSON report: text, to be freed; NULL without memory. */
+char *ifa_report_result_text(const ifa_result *result);
 
 /* The report as JSON, to be released; NULL without memory. */
 json_t *ifa_report_json(const ifa_report *report);

@@ -1,0 +1,12 @@
+# What the Python package holds beside its modules: pyproject.toml builds the target ifa_python and installs the component python. No links: a wheel has none.
+add_custom_target(ifa_python DEPENDS ifa_shared)
+install(FILES $<TARGET_FILE:ifa_shared> RENAME libifa.so DESTINATION ifa/lib COMPONENT python)
+install(FILES include/ifa.h include/ifa_cache.h include/ifa_cpu.h include/ifa_cuda.h include/ifa_plugin.h DESTINATION ifa/include COMPONENT python)
+if(TARGET validate)
+  add_dependencies(ifa_python ifa_judge validate)
+  install(FILES $<TARGET_FILE:ifa_judge> DESTINATION ifa/lib COMPONENT python)
+  install(PROGRAMS $<TARGET_FILE:validate> DESTINATION ifa/bin COMPONENT python)
+  install(DIRECTORY data/real DESTINATION ifa/share/ifa COMPONENT python FILES_MATCHING PATTERN *.safetensors PATTERN README.md)
+else()
+  message(STATUS "The Python package: without `validate` and ifa.check (they need jansson and xxhash)")
+endif()
