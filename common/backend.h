@@ -31,8 +31,8 @@ extern const ifa_backend ifa_backend_scalar; /* ref/scalar.c */
 extern const ifa_backend ifa_backend_openmp; /* ref/openmp.c */
 /* cpu/api.c: the best instruction set, and each */
 extern const ifa_backend ifa_backend_cpu, ifa_backend_cpu_portable, ifa_backend_cpu_avx2,
-    ifa_backend_cpu_avx512vnni, ifa_backend_cpu_avx512fp16, ifa_backend_cpu_amx,
-    ifa_backend_cpu_neon_dotprod, ifa_backend_cpu_neon_i8mm;
+    ifa_backend_cpu_avxvnni, ifa_backend_cpu_avx512vnni, ifa_backend_cpu_avx512fp16,
+    ifa_backend_cpu_amx, ifa_backend_cpu_neon_dotprod, ifa_backend_cpu_neon_i8mm;
 extern const ifa_backend ifa_backend_cuda_sm80, ifa_backend_cuda_sm90,
     ifa_backend_cuda; /* gpu/backend_cuda.cu, or gpu/absent.c in a build without CUDA */
 

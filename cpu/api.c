@@ -174,6 +174,7 @@ static ifa_status run_isa(const char *name, const ifa_problem *p, const ifa_inpu
 BACKEND(cpu, "cpu", "the CPU's best instruction set, or the one that IFA_CPU_ISA names", NULL)
 BACKEND(cpu_portable, "cpu-portable", "the CPU kernels in plain C", "portable")
 BACKEND(cpu_avx2, "cpu-avx2", "AVX2: pmaddwd", "avx2")
+BACKEND(cpu_avxvnni, "cpu-avxvnni", "AVX-VNNI: vpdpbusd on 256 bits", "avx_vnni")
 BACKEND(cpu_avx512vnni, "cpu-avx512vnni", "AVX-512 VNNI: vpdpbusd, weights in binary32",
         "avx512_vnni")
 BACKEND(cpu_avx512fp16, "cpu-avx512fp16", "AVX-512 VNNI: vpdpbusd, weights in binary16",

@@ -18,13 +18,14 @@
  * that node's threads (ifa_set_thread_pool), with its share of heads, batch or rows and a workspace
  * of its own: no result depends on how the work is divided.
  *
- * Instruction sets, by name: portable; avx2 (with FMA and F16C), avx512_vnni, avx512_fp16, amx
- * (x86-64); neon_dotprod, neon_i8mm (aarch64). Where a function takes `isa`, NULL stands for the
- * environment variable IFA_CPU_ISA if it is set and not empty, else for what is fastest on this
- * machine: the last of these that it has, but for amx where fewer than 16 query rows share a key/
- * value head's tiles (decoding: query heads per key/value head times query tokens), which is slower
- * there than the one before it. A name that does not exist is IFA_BAD_ARGUMENT, one that this build
- * or machine lacks IFA_NOT_AVAILABLE. Neither falls back to another. */
+ * Instruction sets, by name: portable; avx2 (with FMA and F16C), avx_vnni, avx512_vnni,
+ * avx512_fp16, amx (x86-64); neon_dotprod, neon_i8mm (aarch64). Where a function takes `isa`, NULL
+ * stands for the environment variable IFA_CPU_ISA if it is set and not empty, else for what is
+ * fastest on this machine: the last of these that it has, but for amx where fewer than 16 query
+ * rows share a key/ value head's tiles (decoding: query heads per key/value head times query
+ * tokens), which is slower there than the one before it. A name that does not exist is
+ * IFA_BAD_ARGUMENT, one that this build or machine lacks IFA_NOT_AVAILABLE. Neither falls back to
+ * another. */
 #ifndef IFA_CPU_H
 #define IFA_CPU_H
 

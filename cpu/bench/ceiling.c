@@ -37,6 +37,10 @@
 
 LOOP(fma256, "avx2,fma", __m256, _mm256_setzero_ps(), _mm256_fmadd_ps(x, x, sum[i]), 16)
 LOOP(pmaddwd256, "avx2", __m256i, _mm256_setzero_si256(), _mm256_madd_epi16(x, sum[i]), 32)
+#ifdef IFA_CPU_HAVE_AVX_VNNI
+#include "cpu/kernels/dpbusd256.h"
+LOOP(dpbusd_256, DPBUSD256_TARGET, __m256i, _mm256_setzero_si256(), dpbusd256(sum[i], x, x), 64)
+#endif
 #ifdef IFA_CPU_HAVE_AVX512_VNNI
 LOOP(fma512, "avx512f", __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(x, x, sum[i]), 32)
 LOOP(dpbusd512, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(),
@@ -88,6 +92,10 @@ const ifa_ceiling *ifa_ceiling_integer(const char *isa) {
 #if defined(__x86_64__)
   static const ifa_ceiling pmaddwd = {"vpmaddwd ymm", pmaddwd256};
   if (is(isa, "avx2")) return &pmaddwd;
+#ifdef IFA_CPU_HAVE_AVX_VNNI
+  static const ifa_ceiling half = {"vpdpbusd ymm", dpbusd_256};
+  if (is(isa, "avx_vnni")) return &half;
+#endif
 #ifdef IFA_CPU_HAVE_AVX512_VNNI
   static const ifa_ceiling dpbusd = {"vpdpbusd zmm", dpbusd512};
   if (is(isa, "avx512_vnni") || is(isa, "avx512_fp16")) return &dpbusd;
@@ -105,7 +113,7 @@ const ifa_ceiling *ifa_ceiling_integer(const char *isa) {
 const ifa_ceiling *ifa_ceiling_fma(const char *isa) {
 #if defined(__x86_64__)
   static const ifa_ceiling narrow = {"vfmadd ymm", fma256};
-  if (is(isa, "avx2")) return &narrow;
+  if (is(isa, "avx2") || is(isa, "avx_vnni")) return &narrow;
 #ifdef IFA_CPU_HAVE_AVX512_VNNI
   static const ifa_ceiling wide = {"vfmadd zmm", fma512};
   if (is(isa, "avx512_vnni") || is(isa, "avx512_fp16")) return &wide;

@@ -46,6 +46,16 @@ static __attribute__((unused)) const char *lacks_avx2(void) {
   return has ? NULL : "AVX2 with FMA and F16C";
 }
 
+static __attribute__((unused)) const char *lacks_avx_vnni(void) {
+#ifdef IFA_AVX_VNNI_EMULATION
+  return lacks_avx2();
+#else
+  uint32_t a, b, c, d; /* leaf 7, subleaf 1 */
+  int has = !lacks_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+  return has ? NULL : "AVX2, FMA and F16C with AVX-VNNI";
+#endif
+}
+
 static __attribute__((unused)) const char *lacks_avx512_vnni(void) { /* F, DQ, BW, VL; VNNI */
   int has = !lacks_avx2() && saves(STATES_AVX512) &&
             leaf7(1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, 1u << 11, 0);
@@ -106,6 +116,11 @@ static __attribute__((unused)) const char *lacks_neon_i8mm(void) {
 #else
 #define AVX2 ABSENT
 #endif
+#ifdef IFA_CPU_HAVE_AVX_VNNI
+#define AVX_VNNI &ifa_cpu_avx_vnni, lacks_avx_vnni
+#else
+#define AVX_VNNI ABSENT
+#endif
 #ifdef IFA_CPU_HAVE_AVX512_VNNI
 #define AVX512_VNNI &ifa_cpu_avx512_vnni, lacks_avx512_vnni
 #else
@@ -136,6 +151,7 @@ static __attribute__((unused)) const char *lacks_neon_i8mm(void) {
 static const ifa_cpu_isa isas[] = {
     {"portable", "plain C", &ifa_cpu_portable, nothing},
     {"avx2", "AVX2, FMA and F16C: pmaddwd", AVX2},
+    {"avx_vnni", "AVX2 with AVX-VNNI", AVX_VNNI},
     {"avx512_vnni", "AVX-512 VNNI", AVX512_VNNI},
     {"avx512_fp16", "AVX-512 VNNI, weights in binary16", AVX512_FP16},
     {"amx", "AMX-INT8 tiles", AMX},
@@ -200,8 +216,8 @@ ifa_status ifa_cpu_choose(const char *name, ifa_cpu_choice *choice, ifa_message 
     return ifa_succeed(message);
   }
   return ifa_fail(message, IFA_BAD_ARGUMENT,
-                  "%s: there is no instruction set '%.60s' (portable, avx2, avx512_vnni, "
-                  "avx512_fp16, amx, neon_dotprod, neon_i8mm)",
+                  "%s: there is no instruction set '%.60s' (portable, avx2, avx_vnni, "
+                  "avx512_vnni, avx512_fp16, amx, neon_dotprod, neon_i8mm)",
                   from, name);
 }
 

@@ -104,7 +104,8 @@ typedef struct ifa_cpu_isa {
 
 extern const ifa_cpu_kernels ifa_cpu_portable;
 #if defined(__x86_64__)
-extern const ifa_cpu_kernels ifa_cpu_avx2, ifa_cpu_avx512_vnni, ifa_cpu_avx512_fp16, ifa_cpu_amx;
+extern const ifa_cpu_kernels ifa_cpu_avx2, ifa_cpu_avx_vnni, ifa_cpu_avx512_vnni,
+    ifa_cpu_avx512_fp16, ifa_cpu_amx;
 #elif defined(__aarch64__)
 extern const ifa_cpu_kernels ifa_cpu_neon_dotprod, ifa_cpu_neon_i8mm;
 #endif

@@ -257,6 +257,7 @@ static int try_ceiling(const char *isa) {
     const char *isa;
     double integer, fma;
   } list[] = {{"avx2", 12 * 8 * 2 * 2, 12 * 8 * 2},
+              {"avx_vnni", 12 * 8 * 4 * 2, 12 * 8 * 2},
               {"avx512_vnni", 12 * 16 * 4 * 2, 12 * 16 * 2},
               {"avx512_fp16", 12 * 16 * 4 * 2, 12 * 16 * 2},
               {"amx", 6 * 256 * 64 * 2, 0}};

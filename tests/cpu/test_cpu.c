@@ -361,8 +361,8 @@ static void test_refusals(void **state) {
 
 static void test_isa(void **state) {
   (void)state;
-  static const char *const names[] = {"portable", "avx2",         "avx512_vnni", "avx512_fp16",
-                                      "amx",      "neon_dotprod", "neon_i8mm"};
+  static const char *const names[] = {"portable",    "avx2", "avx_vnni",     "avx512_vnni",
+                                      "avx512_fp16", "amx",  "neon_dotprod", "neon_i8mm"};
   const char *best = NULL, *chosen;
   ifa_message why;
   assert_int_equal(ifa_cpu_isa_count(), sizeof names / sizeof names[0]);
@@ -408,9 +408,20 @@ static const char *name_at(uint32_t available, int rows) {
 /* Whatever a machine has: AMX for blocks that fill its tiles, the best of the others else. */
 static void test_choice(void **state) {
   (void)state;
-  enum { PORTABLE = 1, AVX2 = 2, VNNI = 4, FP16 = 8, AMX = 16, DOTPROD = 32, I8MM = 64 };
+  enum {
+    PORTABLE = 1,
+    AVX2 = 2,
+    AVX_VNNI = 4,
+    VNNI = 8,
+    FP16 = 16,
+    AMX = 32,
+    DOTPROD = 64,
+    I8MM = 128
+  };
   assert_string_equal(name_at(PORTABLE, 1), "portable");
   assert_string_equal(name_at(PORTABLE, 48), "portable");
+  assert_string_equal(name_at(PORTABLE | AVX2 | AVX_VNNI, 1), "avx_vnni");
+  assert_string_equal(name_at(PORTABLE | AVX2 | AVX_VNNI | VNNI, 1), "avx512_vnni");
   assert_string_equal(name_at(PORTABLE | AVX2 | VNNI, 1), "avx512_vnni");
   assert_string_equal(name_at(PORTABLE | AVX2 | VNNI, 48), "avx512_vnni");
   assert_string_equal(name_at(PORTABLE | AVX2 | VNNI | FP16, 4), "avx512_fp16");

@@ -580,9 +580,9 @@ static void expect_equal_outputs(const data *d, const result *a, const result *b
 
 static void test_minus_zero(void **state) {
   (void)state;
-  static const char *const others[] = {"openmp",           "cpu-portable",   "cpu-avx2",
-                                       "cpu-avx512vnni",   "cpu-avx512fp16", "cpu-amx",
-                                       "cpu-neon-dotprod", "cpu-neon-i8mm"};
+  static const char *const others[] = {"openmp",      "cpu-portable",     "cpu-avx2",
+                                       "cpu-avxvnni", "cpu-avx512vnni",   "cpu-avx512fp16",
+                                       "cpu-amx",     "cpu-neon-dotprod", "cpu-neon-i8mm"};
   int turned = 0;
   for (uint64_t i = 0; i < 60; i++) {
     data d = data_new(random_problem(i));
