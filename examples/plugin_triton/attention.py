@@ -22,14 +22,14 @@ except ImportError as why:
 if not MISSING:
 
     @triton.jit
-    def kernel(Q, K, V, O, L, sm, nq, nk, group, WINDOW, CAUSAL: tl.constexpr, D: tl.constexpr, DIM: tl.constexpr,
+    def kernel(Q, K, V, O, L, sm, nq, nk, offset, group, WINDOW, CAUSAL: tl.constexpr, D: tl.constexpr, DIM: tl.constexpr,
                BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
         rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
         head = tl.program_id(1).to(tl.int64)
         d = tl.arange(0, DIM)
         q = tl.load(Q + (head * nq + rows[:, None]) * D + d[None, :], mask=(rows[:, None] < nq) & (d[None, :] < D), other=0.0)
         k_base, v_base = K + head // group * nk * D, V + head // group * nk * D
-        position = rows[:, None] + nk - nq
+        position = rows[:, None] + offset
         m = tl.full([BLOCK_M], -1.0e30, tl.float32)  # finite, so that a row that has seen no key yet makes no NaN
         l = tl.zeros([BLOCK_M], tl.float32)
         acc = tl.zeros([BLOCK_M, DIM], tl.float32)
@@ -55,15 +55,22 @@ if not MISSING:
         tl.store(L + head * nq + rows, tl.where(l > 0, m + tl.log(l), -float("inf")), mask=rows < nq)
 
 
+def launch(q, k, v, sm, window, causal, offset):
+    """o and lse in float32 of fp16 tensors [batch, heads, tokens, head_dim]; row i is at position i + offset of the keys."""
+    (b, hq, nq, d), (_, hkv, nk, _) = q.shape, k.shape
+    o = torch.empty(q.shape, device="cuda", dtype=torch.float32)
+    lse = torch.empty(q.shape[:3], device="cuda", dtype=torch.float32)
+    if o.numel():
+        grid = (triton.cdiv(nq, 64), b * hq)
+        kernel[grid](q, k, v, o, lse, sm, nq, nk, offset, hq // hkv, window, int(causal), d, max(16, triton.next_power_of_2(d)), 64, 64)
+    return o, lse
+
+
 def attention(p, t):
     if p.d > 128:
         raise Unsupported("d")
     q, k, v = (torch.tensor(t[name], device="cuda").to(torch.float16) for name in "qkv")
-    o = torch.empty(q.shape, device="cuda", dtype=torch.float32)
-    lse = torch.empty(q.shape[:3], device="cuda", dtype=torch.float32)
-    if o.numel():
-        grid = (triton.cdiv(p.nq, 64), p.b * p.hq)
-        kernel[grid](q, k, v, o, lse, p.sm, p.nq, p.nk, p.hq // p.hkv, p.window, p.causal, p.d, max(16, triton.next_power_of_2(p.d)), 64, 64)
+    o, lse = launch(q, k, v, p.sm, p.window, p.causal, p.nk - p.nq)
     return o.cpu().numpy(), lse.cpu().numpy()  # .cpu() waits for the kernel
 
 

@@ -18,7 +18,8 @@ EXACT32 = "close q=f32 k=f32 v=f32"
 
 
 def example():
-    path = Path(__file__).resolve().parents[2] / "examples" / "check_numpy" / "attention.py"
+    examples = os.environ.get("IFA_EXAMPLES") or Path(__file__).resolve().parents[2] / "examples"
+    path = Path(examples) / "check_numpy" / "attention.py"
     spec = importlib.util.spec_from_file_location("example", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -144,6 +145,10 @@ class Check(unittest.TestCase):
         self.assertIn("it raised AttributeError", report.results[0].message)
         self.assertIn("q.nothing", traced)
 
+    def test_without_log_sum_exp(self):
+        report, printed, _ = checked(lambda q, k, v, p: attention(q, k, v, p)[0], cases="nq=3 nk=3 lse=0,1", lse=False)
+        self.assertEqual((str(report), "lse=1" in report.results[1].case), ("2 passed, 0 failed, 0 unsupported, 0 not available", False))
+
     def test_unsupported_is_no_pass(self):
         def refuses(q, k, v, p):
             raise ifa.Unsupported("everything")
@@ -209,8 +214,7 @@ class Check(unittest.TestCase):
         with self.assertRaises(KeyboardInterrupt):
             checked(interrupted, cases="nq=3 nk=3")
 
-    def test_real_tensors(self):
-        os.environ.setdefault("IFA_REAL_DIR", str(Path(__file__).resolve().parents[2] / "data" / "real"))
+    def test_real_tensors(self):  # those of the package, or IFA_REAL_DIR's
         report, printed, _ = checked(attention, cases="input=minilm_layer0 rows=2")
         self.assertEqual(report.exit_code, 0, printed)
 

@@ -28,6 +28,7 @@ static ifa_status gather(ifa_judge *j, const ifa_judge_options *o, ifa_message *
   for (int i = 0; i < o->source_count && status == IFA_OK; i++)
     status = o->kinds[i] == 's' ? ifa_case_list_add_suite(&j->cases, o->sources[i], &base, message)
                                 : ifa_case_list_add_line(&j->cases, o->sources[i], &base, message);
+  for (size_t i = 0; o->no_lse && i < j->cases.count; i++) j->cases.cases[i].problem.lse = 0;
   return status;
 }
 

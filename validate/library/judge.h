@@ -14,7 +14,7 @@
 
 typedef struct ifa_judge ifa_judge;
 
-enum { IFA_JUDGE_VERSION = 1 };
+enum { IFA_JUDGE_VERSION = 2 };
 int ifa_judge_version(void);
 
 typedef struct ifa_judge_options {
@@ -22,8 +22,9 @@ typedef struct ifa_judge_options {
   const char *const *sources;
   const char *kinds;
   int32_t source_count;
-  int32_t once;  /* 1: small cases are not repeated */
-  uint64_t seed; /* of the cases that name none */
+  int32_t once;   /* 1: small cases are not repeated */
+  int32_t no_lse; /* 1: cases without their log-sum-exp */
+  uint64_t seed;  /* of the cases that name none */
   const char *name, *claim;
   /* what stands around a case's text in the line that repeats it */
   const char *repeat_before, *repeat_after;

@@ -178,6 +178,9 @@ char *ifa_report_result_text(const ifa_result *r) {
 json_t *ifa_report_json(const ifa_report *report) {
   json_t *json = ifa_json_head("run"), *results = json_array(), *counts = json_object();
   int failed = 0;
+  if (report->shards)
+    failed |= json_object_set_new(
+        json, "shard", json_pack("{s:i, s:i}", "index", report->shard, "of", report->shards));
   for (int v = 0; v < IFA_VERDICTS; v++)
     failed |= json_object_set_new(counts, ifa_verdict_name((ifa_verdict)v),
                                   json_integer((json_int_t)report->counts[v]));

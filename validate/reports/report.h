@@ -26,7 +26,8 @@ typedef struct ifa_report {
   ifa_result *results;
   size_t count, capacity;
   int64_t counts[IFA_VERDICTS];
-  int64_t invalid; /* cases that could not be made: bad problem, unreadable input */
+  int64_t invalid;   /* cases that could not be made: bad problem, unreadable input */
+  int shard, shards; /* which part of a run this is, from 1 on; 0: all of it */
 } ifa_report;
 
 void ifa_report_free(ifa_report *report);

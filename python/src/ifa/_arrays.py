@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from ._library import BadArgument
+from ._library import BadArgument, Strides
 
 # DLPack's structures (dlpack.h, before version 1: what __dlpack__ gives when no version is asked for).
 CPU, CUDA, CUDA_HOST = 1, 2, 3
@@ -64,6 +64,14 @@ class View:
         return (self.shape[-1] <= 1 or self.strides[-1] == 1) and all(s >= 0 for _, s in outer)
 
 
+def strides_of(view: View, elements: int = 1) -> Strides:
+    """As the library takes them: in elements (of INT4, two to a byte: elements=2); 0, 0, 0 for an empty tensor."""
+    if 0 in view.shape:
+        return Strides()
+    b, h, n = (s * elements if size > 1 else 0 for size, s in zip(view.shape, view.strides[:3]))
+    return Strides(b, h, n)
+
+
 def is_torch(x: Any) -> bool:
     """A torch.Tensor, without importing torch."""
     return any(t.__module__ == "torch" and t.__name__ == "Tensor" for t in type(x).__mro__)
@@ -95,6 +103,8 @@ def _dlpack_view(name: str, x: Any, stream: Optional[int]) -> View:
 
 def view_of(name: str, x: Any, stream: Optional[int] = None) -> View:
     """The view of an array. stream: the CUDA stream (cudaStream_t as an integer) that will read it."""
+    if isinstance(x, View):
+        return x
     if isinstance(x, np.ndarray):
         return _numpy_view(name, x)
     if hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):

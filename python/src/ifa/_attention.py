@@ -36,6 +36,9 @@ class Quantized:
         return (b, h, n, self.head_dim)
 
 
+_Operand = tuple[A.View, A.View, Optional[A.View]]  # integers, scales, and of "token_channel" the channels' scales
+
+
 def scale_shape(granularity: str, shape: tuple[int, ...], block: int) -> tuple[int, ...]:
     b, h, n, d = shape
     return {
@@ -45,16 +48,6 @@ def scale_shape(granularity: str, shape: tuple[int, ...], block: int) -> tuple[i
         "channel": (b, h, d),
         "token_channel": (b, h, n),
     }[granularity]
-
-
-def _strides(view: A.View, elements: int = 1) -> L.Strides:
-    """The strides of a non-empty tensor; for INT4 nibbles."""
-    b, h, n = (s * elements if size > 1 else 0 for size, s in zip(view.shape, view.strides[:3]))
-    return L.Strides(b, h, n)
-
-
-def _nothing(view: A.View) -> bool:
-    return 0 in view.shape
 
 
 def quantize_view(name: str, view: A.View, kind: str, granularity: str, block: int, subtract_mean: bool) -> Quantized:
@@ -71,7 +64,7 @@ def quantize_view(name: str, view: A.View, kind: str, granularity: str, block: i
         result.channel_scale = np.empty((b, h, d), np.float32)
     if subtract_mean:
         result.mean = np.empty((b, h, d), np.float32)
-    if _nothing(view):
+    if 0 in view.shape:
         if granularity != "token" and not 0 in (b, h, d):  # no token: every group is empty
             result.scale.fill(0)
             if result.channel_scale is not None:
@@ -82,7 +75,7 @@ def quantize_view(name: str, view: A.View, kind: str, granularity: str, block: i
     args = L.QuantizeArgs(
         src=view.address,
         src_type=L.TYPES[view.type],
-        src_stride=_strides(view),
+        src_stride=A.strides_of(view),
         batch=b,
         heads=h,
         tokens=n,
@@ -113,7 +106,7 @@ def quantize(
     Raises BadArgument, and BadData for NaN, infinity or |x| > 2^99, with the place."""
     view = A.floats(name, x, 4)
     if view.cuda:
-        raise L.BadArgument(f"{name} is on a CUDA device; it must be on the CPU")
+        raise L.BadArgument(f"{name} is on a CUDA device; it must be on the CPU, or a torch tensor (ifa.torch)")
     return quantize_view(name, view, type, scale, block if scale == "block" else 0, subtract_mean)
 
 
@@ -172,7 +165,8 @@ def attention(
 
     q [batch, q_heads, nq, head_dim], k and v [batch, kv_heads, nk, head_dim], each f32, f16 or bf16 floats, quantized
     here, or a `Quantized`. Any layout by strides ([batch, tokens, heads, head_dim] transposed costs no copy) as long as
-    head_dim is contiguous; others are copied. numpy arrays, or whatever has __dlpack__, on the CPU.
+    head_dim is contiguous; others are copied. numpy arrays, or whatever has __dlpack__, on the CPU; torch tensors on any
+    device go to ifa.torch.attention, and tensors come back.
 
     causal: row i sees keys j <= i + nk - nq. window w > 0: keys within w - 1 of i + nk - nq. sm_scale: 1/sqrt(head_dim)
     if not given. preset: "accurate" (V per token, K less its mean), "fast" (V per channel), "int4"; docs/numerics.md,
@@ -185,8 +179,16 @@ def attention(
     log-sum-exp [batch, q_heads, nq]. out: written and returned; with lse=True a pair.
 
     Raises ifa.Error's kinds; the text names the field and its value. ifa_quantize and ifa_run have the same bits."""
+    if any(A.is_torch(x) for x in (q, k, v)):
+        from . import torch as ifa_torch
+
+        if rows is not None or backend != "cpu" or any(isinstance(x, Quantized) for x in (q, k, v)):
+            raise L.BadArgument("rows, backend and Quantized operands are for numpy arrays: x.numpy() is a view of a tensor on the CPU")
+        return ifa_torch.attention(
+            q, k, v, causal=causal, window=window, sm_scale=sm_scale, preset=preset, lse=lse, out_type=out_type, out=out, **options
+        )
     fields, smooth = settings(preset, options)
-    operands: dict[str, tuple[A.View, A.View, Optional[A.View]]] = {}
+    operands: dict[str, _Operand] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     float_types: dict[str, str] = {}
     floats: dict[str, A.View] = {}
@@ -199,7 +201,7 @@ def attention(
         else:
             floats[name] = A.floats(name, x, 4)
             if floats[name].cuda:
-                raise L.BadArgument(f"{name} is on a CUDA device; it must be on the CPU")
+                raise L.BadArgument(f"{name} is on a CUDA device; it must be on the CPU, or a torch tensor (ifa.torch)")
             shapes[name], float_types[name] = floats[name].shape, floats[name].type
     problem = Problem(**{name: value for name, value in fields.items()})
     problem.batch, problem.q_heads, problem.nq, problem.head_dim = shapes["q"]
@@ -209,12 +211,25 @@ def attention(
     problem.sm_scale = default_scale(sm_scale, problem.head_dim)
     problem.causal, problem.window, problem.lse = causal, window, lse
     written = _outputs(problem, out, out_type or float_types.get("q", "f32"), bool(out_type))
+    _quantize_floats(problem, floats, smooth, operands)
+    o, o_view, sums, lse_view = written
+    _run(problem, operands, o_view, lse_view, rows, backend)
+    return (o, sums) if lse else o
+
+
+def _quantize_floats(problem: Problem, floats: dict[str, A.View], smooth: bool, operands: dict[str, _Operand]) -> None:
     problem.check()
     for name, view in floats.items():
         kind, scale = getattr(problem, f"{name}_type"), getattr(problem, f"{name}_scale")
         block = getattr(problem, f"{name}_block") if scale == "block" else 0
         operands[name] = _given(name, quantize_view(name, view, kind, scale, block, smooth and name == "k"))
-    return _run(problem, operands, written, rows, backend)
+
+
+def attend_views(problem: Problem, floats: dict[str, A.View], smooth: bool, o: A.View, lse: Optional[A.View]) -> None:
+    """Floats on the CPU, all sizes and settings in the problem."""
+    operands: dict[str, _Operand] = {}
+    _quantize_floats(problem, floats, smooth, operands)
+    _run(problem, operands, o, lse, None, "cpu")
 
 
 def _outputs(problem: Problem, out: Any, kind: str, demanded: bool) -> tuple[Any, A.View, Any, Optional[A.View]]:
@@ -242,16 +257,16 @@ def _outputs(problem: Problem, out: Any, kind: str, demanded: bool) -> tuple[Any
 
 def _run(
     problem: Problem,
-    operands: dict[str, tuple[A.View, A.View, Optional[A.View]]],
-    written: tuple[Any, A.View, Any, Optional[A.View]],
+    operands: dict[str, _Operand],
+    o_view: A.View,
+    lse_view: Optional[A.View],
     rows: Any,
     backend: str,
-) -> Any:
-    o, o_view, lse, lse_view = written
+) -> None:
     p = problem._to_c()
     for name, (data, _, _) in operands.items():
-        setattr(p, f"{name}_stride", L.Strides() if _nothing(data) else _strides(data, 2 if getattr(problem, f"{name}_type") == "int4" else 1))
-    p.o_stride = L.Strides() if _nothing(o_view) else _strides(o_view)
+        setattr(p, f"{name}_stride", A.strides_of(data, 2 if getattr(problem, f"{name}_type") == "int4" else 1))
+    p.o_stride = A.strides_of(o_view)
     numbers = _rows(rows, problem.batch * problem.q_heads * problem.nq)
     channel = operands["v"][2]
     inputs = L.Inputs(
@@ -263,7 +278,6 @@ def _run(
     )
     outputs = L.Outputs(o=o_view.address, lse=None if lse_view is None else lse_view.address)
     L.call("ifa_run", backend.encode(), c.byref(p), c.byref(inputs), c.byref(outputs))
-    return o if lse_view is None else (o, lse)
 
 
 def live(p: Any) -> np.ndarray[Any, Any]:

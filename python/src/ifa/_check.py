@@ -37,6 +37,7 @@ class Report:
     def __init__(self, judge: J.Judge) -> None:
         self._judge = judge
         self.results: list[Result] = []
+        self.matched: list[Any] = []  # ifa.flashinfer.check's
 
     @property
     def exit_code(self) -> int:
@@ -94,6 +95,15 @@ def _device(device: Any) -> Any:
     return NumpyDevice() if device is None or device == "numpy" else TorchDevice(device)
 
 
+def _absent(why: str) -> Kernel:
+    """In place of a kernel whose device is not here: every case is "not available"."""
+
+    def kernel(*_: Any) -> None:
+        raise L.NotAvailable(why)
+
+    return kernel
+
+
 def _repeat(name: str, claim: str, device: Any, once: bool) -> tuple[str, str]:
     """What stands around a case's text in the line of Python that repeats it."""
     more = "" if device is None else f", device={str(device)!r}"
@@ -110,6 +120,7 @@ def check(
     name: Optional[str] = None,
     seed: int = 1,
     once: bool = False,
+    lse: bool = True,
     failures: Optional[int] = None,
     show: int = 5,
     verbose: bool = False,
@@ -118,6 +129,7 @@ def check(
     html: Any = None,
     junit: Any = None,
     csv: Any = None,
+    _around: Optional[tuple[Callable[[str, int], None], Callable[[str, int], None]]] = None,
 ) -> Report:
     """Runs `kernel` on cases, in this process, and says whether it is what it claims to be.
 
@@ -131,6 +143,7 @@ def check(
     then floats, already rounded where the claim says f16 or bf16, float32 otherwise; without a word, `given`, the integer
     operands). suite: a built-in suite ("smoke", "edge", "formats", "scales", "long", "real", "all") or a file of cases, or
     several; "smoke" where neither suite nor cases are given. cases: lines of cases ("nq=64 nk=64,65 causal=1").
+    lse=False: all of them without their log-sum-exp, for kernels that have none.
     device: None for numpy arrays; "cpu", "cuda", "cuda:1" for torch tensors there.
 
     A case is run three times, with other data in between, before the oracle runs (once=True: a single time). Inputs must
@@ -142,11 +155,18 @@ def check(
     of the first is printed. A kernel that crashes takes the process along, and one that hangs is not ended: `validate run
     --exec` has a process for it."""
     name = name or _name_of(kernel)
-    judge = J.Judge(_sources(suite, cases), name, claim, seed, once, *_repeat(name, claim, device, once))
-    place = _device(device)
+    judge = J.Judge(_sources(suite, cases), name, claim, seed, once, lse, *_repeat(getattr(kernel, "_repeated_as", name), claim, device, once))
+    try:
+        place = _device(device)
+    except L.NotAvailable as why:
+        place, kernel = NumpyDevice(), _absent(str(why))
     report, traced = Report(judge), False
     for i in range(len(judge)):
+        if _around is not None:
+            _around[0](judge.case_text(i), i)
         result, trace = _run(judge, i, kernel, place)
+        if _around is not None:
+            _around[1](result.case, i)
         report.results.append(result)
         if not quiet:
             shown = len(report.failures) <= show if result.failed else verbose
@@ -213,7 +233,7 @@ class TestCase:
 
 def list_cases(suite: Union[str, list[str], None] = None, cases: Union[str, list[str], None] = None, seed: int = 1) -> Iterator[str]:
     """The cases of suites and lines, each as a line that `check(cases=...)` and `validate run --case` take."""
-    judge = J.Judge(_sources(suite, cases), "none", "exact", seed, True, "", "")
+    judge = J.Judge(_sources(suite, cases), "none", "exact", seed, True, True, "", "")
     return (judge.case_text(i) for i in range(len(judge)))
 
 

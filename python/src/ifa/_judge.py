@@ -39,6 +39,7 @@ class _Options(c.Structure):
         ("kinds", c.c_char_p),
         ("source_count", c.c_int32),
         ("once", c.c_int32),
+        ("no_lse", c.c_int32),
         ("seed", c.c_uint64),
         *((name, c.c_char_p) for name in ("name", "claim", "repeat_before", "repeat_after", "real_folder")),
     ]
@@ -60,7 +61,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ifa_judge_write": (c.c_int, [c.c_void_p, c.c_char_p, c.c_char_p, _MESSAGE]),
     "ifa_judge_free": (None, [c.c_void_p]),
 }
-_VERSION = 1
+_VERSION = 2
 _REAL = os.fsencode(L.FOLDER / "share" / "ifa" / "real")
 _loaded: Optional[c.CDLL] = None
 _one_at_a_time = threading.RLock()  # the judge's cases and reports are one run's
@@ -89,7 +90,7 @@ def _bytes(text: str) -> bytes:
 class Judge:
     """A list of cases, one kernel's name and claim, and the report so far."""
 
-    def __init__(self, sources: list[tuple[str, str]], name: str, claim: str, seed: int, once: bool, before: str, after: str) -> None:
+    def __init__(self, sources: list[tuple[str, str]], name: str, claim: str, seed: int, once: bool, lse: bool, before: str, after: str) -> None:
         self._lib = _library()
         texts = (c.c_char_p * len(sources))(*(_bytes(text) for _, text in sources))
         options = _Options(
@@ -97,6 +98,7 @@ class Judge:
             kinds="".join(kind for kind, _ in sources).encode(),
             source_count=len(sources),
             once=int(once),
+            no_lse=int(not lse),
             seed=seed,
             name=_bytes(name),
             claim=_bytes(claim),
