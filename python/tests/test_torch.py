@@ -234,6 +234,36 @@ class TorchCuda(Torch if torch else unittest.TestCase):
         print(f"a call: {microseconds:.1f} us", file=sys.stderr)
         self.assertLess(microseconds, 500)
 
+    def test_other_arrays_on_the_card(self):
+        """What is known by __dlpack__ alone."""
+
+        class Other:
+            def __init__(self, x):
+                self.x = x
+
+            def __dlpack__(self, stream=None):
+                return self.x.__dlpack__(stream=stream)
+
+            def __dlpack_device__(self):
+                return self.x.__dlpack_device__()
+
+        operands = tensors(place="cuda", dtype=torch.bfloat16)
+        want, want_lse = ifa.torch.attention(*operands, causal=True, lse=True)
+        out, lse = torch.empty_like(operands[0]), torch.empty(2, 4, 50, device="cuda")
+        others = [Other(x) for x in operands]
+        options = dict(causal=True, lse=True, out=(Other(out), Other(lse)))
+        with self.assertRaisesRegex(ifa.BadArgument, r"workspace is missing: an array of \d+ bytes") as refused:
+            ifa.attention(*others, **options)
+        room = torch.empty(int(str(refused.exception).split()[-5]), dtype=torch.uint8, device="cuda")
+        with self.assertRaisesRegex(ifa.BadArgument, "it must be at least"):
+            ifa.attention(*others, workspace=Other(room[1:]), **options)
+        ifa.attention(*others, workspace=Other(room), stream=torch.cuda.current_stream().cuda_stream, **options)
+        self.assertEqual((bits(out), bits(lse)), (bits(want), bits(want_lse)))
+        with self.assertRaisesRegex(ifa.BadArgument, "q is on a CUDA device, v is not"):
+            ifa.attention(*others[:2], operands[2].float().cpu().numpy(), **options)
+        with self.assertRaisesRegex(ifa.BadArgument, "need out="):
+            ifa.attention(*others)
+
     def test_graph(self):
         operands = [x.contiguous() for x in tensors(place="cuda", dtype=torch.float16)]
         ifa.torch.attention(*operands, causal=True)

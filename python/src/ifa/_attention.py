@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _arrays as A
 from . import _library as L
+from ._cuda import attend as attend_cuda
 from ._problem import Problem, default_scale, settings
 
 
@@ -106,7 +107,7 @@ def quantize(
     Raises BadArgument, and BadData for NaN, infinity or |x| > 2^99, with the place."""
     view = A.floats(name, x, 4)
     if view.cuda:
-        raise L.BadArgument(f"{name} is on a CUDA device; it must be on the CPU, or a torch tensor (ifa.torch)")
+        raise L.BadArgument(f"{name} is on a CUDA device; it must be on the CPU")
     return quantize_view(name, view, type, scale, block if scale == "block" else 0, subtract_mean)
 
 
@@ -159,14 +160,18 @@ def attention(
     out: Any = None,
     rows: Any = None,
     backend: str = "cpu",
+    workspace: Any = None,
+    stream: Optional[int] = None,
     **options: Any,
 ) -> Any:
     """softmax(sm_scale q k^T) v on integer operands: the same bits on every backend and machine.
 
     q [batch, q_heads, nq, head_dim], k and v [batch, kv_heads, nk, head_dim], each f32, f16 or bf16 floats, quantized
     here, or a `Quantized`. Any layout by strides ([batch, tokens, heads, head_dim] transposed costs no copy) as long as
-    head_dim is contiguous; others are copied. numpy arrays, or whatever has __dlpack__, on the CPU; torch tensors on any
-    device go to ifa.torch.attention, and tensors come back.
+    head_dim is contiguous; others are copied. numpy arrays, or whatever has __dlpack__; torch tensors on any device go to
+    ifa.torch.attention, and tensors come back. Other arrays on a CUDA device (CuPy's, JAX's) are floats of one type, all on
+    the current device, and nothing is allocated there: `out` and a `workspace` (uint8, [bytes]; without one the refusal
+    says how many) are the caller's; the call launches on `stream` (a cudaStream_t; the default stream if not given).
 
     causal: row i sees keys j <= i + nk - nq. window w > 0: keys within w - 1 of i + nk - nq. sm_scale: 1/sqrt(head_dim)
     if not given. preset: "accurate" (V per token, K less its mean), "fast" (V per channel), "int4"; docs/numerics.md,
@@ -199,9 +204,7 @@ def attention(
             if x.granularity == "block" and name != "v":
                 fields[f"{name}_block"] = x.block
         else:
-            floats[name] = A.floats(name, x, 4)
-            if floats[name].cuda:
-                raise L.BadArgument(f"{name} is on a CUDA device; it must be on the CPU, or a torch tensor (ifa.torch)")
+            floats[name] = A.floats(name, x, 4, stream)
             shapes[name], float_types[name] = floats[name].shape, floats[name].type
     problem = Problem(**{name: value for name, value in fields.items()})
     problem.batch, problem.q_heads, problem.nq, problem.head_dim = shapes["q"]
@@ -210,7 +213,15 @@ def attention(
         raise L.BadArgument(f"q {list(shapes['q'])}, k {list(shapes['k'])} and v {list(shapes['v'])} do not go together")
     problem.sm_scale = default_scale(sm_scale, problem.head_dim)
     problem.causal, problem.window, problem.lse = causal, window, lse
-    written = _outputs(problem, out, out_type or float_types.get("q", "f32"), bool(out_type))
+    on_device = {name for name, view in floats.items() if view.cuda}
+    if on_device and len(on_device) < 3:
+        raise L.BadArgument(f"{sorted(on_device)[0]} is on a CUDA device, {sorted(set('qkv') - on_device)[0]} is not")
+    if on_device and (out is None or rows is not None or backend != "cpu"):
+        raise L.BadArgument("arrays on a CUDA device need out=, and take neither rows nor backend")
+    written = _outputs(problem, out, out_type or float_types.get("q", "f32"), bool(out_type), bool(on_device), stream)
+    if on_device:
+        attend_cuda(problem, floats, smooth, written[1], written[3], workspace, stream)
+        return out
     _quantize_floats(problem, floats, smooth, operands)
     o, o_view, sums, lse_view = written
     _run(problem, operands, o_view, lse_view, rows, backend)
@@ -232,7 +243,7 @@ def attend_views(problem: Problem, floats: dict[str, A.View], smooth: bool, o: A
     _run(problem, operands, o, lse, None, "cpu")
 
 
-def _outputs(problem: Problem, out: Any, kind: str, demanded: bool) -> tuple[Any, A.View, Any, Optional[A.View]]:
+def _outputs(problem: Problem, out: Any, kind: str, demanded: bool, cuda: bool = False, stream: Optional[int] = None) -> tuple[Any, A.View, Any, Optional[A.View]]:
     """Output and lse as arrays and as views; sets out_type."""
     shape = (problem.batch, problem.q_heads, problem.nq, problem.head_dim)
     pair = (out if problem.lse else (out, None)) if out is not None else (None, None)
@@ -241,14 +252,16 @@ def _outputs(problem: Problem, out: Any, kind: str, demanded: bool) -> tuple[Any
     if kind not in A.FLOATS:
         raise L.BadArgument(f"out_type is {kind!r}; it must be one of {', '.join(A.FLOATS)}")
     o = np.empty(shape, A.numpy_dtype(kind)) if pair[0] is None else pair[0]
-    view = A.output("out", o, shape, (kind,) if demanded or pair[0] is None else A.FLOATS)
-    if view.cuda:
-        raise L.BadArgument("out is on a CUDA device, q, k and v are not")
+    view = A.output("out", o, shape, (kind,) if demanded or pair[0] is None else A.FLOATS, stream)
+    if view.cuda != cuda:
+        raise L.BadArgument("out is not where q, k and v are: one is on a CUDA device, the other is not")
     problem.out_type = view.type
     if not problem.lse:
         return o, view, None, None
     lse = np.empty(shape[:3], np.float32) if pair[1] is None else pair[1]
-    lse_view = A.view_of("lse", lse)
+    lse_view = A.view_of("lse", lse, stream)
+    if lse_view.cuda != cuda:
+        raise L.BadArgument("lse is not where q, k and v are: one is on a CUDA device, the other is not")
     dense = (shape[1] * shape[2], shape[2], 1)
     if lse_view.shape != shape[:3] or lse_view.type != "f32" or any(n > 1 and s != t for n, s, t in zip(shape, lse_view.strides, dense)):
         raise L.BadArgument(f"lse is {list(lse_view.shape)} of {lse_view.type}; it must be dense {list(shape[:3])} of f32")

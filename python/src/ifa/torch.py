@@ -8,7 +8,6 @@ On a CUDA device the call launches on the current stream, takes its memory from 
 and may be captured into a CUDA graph. Under torch.compile it is one operator, without a graph break. numpy arrays, CPU
 and CUDA tensors give the same bits. There is no backward pass."""
 
-import ctypes as c
 from typing import Any, Optional
 
 import torch
@@ -18,6 +17,7 @@ from torch.cuda import current_device, current_stream, device_of
 from . import _arrays as A
 from . import _library as L
 from ._attention import attend_views
+from ._cuda import Plan
 from ._problem import Problem, default_scale, settings
 
 _KINDS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
@@ -68,52 +68,24 @@ def _attend(problem: Problem, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
         attend_views(problem, views, smooth_k, out, lse_view)
 
 
-class _Plan:
-    """What calls alike share, ready for the library: all but the pointers."""
-
-    __slots__ = ("args", "bytes")
-
-    def __init__(self, args: L.CudaAttentionArgs) -> None:
-        size = c.c_size_t()
-        L.call("ifa_cuda_attention_workspace_bytes", c.byref(args), c.byref(size))
-        self.args, self.bytes = args, size.value
-
-
-def _plan(problem: Problem, views: dict[str, A.View], smooth_k: bool, out: A.View) -> _Plan:
-    if not L.HAS_CUDA:
-        raise L.NotAvailable("this build of ifa has no GPU kernels (./dev wheel cuda makes one that has)")
-    if len({view.type for view in views.values()}) != 1:
-        raise L.BadArgument(f"q, k and v are of {', '.join(view.type for view in views.values())}; on a GPU they must be of one type")
-    args = L.CudaAttentionArgs(problem=problem._to_c(), type=L.TYPES[views["q"].type], subtract_k_mean=int(smooth_k))
-    for name, view in views.items():
-        setattr(args.problem, f"{name}_stride", A.strides_of(view))
-    args.problem.o_stride = A.strides_of(out)
-    return _Plan(args)
-
-
-def _launch(plan: _Plan, q: torch.Tensor, k: int, v: int, o: int, lse: Optional[int], q_address: int) -> None:
-    """On the current stream of q's card; pointers otherwise. The workspace is torch's: it may be used again at once by
-    what comes later on the stream."""
-    args = L.CudaAttentionArgs.from_buffer_copy(plan.args)
-    args.q, args.k, args.v, args.o, args.lse = q_address, k, v, o, lse
+def _launch(plan: Plan, q: torch.Tensor, k: int, v: int, o: int, lse: Optional[int], q_address: int) -> None:
+    """On the current stream of q's card; pointers otherwise. The workspace is torch's: what comes later on the stream may
+    have it at once."""
     card = q.get_device()
     if card != current_device():
         with device_of(q):
             _launch(plan, q, k, v, o, lse, q_address)
         return
     workspace = q.new_empty(max(1, plan.bytes), dtype=torch.uint8)
-    message = L.Message()
-    status = L.lib.ifa_cuda_attention(args, workspace.data_ptr(), plan.bytes, current_stream(card).cuda_stream, message)
-    if status:
-        L.raise_status(status, message.text.decode(errors="replace"))
+    plan.launch(q_address, k, v, o, lse, workspace.data_ptr(), current_stream(card).cuda_stream)
 
 
 def _attend_cuda(problem: Problem, views: dict[str, A.View], smooth_k: bool, out: A.View, lse: Optional[A.View], q: torch.Tensor) -> None:
-    plan = _plan(problem, views, smooth_k, out)
+    plan = Plan(problem, views, smooth_k, out)
     _launch(plan, q, views["k"].address, views["v"].address, out.address, None if lse is None else lse.address, views["q"].address)
 
 
-_plans: dict[Any, _Plan] = {}
+_plans: dict[Any, Plan] = {}
 _MOST_PLANS = 4096
 
 
@@ -146,7 +118,7 @@ def _operator_cuda(q: Any, k: Any, v: Any, *settings: Any) -> Any:
             problem.out_type = _KINDS[out_dtype]
             if len(_plans) >= _MOST_PLANS:
                 _plans.clear()
-            _plans[key] = _plan(problem, dict(zip("qkv", operands)), settings[5], _view("out", answer[0]))
+            _plans[key] = Plan(problem, dict(zip("qkv", operands)), settings[5], _view("out", answer[0]))
         return answer
     o = q.new_empty(shape, dtype=out_dtype)
     sums = q.new_empty(shape[:3] if lse else (0,), dtype=torch.float32)
