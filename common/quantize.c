@@ -57,16 +57,16 @@ ifa_status ifa_quantize_check(const ifa_quantize_args *args, ifa_quantize_args *
   return IFA_OK;
 }
 
-ifa_status ifa_quantize_check_elements(const ifa_quantize_args *a, int64_t batch, int64_t head,
-                                       ifa_message *message) {
+ifa_status ifa_quantize_check_elements(const char *name, const ifa_quantize_args *a, int64_t batch,
+                                       int64_t head, ifa_message *message) {
   for (int64_t t = 0; t < a->tokens; t++)
     for (int64_t d = 0; d < a->head_dim; d++) {
       float x = ifa_float_get(a->src_type, a->src, ifa_offset(a->src_stride, batch, head, t) + d);
       if (!(fabsf(x) <= IFA_HUGE_ELEMENT))
         return ifa_fail(message, IFA_BAD_DATA,
-                        "src[%" PRId64 "][%" PRId64 "][%" PRId64 "][%" PRId64
+                        "%s[%" PRId64 "][%" PRId64 "][%" PRId64 "][%" PRId64
                         "] is %g; elements must be finite and at most 2^99",
-                        batch, head, t, d, (double)x);
+                        name, batch, head, t, d, (double)x);
     }
   return IFA_OK;
 }

@@ -48,4 +48,11 @@ static inline int64_t ifa_team_take(ifa_team_items *items) {
   return atomic_fetch_add_explicit(&items->next, 1, memory_order_relaxed);
 }
 
+/* *value = max(*value, x). */
+static inline void ifa_atomic_raise(_Atomic uint32_t *value, uint32_t x) {
+  uint32_t old = atomic_load_explicit(value, memory_order_relaxed);
+  while (old < x && !atomic_compare_exchange_weak_explicit(value, &old, x, memory_order_relaxed,
+                                                           memory_order_relaxed)) {}
+}
+
 #endif

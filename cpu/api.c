@@ -10,32 +10,16 @@
 #include "cpu/attend.h"
 #include "ifa_cpu.h"
 
-/* The workspace: packed tiles [batch][kv_head][tile], then what attention itself needs. */
-typedef struct packed {
-  const uint8_t *tiles;
-  int64_t heads, count; /* kv_heads; tiles of a head */
-  int32_t tile_bytes;
-} packed;
-
-static const uint8_t *packed_tile(const void *context, int64_t batch, int64_t kv_head, int64_t t) {
-  const packed *k = context;
-  return k->tiles + ((batch * k->heads + kv_head) * k->count + t) * k->tile_bytes;
+/* The workspace: packed tiles [batch][kv_head][tile], then what attention itself needs. p is
+ * resolved. */
+static size_t tiles_bytes(const ifa_problem *p, const ifa_cpu_layout *y) {
+  return (size_t)(p->batch * p->kv_heads * ifa_ceil_div(p->nk, y->keys)) * (size_t)y->bytes;
 }
 
-static packed packed_for(const ifa_problem *p, const ifa_cpu_layout *y, const void *tiles) {
-  return (packed){.tiles = tiles,
-                  .heads = p->kv_heads,
-                  .count = ifa_ceil_div(p->nk, p->kv_tile),
-                  .tile_bytes = y->bytes};
-}
-
-/* p is resolved. */
 static size_t workspace_bytes_for(const ifa_problem *p, int threads) {
   ifa_cpu_layout y = ifa_cpu_layout_of(p->kv_tile, p->head_dim, 8, 8);
-  packed k = packed_for(p, &y, NULL);
   if (p->nq == 0) return IFA_CPU_ALIGNMENT;
-  return (size_t)(p->batch * k.heads * k.count) * (size_t)y.bytes +
-         ifa_cpu_attend_bytes(p, threads);
+  return tiles_bytes(p, &y) + ifa_cpu_attend_bytes(p, threads);
 }
 
 static ifa_status check_threads(int threads, ifa_message *message) {
@@ -51,50 +35,54 @@ ifa_status ifa_cpu_workspace_bytes(const ifa_problem *problem, int threads, size
   if (status == IFA_OK) status = check_threads(threads, message);
   if (status != IFA_OK) return status;
   if (!bytes) return ifa_fail(message, IFA_BAD_ARGUMENT, "bytes is NULL");
-  ifa_problem p = ifa_problem_resolved(problem);
+  ifa_problem p = ifa_cpu_small_tile(ifa_problem_resolved(problem));
   *bytes = workspace_bytes_for(&p, threads);
   return ifa_succeed(message);
 }
 
+/* K and V of a call on their way into tiles. */
 typedef struct packing {
   const ifa_problem *p;
   const ifa_inputs *in;
   const ifa_cpu_layout *y;
-  const packed *k;
   uint8_t *tiles;
-  int64_t count, together; /* tiles; of a piece */
+  int64_t of_matrix, count, together; /* tiles of a matrix, all, of a piece */
   ifa_team_items pieces;
 } packing;
 
 static void take_tiles(void *context, int member) {
   (void)member;
   packing *c = context;
-  const ifa_problem *p = c->p;
   ifa_fpenv env;
   ifa_fpenv_enter(&env);
   for (int64_t piece; (piece = ifa_team_take(&c->pieces)) < c->pieces.count;)
     for (int64_t i = piece * c->together; i < ifa_min64(c->count, (piece + 1) * c->together); i++) {
-      int64_t matrix = i / c->k->count;
-      ifa_cpu_pack_tile(p, c->in, c->y, matrix / p->kv_heads, matrix % p->kv_heads, i % c->k->count,
-                        c->tiles + i * c->y->bytes);
+      int64_t matrix = i / c->of_matrix;
+      ifa_cpu_pack_tile(c->p, c->in, c->y, matrix / c->p->kv_heads, matrix % c->p->kv_heads,
+                        i % c->of_matrix, c->tiles + i * c->y->bytes);
     }
   ifa_fpenv_leave(&env);
 }
 
-/* About half a nanosecond a byte; eight pieces a thread. */
-static void pack(const ifa_problem *p, const ifa_inputs *in, const ifa_cpu_layout *y,
-                 const packed *k, uint8_t *tiles, int threads) {
-  const int64_t count = p->batch * p->kv_heads * k->count;
-  threads = ifa_team_size(threads, count, 0.5 * (double)count * y->bytes);
-  packing c = {.p = p,
-               .in = in,
-               .y = y,
-               .k = k,
-               .tiles = tiles,
-               .count = count,
-               .together = ifa_max64(1, count / (8 * threads))};
-  c.pieces.count = ifa_ceil_div(count, c.together);
-  ifa_team_run(threads, take_tiles, &c);
+/* Eight pieces a thread. */
+static void pack_all(void *context, ifa_cpu_job *job) {
+  packing *c = context;
+  c->together = ifa_max64(1, c->count / (8 * job->threads));
+  c->pieces = (ifa_team_items){.count = ifa_ceil_div(c->count, c->together)};
+  ifa_team_run(ifa_team_size(job->threads, c->pieces.count, job->make_nanoseconds), take_tiles, c);
+  job->tiles = c->tiles;
+  job->matrix_bytes = (size_t)c->of_matrix * (size_t)c->y->bytes;
+}
+
+/* A member has one matrix at a time, so its part of the memory is as large as a matrix. */
+static void pack_matrix(void *context, int member, int64_t batch, int64_t kv_head,
+                        ifa_cpu_job *own) {
+  const packing *c = context;
+  uint8_t *tiles = c->tiles + member * c->of_matrix * c->y->bytes;
+  for (int64_t t = 0; t < c->of_matrix; t++)
+    ifa_cpu_pack_tile(c->p, c->in, c->y, batch, kv_head, t, tiles + t * c->y->bytes);
+  own->tiles = tiles;
+  own->matrix_bytes = 0;
 }
 
 /* Everything was checked. */
@@ -104,16 +92,30 @@ static void attend(const ifa_cpu_choice *isa, const ifa_problem *p, const ifa_in
                      .in = in,
                      .out = out,
                      .layout = ifa_cpu_layout_of(p->kv_tile, p->head_dim, 8, 8),
-                     .tile = packed_tile,
+                     .make_matrix = pack_matrix,
+                     .make_all = pack_all,
                      .many = isa->many->kernels,
                      .few = isa->few->kernels,
                      .threads = threads};
-  packed k = packed_for(p, &job.layout, workspace);
-  job.context = &k;
+  packing c = {.p = p, .in = in, .y = &job.layout, .tiles = workspace};
+  c.of_matrix = ifa_ceil_div(p->nk, p->kv_tile);
+  c.count = p->batch * p->kv_heads * c.of_matrix;
+  job.make_context = &c;
+  job.make_nanoseconds = 0.17 * (double)c.count * job.layout.bytes; /* a sixth of one a byte */
   if (ifa_computed_rows(p, in) == 0) return;
-  pack(p, in, &job.layout, &k, workspace, threads);
-  ifa_cpu_attend_tiles(&job, (uint8_t *)workspace +
-                                 (size_t)(p->batch * k.heads * k.count) * (size_t)job.layout.bytes);
+  ifa_cpu_attend_tiles(&job, (uint8_t *)workspace + tiles_bytes(p, &job.layout));
+}
+
+ifa_status ifa_cpu_check_workspace(const void *workspace, size_t bytes, size_t needed,
+                                   ifa_message *message) {
+  if (!workspace) return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace is NULL");
+  if ((uintptr_t)workspace % IFA_CPU_ALIGNMENT)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace is not aligned to %d bytes",
+                    IFA_CPU_ALIGNMENT);
+  if (bytes < needed)
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace_bytes is %zu; %zu are needed", bytes,
+                    needed);
+  return IFA_OK;
 }
 
 ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa_inputs *inputs,
@@ -124,15 +126,10 @@ ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa
   if (status == IFA_OK) status = check_threads(threads, message);
   if (status == IFA_OK) status = ifa_cpu_choose(isa, &found, message);
   if (status != IFA_OK) return status;
-  ifa_problem p = ifa_problem_resolved(problem);
+  ifa_problem p = ifa_cpu_small_tile(ifa_problem_resolved(problem));
   size_t needed = workspace_bytes_for(&p, threads);
-  if (!workspace) return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace is NULL");
-  if ((uintptr_t)workspace % IFA_CPU_ALIGNMENT)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace is not aligned to %d bytes",
-                    IFA_CPU_ALIGNMENT);
-  if (workspace_bytes < needed)
-    return ifa_fail(message, IFA_BAD_ARGUMENT, "workspace_bytes is %zu; %zu are needed",
-                    workspace_bytes, needed);
+  if ((status = ifa_cpu_check_workspace(workspace, workspace_bytes, needed, message)) != IFA_OK)
+    return status;
   ifa_fpenv env;
   /* before the scales are looked at: denormals-are-zero would hide a bad one */
   ifa_fpenv_enter(&env);
@@ -144,17 +141,18 @@ ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa
 
 /* ---- backends of ifa_run ---- */
 
-static ifa_status run_isa(const char *name, const ifa_problem *p, const ifa_inputs *in,
+static ifa_status run_isa(const char *name, const ifa_problem *problem, const ifa_inputs *in,
                           const ifa_outputs *out, ifa_message *message) {
   ifa_cpu_choice isa;
   int threads = ifa_team_default();
+  ifa_problem p = ifa_cpu_small_tile(*problem);
   ifa_status status = ifa_cpu_choose(name, &isa, message);
   if (status != IFA_OK) return status;
-  size_t bytes = workspace_bytes_for(p, threads);
+  size_t bytes = workspace_bytes_for(&p, threads);
   void *workspace = aligned_alloc(IFA_CPU_ALIGNMENT, bytes);
   if (!workspace)
     return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a workspace of %zu bytes", bytes);
-  attend(&isa, p, in, out, workspace, threads);
+  attend(&isa, &p, in, out, workspace, threads);
   free(workspace);
   return ifa_succeed(message);
 }

@@ -13,6 +13,7 @@
 #include "common/backend.h"
 #include "common/fpenv.h"
 #include "common/team.h"
+#include "cpu/output.h"
 
 enum {
   ALIGN = 64,
@@ -43,6 +44,7 @@ typedef struct scratch {
   int unfolds;         /* the block's kernels want tiles of 4 bits as bytes: */
   ifa_cpu_layout wide; /* how those lie, */
   uint8_t *unfolded;   /* and where */
+  const ifa_output_kernels *output;
 } scratch;
 
 /* ---- the workspace ---- */
@@ -140,6 +142,7 @@ static scratch *scratch_at(const ifa_cpu_job *job, const plan *w, uint8_t *works
   at += aligned(rows * dim * 4);
   m->unfolded = at;
   m->wide = ifa_cpu_layout_of(job->layout.keys, job->layout.dim, 8, 8);
+  m->output = ifa_output_kernels_best();
   m->block.values_per_token = ifa_values_per_token(job->p);
   m->block.tau = job->p->tau;
   return m;
@@ -170,10 +173,9 @@ static int64_t find_blocks(const ifa_cpu_job *job, const plan *w, int64_t *start
   return blocks;
 }
 
-static void store_q(const ifa_cpu_job *job, scratch *m, int32_t row, int64_t at) {
+/* A row of bytes in the kernels' form. */
+static void store_q(const ifa_cpu_job *job, scratch *m, int32_t row, const int8_t *q) {
   const int32_t dim = job->layout.dim, count = job->p->head_dim;
-  int8_t buffer[IFA_MAX_HEAD_DIM];
-  const int8_t *q = ifa_cpu_row_bytes(m->at.q_type, m->at.q, at, count, buffer);
   uint8_t *q8 = m->block.q + (size_t)row * (size_t)dim;
   if (m->kernels->q_form == IFA_CPU_INT16) {
     int16_t *q16 = (int16_t *)m->block.q + (size_t)row * (size_t)dim;
@@ -186,12 +188,66 @@ static void store_q(const ifa_cpu_job *job, scratch *m, int32_t row, int64_t at)
   }
 }
 
-static float q_scale_of(const ifa_problem *p, const ifa_cpu_query *at, int64_t matrix,
-                        int64_t row) {
-  if (p->q_scale == IFA_SCALE_TOKEN) return at->q_scale[matrix * at->nq + row];
+/* Where a row's scale is in q_scale. */
+static int64_t q_scale_place(const ifa_problem *p, const ifa_cpu_query *at, int64_t matrix,
+                             int64_t row) {
+  if (p->q_scale == IFA_SCALE_TOKEN) return matrix * at->nq + row;
   if (p->q_scale == IFA_SCALE_BLOCK)
-    return at->q_scale[matrix * ifa_ceil_div(at->nq, p->q_block) + row / p->q_block];
-  return at->q_scale[matrix];
+    return matrix * ifa_ceil_div(at->nq, p->q_block) + row / p->q_block;
+  return matrix;
+}
+
+/* Q and r_i of the block's rows: row i begins at element at[i], its scale is q_scale[place[i]]. */
+static void load_integers(const ifa_cpu_job *job, scratch *m, const int64_t *at,
+                          const int64_t *place) {
+  int8_t buffer[IFA_MAX_HEAD_DIM];
+  for (int32_t row = 0; row < m->block.rows; row++) {
+    store_q(job, m, row,
+            ifa_cpu_row_bytes(m->at.q_type, m->at.q, at[row], job->p->head_dim, buffer));
+    m->block.factor[row] = ifa_row_factor(m->at.q_scale[place[row]], job->p->sm_scale);
+  }
+}
+
+/* 16 rows of floats: q and their scales; 0 if something is not acceptable. */
+static int quantize_rows(const ifa_cpu_job *job, const scratch *m, const int64_t *at,
+                         const int64_t *place, int32_t count, float *scale, int8_t *const *q) {
+  const ifa_cpu_float_rows *f = &job->floats;
+  const int32_t dim = job->p->head_dim, most = job->p->q_type == IFA_I4 ? 7 : 127;
+  ifa_largest_scale largest = {"q_scale", 0, 0.0f};
+  float x[IFA_MAX_HEAD_DIM];
+  if (!f->inverse &&
+      !f->kernels->token_rows(f->type, m->at.q, at, count, dim, most, NULL, scale, q))
+    return 0;
+  for (int32_t i = 0; f->inverse && i < count; i++) {
+    if (f->kernels->widen(f->type, m->at.q, at[i], dim, x) > IFA_ROW_LARGEST) return 0;
+    f->kernels->grid(x, f->inverse[place[i]], most, dim, q[i]);
+    scale[i] = m->at.q_scale[place[i]];
+  }
+  for (int32_t i = 0; i < count; i++)
+    largest.value = scale[i] > largest.value ? scale[i] : largest.value;
+  ifa_atomic_raise(f->largest, ifa_bits_of_f32(largest.value));
+  return ifa_check_octaves(job->p, &largest, &f->k, NULL) == IFA_OK;
+}
+
+/* The same from floats. */
+static void load_floats(const ifa_cpu_job *job, scratch *m, const int64_t *at,
+                        const int64_t *place) {
+  enum { TOGETHER = 16 };
+  int8_t q[TOGETHER][IFA_MAX_HEAD_DIM], *rows[TOGETHER];
+  float scale[TOGETHER];
+  for (int32_t i = 0; i < TOGETHER; i++) rows[i] = q[i];
+  for (int32_t row = 0, count; row < m->block.rows; row += count) {
+    count = m->block.rows - row < TOGETHER ? m->block.rows - row : TOGETHER;
+    if (!quantize_rows(job, m, at + row, place + row, count, scale, rows)) {
+      atomic_store_explicit(job->floats.bad, 1, memory_order_relaxed);
+      memset(q, 0, sizeof q);
+      memset(scale, 0, sizeof scale);
+    }
+    for (int32_t i = 0; i < count; i++) {
+      store_q(job, m, row + i, q[i]);
+      m->block.factor[row + i] = ifa_row_factor(scale[i], job->p->sm_scale);
+    }
+  }
 }
 
 /* Section 3: the keys that query row `row` of nq sees among nk. */
@@ -261,6 +317,7 @@ static void load_block(const ifa_cpu_job *job, const plan *w, const int64_t *sta
   b->layout = m->unfolds ? &m->wide : &job->layout;
   m->live_first = m->all_end = INT32_MAX;
   m->live_end = m->all_first = 0;
+  int64_t at[IFA_CPU_ROWS], place[IFA_CPU_ROWS];
   for (int32_t row = 0; row < b->rows; row++) {
     int64_t index, head, token;
     if (job->in->rows) {
@@ -274,9 +331,8 @@ static void load_block(const ifa_cpu_job *job, const plan *w, const int64_t *sta
       m->number[row] = index = (m->first_batch * p->q_heads + head) * nq + token;
     }
     m->index[row] = index;
-    b->factor[row] = ifa_row_factor(
-        q_scale_of(p, &m->at, m->first_batch * p->q_heads + head, token), p->sm_scale);
-    store_q(job, m, row, ifa_offset(m->at.q_stride, m->first_batch, head, token));
+    at[row] = ifa_offset(m->at.q_stride, m->first_batch, head, token);
+    place[row] = q_scale_place(p, &m->at, m->first_batch * p->q_heads + head, token);
     int32_t first, end;
     live_keys(p, nq, m->at.nk, token, &first, &end);
     b->live_first[row] = first;
@@ -288,6 +344,8 @@ static void load_block(const ifa_cpu_job *job, const plan *w, const int64_t *sta
     m->all_first = first > m->all_first ? first : m->all_first;
     m->all_end = end < m->all_end ? end : m->all_end;
   }
+  if (job->floats.kernels) load_floats(job, m, at, place);
+  else load_integers(job, m, at, place);
   for (int32_t row = 0; row < b->rows; row++)
     m->sums[row] = (row_sums){IFA_NO_UNIT, IFA_NO_UNIT, 0.0f};
 }
@@ -372,6 +430,12 @@ static void look_at_tile(scratch *m, int64_t t) {
     b->whole &= b->from[row] == 0 && b->to[row] == keys;
 }
 
+static const uint8_t *find_tile(const ifa_cpu_job *job, const scratch *m, int64_t t) {
+  if (job->tile) return job->tile(job->context, m->batch, m->kv_head, t);
+  return job->tiles + (size_t)(m->batch * job->p->kv_heads + m->kv_head) * job->matrix_bytes +
+         (size_t)t * (size_t)job->layout.bytes;
+}
+
 /* A third of the next tile into the cache, before a stage of this one, where the kernels do not
  * prefetch it themselves. */
 static void fetch_next(const ifa_cpu_job *job, const scratch *m, int32_t part) {
@@ -392,8 +456,8 @@ static void attend_split(const ifa_cpu_job *job, scratch *m, int64_t split) {
   m->next = NULL;
   for (int64_t t = first; t < last; t++) {
     look_at_tile(m, t);
-    const uint8_t *tile = m->next ? m->next : job->tile(job->context, m->batch, m->kv_head, t);
-    m->next = t + 1 < last ? job->tile(job->context, m->batch, m->kv_head, t + 1) : NULL;
+    const uint8_t *tile = m->next ? m->next : find_tile(job, m, t);
+    m->next = t + 1 < last ? find_tile(job, m, t + 1) : NULL;
     b->next = m->kernels->fetches && !m->unfolds ? m->next : NULL;
     if (b->first == b->last) continue;
     if (m->unfolds) m->kernels->unfold(&job->layout, tile, &m->wide, m->unfolded);
@@ -433,8 +497,8 @@ static void record_split(const ifa_cpu_job *job, const scratch *m, int64_t split
 /* ---- sections 9 to 11: merging and output ---- */
 
 /* A split's sums of one row into the row's. */
-static void merge(row_sums *row, float *o, int32_t unit, int32_t value_unit, int32_t l,
-                  const int32_t *acc, int32_t dim) {
+static void merge(const ifa_output_kernels *k, row_sums *row, float *o, int32_t unit,
+                  int32_t value_unit, int32_t l, const int32_t *acc, int32_t dim) {
   if (unit == IFA_NO_UNIT) return; /* no live key */
   if (row->unit == IFA_NO_UNIT) {
     row->l = (float)l;
@@ -446,12 +510,11 @@ static void merge(row_sums *row, float *o, int32_t unit, int32_t value_unit, int
   }
   if (value_unit == IFA_NO_UNIT) return; /* every y was 0 */
   if (row->value_unit == IFA_NO_UNIT) {
-    for (int32_t d = 0; d < dim; d++) o[d] = (float)acc[d];
+    k->first(acc, dim, o);
     row->value_unit = value_unit;
   } else {
     int32_t e = value_unit > row->value_unit ? value_unit : row->value_unit;
-    for (int32_t d = 0; d < dim; d++)
-      o[d] = ifa_merge(o[d], row->value_unit, acc[d], value_unit, e);
+    k->merge(acc, ifa_pow2(value_unit - e), ifa_pow2(row->value_unit - e), dim, o);
     row->value_unit = e;
   }
 }
@@ -470,24 +533,22 @@ static void write_row(const ifa_cpu_job *job, const scratch *m, int32_t row, con
     memset(out, 0, sizeof out);
   } else if (!m->block.values_per_token) {
     const int per_channel = p->v_scale == IFA_SCALE_CHANNEL;
-    const float *scale = job->in->v_scale + (per_channel ? matrix * dim : matrix);
-    for (int32_t d = 0; d < dim; d++)
-      out[d] = ifa_output(o[d], sums->l, scale[per_channel ? d : 0]);
+    m->output->finish(o, sums->l, job->in->v_scale + (per_channel ? matrix * dim : matrix),
+                      per_channel, NULL, dim, out);
   } else {
+    const float *channel =
+        p->v_scale == IFA_SCALE_TOKEN_CHANNEL ? job->in->v_channel_scale + matrix * dim : NULL;
     const int32_t up = sums->value_unit - sums->unit;
-    if (up >= -126 && up <= 127) { /* a product with 2^up rounds as scalbnf does */
-      const float factor = ifa_f32_of_bits((uint32_t)(up + 127) << 23);
-      for (int32_t d = 0; d < dim; d++) out[d] = ifa_mul(ifa_div(o[d], sums->l), factor);
-    } else {
-      for (int32_t d = 0; d < dim; d++) out[d] = ifa_output_token(o[d], sums->l, up);
+    /* a product with 2^up rounds as scalbnf does */
+    const int power = up >= -126 && up <= 127;
+    const float factor = power ? ifa_pow2(up) : 1.0f;
+    m->output->finish(o, sums->l, &factor, 0, power ? channel : NULL, dim, out);
+    for (int32_t d = 0; !power && d < dim; d++) {
+      out[d] = scalbnf(out[d], up);
+      if (channel) out[d] = ifa_mul(out[d], channel[d]);
     }
-    if (p->v_scale == IFA_SCALE_TOKEN_CHANNEL)
-      for (int32_t d = 0; d < dim; d++)
-        out[d] = ifa_mul(out[d], job->in->v_channel_scale[matrix * dim + d]);
   }
-  if (p->out_type == IFA_F32) memcpy((float *)m->at.o + at, out, (size_t)dim * sizeof(float));
-  else
-    for (int32_t d = 0; d < dim; d++) ifa_float_set(p->out_type, m->at.o, at + d, out[d]);
+  m->output->store(p->out_type, out, dim, m->at.o, at);
   if (p->lse)
     m->at.lse[index] = sums->unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(sums->l, sums->unit);
 }
@@ -504,7 +565,7 @@ static void attend_block(const ifa_cpu_job *job, scratch *m) {
     attend_split(job, m, split);
     if (job->out->stages) record_split(job, m, split);
     for (int32_t row = 0; row < b->rows; row++)
-      merge(&m->sums[row], m->o + (size_t)row * pitch, b->unit[row], b->value_unit[row],
+      merge(m->output, &m->sums[row], m->o + (size_t)row * pitch, b->unit[row], b->value_unit[row],
             total_l(b, row), b->acc + (size_t)row * pitch, dim);
   }
   for (int32_t row = 0; row < b->rows; row++)
@@ -541,6 +602,24 @@ static void take_blocks(void *context, int member) {
   for (int64_t i; (i = ifa_team_take(&a->items)) < a->items.count;) {
     load_block(a->job, a->w, a->starts, a->blocks - 1 - i, m); /* causal: the longest first */
     attend_block(a->job, m);
+  }
+  leave(a, &env);
+}
+
+/* All blocks of a matrix, whose tiles this member makes first. */
+static void take_matrices(void *context, int member) {
+  attention *a = context;
+  const ifa_problem *p = a->job->p;
+  const int64_t each = a->w->blocks_per_matrix;
+  ifa_fpenv env;
+  scratch *m = enter(a, member, &env);
+  for (int64_t i; (i = ifa_team_take(&a->items)) < a->items.count;) {
+    ifa_cpu_job own = *a->job;
+    own.make_matrix(own.make_context, member, i / p->kv_heads, i % p->kv_heads, &own);
+    for (int64_t n = 0; n < each; n++) {
+      load_block(&own, a->w, a->starts, i * each + n, m);
+      attend_block(&own, m);
+    }
   }
   leave(a, &env);
 }
@@ -583,7 +662,7 @@ static void merge_block(const attention *a, int64_t block, scratch *m) {
     const split_sums *from = split_at(a->w, a->workspace, a->blocks, slot, block);
     const int32_t *acc = (const int32_t *)((const uint8_t *)from + aligned(sizeof *from));
     for (int32_t row = 0; row < b->rows; row++)
-      merge(&sums[row], o + (size_t)row * pitch, from->unit[row], from->value_unit[row],
+      merge(m->output, &sums[row], o + (size_t)row * pitch, from->unit[row], from->value_unit[row],
             from->l[row], acc + (size_t)row * pitch, job->p->head_dim);
   }
   if (a->wave + a->count == a->w->splits)
@@ -638,13 +717,21 @@ static double nanoseconds(const ifa_cpu_job *job, int64_t blocks) {
   return per_key * steps;
 }
 
+/* Where there are enough matrices for all members, each has its tiles made by who computes its
+ * rows: they are then near, and nobody waits for all of them. */
+static int by_matrix(const ifa_cpu_job *job) {
+  const int64_t matrices = job->p->batch * job->p->kv_heads;
+  return !job->in->rows &&
+         (job->threads == 1 || matrices % job->threads == 0 || matrices >= 4 * job->threads);
+}
+
 void ifa_cpu_attend_tiles(const ifa_cpu_job *given, void *workspace) {
   ifa_cpu_job job = *given;
   plan w = plan_for(job.p, job.queries, job.threads);
   int shares = w.wave && !job.out->stages; /* splits may be shared out */
   ifa_cpu_fill_tables();
   job.threads = ifa_team_size(job.threads, shares ? w.blocks * w.splits : w.blocks,
-                              nanoseconds(&job, w.blocks));
+                              nanoseconds(&job, w.blocks) + job.make_nanoseconds);
   w = plan_for(job.p, job.queries, job.threads); /* with fewer threads it needs no more memory */
   int64_t *starts = (int64_t *)((uint8_t *)workspace + w.at_starts);
   attention a = {.job = &job,
@@ -653,6 +740,12 @@ void ifa_cpu_attend_tiles(const ifa_cpu_job *given, void *workspace) {
                  .blocks = find_blocks(&job, &w, starts),
                  .workspace = workspace};
   if (a.blocks == 0) return;
+  if (job.make_matrix && by_matrix(&job)) {
+    a.items = (ifa_team_items){.count = job.p->batch * job.p->kv_heads};
+    ifa_team_run(job.threads, take_matrices, &a);
+    return;
+  }
+  if (job.make_all) job.make_all(job.make_context, &job);
   if (w.wave && !job.out->stages) {
     attend_splits(&a);
     return;

@@ -178,7 +178,9 @@ typedef struct ifa_problem {
 } ifa_problem;
 
 /* batch, heads and sizes 1, head_dim 64, INT8, Q and K per token, V per channel, sm_scale 1/8, tau
- * 2, kv_tile 64, f32 output. */
+ * 2, kv_tile 64, f32 output. V per channel is the fast choice, not the safe one: where V has a few
+ * large tokens (attention sinks) it loses the others, with relative errors of 0.4 and more; V per
+ * token does not (docs/accuracy.md). */
 ifa_problem ifa_problem_default(void);
 
 /* IFA_OK, or IFA_BAD_PROBLEM and a message that names the field, its value and its range. Every

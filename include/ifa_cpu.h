@@ -64,6 +64,62 @@ ifa_status ifa_cpu_attend(const char *isa, const ifa_problem *problem, const ifa
                           const ifa_outputs *outputs, void *workspace, size_t workspace_bytes,
                           int threads, ifa_message *message);
 
+/* ---- from floats to floats in one call ---- */
+
+/* Q, K and V are quantized on the way, K and V at once into the kernels' layout, then attention:
+ * the bits of ifa_quantize and ifa_run on the same choices.
+ *
+ *     ifa_cpu_attention_args a = ifa_cpu_attention_accurate(batch, q_heads, kv_heads, nq, nk,
+ *       head_dim);
+ *     a.q = q, a.k = k, a.v = v, a.o = o;           // float [batch, heads, tokens, head_dim]
+ *     a.problem.causal = 1;
+ *     ifa_cpu_attention_workspace_bytes(&a, threads, &bytes, &why);
+ *     void *workspace = aligned_alloc(IFA_CPU_ALIGNMENT, bytes);
+ *     ifa_cpu_attention(NULL, &a, workspace, bytes, threads, &why);    // as often as wanted
+ * */
+typedef struct ifa_cpu_attention_args {
+  /* Sizes, formats and scale choices of the quantized operands, sm_scale, masks, tau, out_type,
+   * lse: all as in ifa.h, except that q_stride, k_stride and v_stride are those of the float
+   * tensors (all three 0: dense [batch, heads, tokens, head_dim]; ifa_strides_bnhd for [batch,
+   * tokens, heads, head_dim]). */
+  ifa_problem problem;
+  ifa_type type;           /* of q, k and v: IFA_F32, IFA_F16 or IFA_BF16 */
+  int32_t subtract_k_mean; /* 1: quantize K less each channel's mean over the tokens: exact for the
+                            * softmax (lse moves by the row's q . mean), finer scales where channels
+                            * have offsets, at two more passes over K */
+  /* q [batch, q_heads, nq, head_dim], k and v [batch, kv_heads, nk, head_dim] */
+  const void *q, *k, *v;
+  /* [batch, q_heads, nq, head_dim] of problem.out_type by problem.o_stride */
+  void *o;
+  float *lse; /* dense [batch][q_heads][nq]; required exactly when problem.lse is 1 */
+} ifa_cpu_attention_args;
+
+/* Settings to start from; pointers NULL, dense strides, no mask, sm_scale 1/sqrt(head_dim), f32 in
+ * and out, INT8, Q and K per token, kv_tile 64, tau 2.
+ *
+ * Accurate: V per token, K less its mean. The one to begin with: small values stay beside large
+ * ones (docs/accuracy.md).
+ *
+ * Fast: V per channel, K as it is: about 1.2 times as fast. Not for models with attention sinks, or
+ * wherever V has a few large tokens: one of them makes its channels' steps coarse for all others,
+ * and the relative error passes 0.4. */
+ifa_cpu_attention_args ifa_cpu_attention_accurate(int64_t batch, int64_t q_heads, int64_t kv_heads,
+                                                  int64_t nq, int64_t nk, int32_t head_dim);
+ifa_cpu_attention_args ifa_cpu_attention_fast(int64_t batch, int64_t q_heads, int64_t kv_heads,
+                                              int64_t nq, int64_t nk, int32_t head_dim);
+
+/* Bytes of workspace on up to `threads` threads: ifa_cpu_workspace_bytes and what is known of
+ * scales first. Reads no pointer of args; IFA_BAD_PROBLEM or IFA_BAD_ARGUMENT as ifa_cpu_attention
+ * would answer. A multiple of IFA_CPU_ALIGNMENT. */
+ifa_status ifa_cpu_attention_workspace_bytes(const ifa_cpu_attention_args *args, int threads,
+                                             size_t *bytes, ifa_message *message);
+
+/* isa, workspace and threads as for ifa_cpu_attend. Everything but the floats is checked first.
+ * IFA_BAD_DATA for NaN, infinity or |x| > 2^99, with its place, and for scores that could pass 2^22
+ * octaves (ifa_inputs); o and lse are then unspecified. Outputs must not overlap inputs. */
+ifa_status ifa_cpu_attention(const char *isa, const ifa_cpu_attention_args *args, void *workspace,
+                             size_t workspace_bytes, int threads, ifa_message *message);
+
 #ifdef __GNUC__
 #pragma GCC visibility pop
 #endif

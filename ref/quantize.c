@@ -34,7 +34,7 @@ static int32_t to_grid(float x, float inverse, int32_t q_max) {
 
 static ifa_status load(matrix *m, ifa_message *message) {
   const ifa_quantize_args *a = m->a;
-  ifa_status status = ifa_quantize_check_elements(a, m->batch, m->head, message);
+  ifa_status status = ifa_quantize_check_elements("src", a, m->batch, m->head, message);
   if (status != IFA_OK) return status;
   for (int64_t t = 0; t < a->tokens; t++)
     for (int64_t d = 0; d < a->head_dim; d++)

@@ -13,9 +13,9 @@ MAY_INCLUDE = {
     "files": "common",
     "ref": "common",
     "ref/baselines": "common",
-    "cpu": "common cpu/kernels",
+    "cpu": "common cpu/kernels cpu/quantize",
     "cpu/kernels": "common tests/cpu",  # the emulated AMX tiles
-    "cpu/quantize": "common",
+    "cpu/quantize": "common cpu/kernels",
     "cpu/cache": "common cpu cpu/kernels cpu/quantize",
     "cpu/bench": "common cpu cpu/kernels cpu/cache ref/baselines validate/bench validate/text",
     "gpu": "common gpu/",

@@ -94,6 +94,17 @@ static inline const int8_t *ifa_cpu_row_bytes(ifa_type type, const void *data, i
   return buffer;
 }
 
+/* For INT8 layouts: 16 keys' rows of K (and the sum of each) or of V, from key `key` on, a multiple
+ * of 16; each row y->dim bytes. */
+void ifa_cpu_put_keys(const ifa_cpu_layout *y, void *tile, int32_t key,
+                      const int8_t *const row[16]);
+void ifa_cpu_put_values(const ifa_cpu_layout *y, void *tile, int32_t key,
+                        const int8_t *const row[16]);
+
+/* K and V of the keys from `from` on, a multiple of 16, and everything behind K and V become 0.
+ * INT8. */
+void ifa_cpu_clear_keys(const ifa_cpu_layout *y, void *tile, int32_t from);
+
 /* Section 8: b and s_j of keys 0..count-1 of the tile from their v_scale, into v_scale16 and the
  * head; to be called when the tile is complete. */
 void ifa_cpu_complete_values(const ifa_cpu_layout *y, void *tile);

@@ -17,7 +17,7 @@
 #include "common/team.h"
 #include "cpu/quantize/rows.h"
 
-enum { ROWS_OF_PIECE = 64 };
+enum { ROWS_OF_PIECE = 64, TOGETHER = 16 };
 
 typedef struct job {
   const ifa_quantize_args *a;
@@ -76,27 +76,22 @@ static int32_t most_of(const ifa_quantize_args *a) { return a->dst_type == IFA_I
 
 /* ---- what must be known of a matrix first ---- */
 
-/* mean[d]: summed in integers, every x rounded to a multiple of 2^(e-24), where 2^e is the least
- * power of two above the matrix's largest magnitude. */
 static void find_mean(matrix *m, float *mean) {
   const ifa_quantize_args *a = m->a;
   const int32_t dim = (int32_t)a->head_dim;
   float x[IFA_MAX_HEAD_DIM];
-  double sum[IFA_MAX_HEAD_DIM] = {0};
+  ifa_row_mean sums;
   uint32_t largest = 0;
-  int e = 0;
   for (int64_t t = 0; t < a->tokens; t++) {
     uint32_t of_row = load(m, t, x);
     largest = of_row > largest ? of_row : largest;
   }
-  int tiny = ifa_f32_of_bits(largest) < IFA_TINY_GROUP;
-  if (!tiny) frexpf(ifa_f32_of_bits(largest), &e);
-  for (int64_t t = 0; !tiny && t < a->tokens; t++) {
+  ifa_row_mean_begin(&sums, largest);
+  for (int64_t t = 0; t < a->tokens; t++) {
     load(m, t, x);
-    m->j->rows->add_up(x, scalbn(1.0, 24 - e), dim, sum);
+    ifa_row_mean_add(m->j->rows, &sums, x, dim);
   }
-  for (int32_t d = 0; d < dim; d++)
-    mean[d] = a->tokens ? (float)scalbn(sum[d] / (double)a->tokens, e - 24) : 0.0f;
+  ifa_row_mean_end(&sums, dim, mean);
   if (a->mean) memcpy(a->mean + m->number * dim, mean, (size_t)dim * sizeof *mean);
 }
 
@@ -115,6 +110,25 @@ static void find_channels(const matrix *m, float most, float *scale, float *inve
 
 /* ---- the scale choices ---- */
 
+/* Tokens first .. first + count - 1 with a scale each, up to 16 at once.
+ * 0: there is an element that is not acceptable. */
+static int quantize_together(const matrix *m, int64_t first, int32_t count, float *scale) {
+  const ifa_quantize_args *a = m->a;
+  int64_t at[TOGETHER];
+  int8_t q[TOGETHER][IFA_MAX_HEAD_DIM + 1], *to[TOGETHER];
+  for (int32_t i = 0; i < count; i++) {
+    at[i] = ifa_offset(a->src_stride, m->batch, m->head, first + i);
+    to[i] = q[i];
+    if (a->dst_type == IFA_I8)
+      to[i] = (int8_t *)a->dst + ifa_offset(a->dst_stride, m->batch, m->head, first + i);
+  }
+  if (!m->j->rows->token_rows(a->src_type, a->src, at, count, (int32_t)a->head_dim, most_of(a),
+                              m->mean, scale, to))
+    return 0;
+  for (int32_t i = 0; a->dst_type == IFA_I4 && i < count; i++) store(m, first + i, q[i]);
+  return 1;
+}
+
 /* Tokens first .. end-1 with a scale each, from scale[first] on. channel_inverse: NULL, or applied
  * before. */
 static void quantize_tokens(const matrix *m, int64_t first, int64_t end, float *scale,
@@ -122,6 +136,11 @@ static void quantize_tokens(const matrix *m, int64_t first, int64_t end, float *
   const int32_t dim = (int32_t)m->a->head_dim;
   float x[IFA_MAX_HEAD_DIM];
   int8_t q[IFA_MAX_HEAD_DIM + 1];
+  for (int64_t t = first, count; !channel_inverse && t < end; t += count) {
+    count = ifa_min64(TOGETHER, end - t);
+    if (!quantize_together(m, t, (int32_t)count, scale + t)) break;
+    first = t + count;
+  }
   for (int64_t t = first; t < end; t++) {
     uint32_t largest = load(m, t, x);
     if (channel_inverse) {
@@ -239,7 +258,7 @@ ifa_status ifa_quantize_with(const ifa_row_kernels *rows, const ifa_quantize_arg
   int threads = ifa_team_size(ifa_team_default(), j.pieces.count, 0.4 * elements);
   ifa_team_run(threads, work, &j);
   for (int64_t n = 0; atomic_load(&j.bad) && n < matrices && status == IFA_OK; n++)
-    status = ifa_quantize_check_elements(&a, n / a.heads, n % a.heads, message);
+    status = ifa_quantize_check_elements("src", &a, n / a.heads, n % a.heads, message);
   return status == IFA_OK ? ifa_succeed(message) : status;
 }
 

@@ -1,14 +1,16 @@
-/* rows.c - see rows.h. The loops are written once and compiled for each instruction set: a function
- * that is always inlined takes on its caller's. */
+/* rows.c - see rows.h. */
 #include "cpu/quantize/rows.h"
 
+#include <math.h>
 #include <string.h>
 
-#define BODY static inline __attribute__((always_inline))
+#include "cpu/kernels/versions.h"
 
-BODY uint32_t magnitude_of(float x) { return ifa_bits_of_f32(x) & 0x7fffffffu; }
+#define ROW_INFINITY 0x7f800000u
 
-BODY uint32_t largest_body(const float *x, int32_t dim, uint32_t largest) {
+IFA_BODY uint32_t magnitude_of(float x) { return ifa_bits_of_f32(x) & 0x7fffffffu; }
+
+IFA_BODY uint32_t largest_body(const float *x, int32_t dim, uint32_t largest) {
   for (int32_t d = 0; d < dim; d++) {
     uint32_t magnitude = magnitude_of(x[d]);
     largest = magnitude > largest ? magnitude : largest;
@@ -16,70 +18,122 @@ BODY uint32_t largest_body(const float *x, int32_t dim, uint32_t largest) {
   return largest;
 }
 
-BODY uint32_t widen_body(ifa_type type, const void *from, int64_t index, int32_t dim, float *x) {
-  if (type == IFA_F32) {
-    memcpy(x, (const float *)from + index, (size_t)dim * sizeof *x);
-    return largest_body(x, dim, 0);
-  }
-  const uint16_t *half = (const uint16_t *)from + index;
+/* The bits of the largest |x| of a row, ROW_INFINITY if one is an infinity or a NaN. */
+IFA_BODY uint32_t largest_half(ifa_type type, const uint16_t *half, int32_t dim) {
   uint16_t largest = 0;
   for (int32_t d = 0; d < dim; d++) {
     uint16_t magnitude = half[d] & 0x7fffu;
     largest = magnitude > largest ? magnitude : largest;
   }
+  if (type == IFA_BF16) return (uint32_t)largest << 16;
+  return largest >= 0x7c00u ? ROW_INFINITY : ifa_bits_of_f32(ifa_f16_to_f32(largest));
+}
+
+IFA_BODY void widen_half(ifa_type type, const uint16_t *half, int32_t dim, float *x) {
   if (type == IFA_BF16) {
     for (int32_t d = 0; d < dim; d++) x[d] = ifa_f32_of_bits((uint32_t)half[d] << 16);
-    return (uint32_t)largest << 16;
+    return;
   }
-  if (largest >= 0x7c00u) return 0x7f800000u; /* an infinity or a NaN */
   /* binary16's fields under binary32's bias, also for subnormals: exact */
   for (int32_t d = 0; d < dim; d++) {
     uint32_t bits = half[d];
     x[d] = ifa_mul(ifa_f32_of_bits((bits & 0x7fffu) << 13 | (bits & 0x8000u) << 16), 0x1p112f);
   }
-  return ifa_bits_of_f32(ifa_f16_to_f32(largest));
+}
+
+IFA_BODY uint32_t widen_body(ifa_type type, const void *from, int64_t index, int32_t dim,
+                             float *x) {
+  if (type == IFA_F32) {
+    memcpy(x, (const float *)from + index, (size_t)dim * sizeof *x);
+    return largest_body(x, dim, 0);
+  }
+  const uint16_t *half = (const uint16_t *)from + index;
+  uint32_t largest = largest_half(type, half, dim);
+  if (largest != ROW_INFINITY) widen_half(type, half, dim, x);
+  return largest;
 }
 
 /* |x| < 2^22: adding 1.5 * 2^23 rounds to an integer, and leaves it in the low bits. */
-BODY int32_t rne(float x) {
+IFA_BODY int32_t rne(float x) {
   return (int32_t)(ifa_bits_of_f32(ifa_add(x, 0x1.8p23f)) - 0x4b400000u);
 }
 
-BODY int8_t clamp(int32_t q, int32_t most) {
+IFA_BODY int8_t clamp(int32_t q, int32_t most) {
   q = q > most ? most : q;
   return (int8_t)(q < -most ? -most : q);
 }
 
-BODY void grid_body(const float *x, float inverse, int32_t most, int32_t dim, int8_t *q) {
+IFA_BODY void grid_body(const float *x, float inverse, int32_t most, int32_t dim,
+                        int8_t *restrict q) {
   for (int32_t d = 0; d < dim; d++) q[d] = clamp(rne(ifa_mul(x[d], inverse)), most);
 }
 
-BODY void grid_by_channel_body(const float *x, const float *inverse, int32_t most, int32_t dim,
-                               int8_t *q) {
+IFA_BODY void grid_by_channel_body(const float *x, const float *inverse, int32_t most, int32_t dim,
+                                   int8_t *q) {
   for (int32_t d = 0; d < dim; d++) q[d] = clamp(rne(ifa_mul(x[d], inverse[d])), most);
 }
 
-BODY void largest_by_channel_body(const float *x, int32_t dim, uint32_t *largest) {
+IFA_BODY void largest_by_channel_body(const float *x, int32_t dim, uint32_t *largest) {
   for (int32_t d = 0; d < dim; d++) {
     uint32_t magnitude = magnitude_of(x[d]);
     largest[d] = magnitude > largest[d] ? magnitude : largest[d];
   }
 }
 
-BODY void multiply_body(float *x, const float *by, int32_t dim) {
+enum { ROWS_TOGETHER = 16 };
+
+/* A row as binary32, where it lies or in x; less the mean. */
+IFA_BODY const float *row_of(ifa_type type, const void *from, int64_t at, int32_t dim,
+                             const float *mean, float *x) {
+  const float *row = x;
+  if (type == IFA_F32) row = (const float *)from + at;
+  else widen_half(type, (const uint16_t *)from + at, dim, x);
+  if (!mean) return row;
+  for (int32_t d = 0; d < dim; d++) x[d] = ifa_add(row[d], -mean[d]);
+  return x;
+}
+
+/* IFA_ROW_LARGEST holds for the elements; less a mean they may be twice that. */
+IFA_BODY int token_rows_body(ifa_type type, const void *from, const int64_t *at, int32_t count,
+                             int32_t dim, int32_t most, const float *mean, float *scale,
+                             int8_t *const *q) {
+  uint32_t largest[ROWS_TOGETHER] = {0}, top = 0;
+  float inverse[ROWS_TOGETHER], x[IFA_MAX_HEAD_DIM];
+  for (int32_t i = 0; i < count; i++) {
+    if (type == IFA_F32 && !mean) largest[i] = largest_body((const float *)from + at[i], dim, 0);
+    else if (!mean) largest[i] = largest_half(type, (const uint16_t *)from + at[i], dim);
+    else largest[i] = largest_body(row_of(type, from, at[i], dim, mean, x), dim, 0);
+  }
+  for (int32_t i = 0; i < ROWS_TOGETHER; i++) top = largest[i] > top ? largest[i] : top;
+  if (top > (mean ? IFA_ROW_LARGEST + (1u << 23) : IFA_ROW_LARGEST)) return 0;
+  for (int32_t i = 0; i < count; i++)
+    scale[i] = ifa_group_scale(ifa_f32_of_bits(largest[i]), (float)most, &inverse[i]);
+  for (int32_t i = 0; i < count; i++)
+    grid_body(row_of(type, from, at[i], dim, mean, x), inverse[i], most, dim, q[i]);
+  return 1;
+}
+
+/* Loops of constant length where rows usually have it. */
+IFA_BODY int token_rows_by_length(ifa_type type, const void *from, const int64_t *at, int32_t count,
+                                  int32_t dim, int32_t most, const float *mean, float *scale,
+                                  int8_t *const *q) {
+  if (type == IFA_F32 && dim == 128 && !mean)
+    return token_rows_body(IFA_F32, from, at, count, 128, most, NULL, scale, q);
+  if (type == IFA_F32 && dim == 64 && !mean)
+    return token_rows_body(IFA_F32, from, at, count, 64, most, NULL, scale, q);
+  return token_rows_body(type, from, at, count, dim, most, mean, scale, q);
+}
+
+IFA_BODY void multiply_body(float *x, const float *by, int32_t dim) {
   for (int32_t d = 0; d < dim; d++) x[d] = ifa_mul(x[d], by[d]);
 }
 
-BODY void subtract_body(float *x, const float *what, int32_t dim) {
+IFA_BODY void subtract_body(float *x, const float *what, int32_t dim) {
   for (int32_t d = 0; d < dim; d++) x[d] = ifa_add(x[d], -what[d]);
 }
 
-/* The product is exact (a binary32 times a power of two); adding 1.5 * 2^52 rounds it. */
-BODY void add_up_body(const float *x, double factor, int32_t dim, double *sum) {
-  for (int32_t d = 0; d < dim; d++) {
-    double scaled = (double)x[d] * factor, rounded = scaled + 0x1.8p52;
-    sum[d] += rounded - 0x1.8p52;
-  }
+IFA_BODY void add_up_body(const float *x, float factor, int32_t dim, int32_t *restrict sum) {
+  for (int32_t d = 0; d < dim; d++) sum[d] += ifa_rne(ifa_mul(x[d], factor));
 }
 
 /* A version of all of them, for the instruction set that TARGET asks for. */
@@ -108,7 +162,12 @@ BODY void add_up_body(const float *x, double factor, int32_t dim, double *sum) {
   TARGET static void subtract_##name(float *x, const float *what, int32_t dim) {                   \
     subtract_body(x, what, dim);                                                                   \
   }                                                                                                \
-  TARGET static void add_up_##name(const float *x, double factor, int32_t dim, double *sum) {      \
+  TARGET static int token_rows_##name(ifa_type type, const void *from, const int64_t *at,          \
+                                      int32_t count, int32_t dim, int32_t most, const float *mean, \
+                                      float *scale, int8_t *const *q) {                            \
+    return token_rows_by_length(type, from, at, count, dim, most, mean, scale, q);                 \
+  }                                                                                                \
+  TARGET static void add_up_##name(const float *x, float factor, int32_t dim, int32_t *sum) {      \
     add_up_body(x, factor, dim, sum);                                                              \
   }                                                                                                \
   static const ifa_row_kernels name = {widen_##name,                                               \
@@ -118,23 +177,21 @@ BODY void add_up_body(const float *x, double factor, int32_t dim, double *sum) {
                                        largest_by_channel_##name,                                  \
                                        multiply_##name,                                            \
                                        subtract_##name,                                            \
+                                       token_rows_##name,                                          \
                                        add_up_##name};
 
 VERSION(generic, )
 #if defined(__x86_64__)
-VERSION(avx2, __attribute__((target("avx2"))))
-VERSION(avx512,
-        __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))))
+VERSION(avx2, IFA_TARGET_AVX2)
+VERSION(avx512, IFA_TARGET_AVX512)
 #endif
 
 const ifa_row_kernels *ifa_row_kernels_at(int index) {
   const ifa_row_kernels *have[4] = {&generic};
   int count = 1;
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) have[count++] = &avx2;
-  if (count == 2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
-    have[count++] = &avx512;
+  if (ifa_has_avx2()) have[count++] = &avx2;
+  if (ifa_has_avx512()) have[count++] = &avx512;
 #endif
   return index >= 0 && index < count ? have[index] : NULL;
 }
@@ -151,4 +208,30 @@ float ifa_row_quantize(const ifa_row_kernels *rows, const float *x, int32_t dim,
   float inverse, scale = ifa_group_scale(ifa_f32_of_bits(largest), (float)most, &inverse);
   rows->grid(x, inverse, most, dim, q);
   return scale;
+}
+
+/* ---- a mean ---- */
+
+void ifa_row_mean_begin(ifa_row_mean *m, uint32_t largest) {
+  *m = (ifa_row_mean){.zero = ifa_f32_of_bits(largest) < IFA_TINY_GROUP};
+  if (!m->zero) frexpf(ifa_f32_of_bits(largest), &m->exponent);
+  m->factor = ldexpf(1.0f, 24 - m->exponent); /* -93 < exponent <= 100 */
+}
+
+static void gather(ifa_row_mean *m) {
+  for (int32_t d = 0; d < IFA_MAX_HEAD_DIM; d++) m->sum[d] += (double)m->part[d];
+  memset(m->part, 0, sizeof m->part);
+}
+
+void ifa_row_mean_add(const ifa_row_kernels *k, ifa_row_mean *m, const float *x, int32_t dim) {
+  if (m->zero) return;
+  k->add_up(x, m->factor, dim, m->part);
+  if (++m->rows % 64 == 0) gather(m);
+}
+
+void ifa_row_mean_end(ifa_row_mean *m, int32_t dim, float *mean) {
+  const double unit = ldexp(1.0, m->exponent - 24); /* exact: at least 2^-117, at most 2^76 */
+  gather(m);
+  for (int32_t d = 0; d < dim; d++)
+    mean[d] = m->rows ? (float)(m->sum[d] / (double)m->rows * unit) : 0.0f;
 }

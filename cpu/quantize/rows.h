@@ -31,8 +31,15 @@ typedef struct ifa_row_kernels {
   void (*multiply)(float *x, const float *by, int32_t dim);   /* x = fl(x * by) */
   void (*subtract)(float *x, const float *what, int32_t dim); /* x = fl(x - what) */
 
-  /* sum[d] += rne(x[d] * factor): integers of at most 2^24, so sums of 2^24 of them are exact. */
-  void (*add_up)(const float *x, double factor, int32_t dim, double *sum);
+  /* Up to 16 rows with a scale each: row i is the dim elements from at[i] on, less `mean` unless
+   * that is NULL; its integers (at most `most` in magnitude) go to q[i]. 0, and nothing is written,
+   * if an element is not acceptable. */
+  int (*token_rows)(ifa_type type, const void *from, const int64_t *at, int32_t count, int32_t dim,
+                    int32_t most, const float *mean, float *scale, int8_t *const *q);
+
+  /* sum[d] += rne(x[d] * factor), integers of at most 2^24; factor is a power of two, and a product
+   * that is not exact in binary32 is far below one half. */
+  void (*add_up)(const float *x, float factor, int32_t dim, int32_t *sum);
 } ifa_row_kernels;
 
 /* The best that this machine has. */
@@ -45,6 +52,20 @@ const ifa_row_kernels *ifa_row_kernels_at(int index);
  * one element a byte either way. */
 float ifa_row_quantize(const ifa_row_kernels *rows, const float *x, int32_t dim, uint32_t largest,
                        ifa_type type, int8_t *q);
+
+/* A matrix's mean by channel, row by row: every x rounded to a multiple of 2^(e-24), where 2^e is
+ * the least power of two above the matrix's largest magnitude, and summed in integers. */
+typedef struct ifa_row_mean {
+  int32_t part[IFA_MAX_HEAD_DIM]; /* of the last rows: at most 64 numbers of 2^24 */
+  double sum[IFA_MAX_HEAD_DIM];   /* of the rows before: integers of at most 2^48 */
+  int64_t rows;
+  float factor;
+  int exponent, zero; /* zero: all are so small that the mean is 0 */
+} ifa_row_mean;
+
+void ifa_row_mean_begin(ifa_row_mean *m, uint32_t largest);
+void ifa_row_mean_add(const ifa_row_kernels *k, ifa_row_mean *m, const float *x, int32_t dim);
+void ifa_row_mean_end(ifa_row_mean *m, int32_t dim, float *mean);
 
 /* ifa_quantize (quantize.c) with these kernels. */
 ifa_status ifa_quantize_with(const ifa_row_kernels *rows, const ifa_quantize_args *args,
