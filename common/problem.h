@@ -9,13 +9,19 @@
 /* The problem with what "0 means the default" stands for written out: strides and kv_split. */
 ifa_problem ifa_problem_resolved(const ifa_problem *problem);
 
-/* The keys that query row i sees: *first <= j < *end, an interval clipped to 0 .. nk; empty when
- * *first >= *end. */
-static inline void ifa_live_keys(const ifa_problem *p, int64_t i, int64_t *first, int64_t *end) {
-  int64_t position = i + p->nk - p->nq;
+/* The keys that a query at a position among nk keys sees: *first <= j < *end, an interval clipped
+ * to 0
+ * .. nk; empty when *first >= *end. The position of row i is i + nk - nq. */
+static inline void ifa_live_keys_at(const ifa_problem *p, int64_t position, int64_t nk,
+                                    int64_t *first, int64_t *end) {
   *first = p->window && position - p->window + 1 > 0 ? position - p->window + 1 : 0;
-  *end = p->causal ? position + 1 : p->window ? position + p->window : p->nk;
-  if (*end > p->nk) *end = p->nk;
+  *end = p->causal ? position + 1 : p->window ? position + p->window : nk;
+  if (*end > nk) *end = nk;
+}
+
+/* The same for query row i of the problem. */
+static inline void ifa_live_keys(const ifa_problem *p, int64_t i, int64_t *first, int64_t *end) {
+  ifa_live_keys_at(p, i + p->nk - p->nq, p->nk, first, end);
 }
 
 /* How many keys query row i sees. */

@@ -34,6 +34,7 @@ typedef struct scratch {
   int64_t first_batch;            /* 0 if `at` is a query's own, else batch */
   /* of the row in the output: (first_batch * q_heads + head) * nq + row */
   int64_t index[IFA_CPU_ROWS];
+  int64_t o_at[IFA_CPU_ROWS];   /* its first element in the output */
   int64_t number[IFA_CPU_ROWS]; /* among the computed rows: first index of the stages */
   int64_t batch, kv_head;
   int32_t live_first, live_end; /* keys that any row sees */
@@ -220,7 +221,7 @@ static int quantize_rows(const ifa_cpu_job *job, const scratch *m, const int64_t
     return 0;
   for (int32_t i = 0; f->inverse && i < count; i++) {
     if (f->kernels->widen(f->type, m->at.q, at[i], dim, x) > IFA_ROW_LARGEST) return 0;
-    f->kernels->grid(x, f->inverse[place[i]], most, dim, q[i]);
+    f->kernels->grid(x, f->inverse[place[i]], dim, q[i]);
     scale[i] = m->at.q_scale[place[i]];
   }
   for (int32_t i = 0; i < count; i++)
@@ -248,19 +249,6 @@ static void load_floats(const ifa_cpu_job *job, scratch *m, const int64_t *at,
       m->block.factor[row + i] = ifa_row_factor(scale[i], job->p->sm_scale);
     }
   }
-}
-
-/* Section 3: the keys that query row `row` of nq sees among nk. */
-static void live_keys(const ifa_problem *p, int64_t nq, int64_t nk, int64_t row, int32_t *first,
-                      int32_t *end) {
-  ifa_problem q = *p;
-  int64_t a, e;
-  q.nq = nq;
-  q.nk = nk;
-  ifa_live_keys(&q, row, &a, &e);
-  if (e < a) e = a = 0;
-  *first = (int32_t)a;
-  *end = (int32_t)e;
 }
 
 /* Where block n lies: matrix (batch * kv_heads + kv_head) and first row of it; and whose Q and
@@ -303,6 +291,19 @@ static int64_t find_block(const ifa_cpu_job *job, const plan *w, const int64_t *
   return first_row;
 }
 
+/* Section 3: the keys that a row sees, and those that any of the block's rows and all of them see.
+ */
+static void add_live_keys(scratch *m, int32_t row, int32_t first, int32_t end) {
+  m->block.live_first[row] = first;
+  m->block.live_end[row] = end;
+  if (end > first) {
+    m->live_first = first < m->live_first ? first : m->live_first;
+    m->live_end = end > m->live_end ? end : m->live_end;
+  }
+  m->all_first = first > m->all_first ? first : m->all_first;
+  m->all_end = end < m->all_end ? end : m->all_end;
+}
+
 static void load_block(const ifa_cpu_job *job, const plan *w, const int64_t *starts, int64_t n,
                        scratch *m) {
   const ifa_problem *p = job->p;
@@ -318,31 +319,27 @@ static void load_block(const ifa_cpu_job *job, const plan *w, const int64_t *sta
   m->live_first = m->all_end = INT32_MAX;
   m->live_end = m->all_first = 0;
   int64_t at[IFA_CPU_ROWS], place[IFA_CPU_ROWS];
+  int64_t token = first_row / group, head = m->kv_head * group + first_row % group;
   for (int32_t row = 0; row < b->rows; row++) {
-    int64_t index, head, token;
+    int64_t index, first, end;
     if (job->in->rows) {
       m->number[row] = starts[n] + row;
       index = job->in->rows[starts[n] + row];
       head = index / nq % p->q_heads;
       token = index % nq;
     } else {
-      token = (first_row + row) / group;
-      head = m->kv_head * group + (first_row + row) % group;
       m->number[row] = index = (m->first_batch * p->q_heads + head) * nq + token;
     }
     m->index[row] = index;
+    m->o_at[row] = ifa_offset(m->at.o_stride, m->first_batch, head, token);
     at[row] = ifa_offset(m->at.q_stride, m->first_batch, head, token);
     place[row] = q_scale_place(p, &m->at, m->first_batch * p->q_heads + head, token);
-    int32_t first, end;
-    live_keys(p, nq, m->at.nk, token, &first, &end);
-    b->live_first[row] = first;
-    b->live_end[row] = end;
-    if (end > first) {
-      m->live_first = first < m->live_first ? first : m->live_first;
-      m->live_end = end > m->live_end ? end : m->live_end;
-    }
-    m->all_first = first > m->all_first ? first : m->all_first;
-    m->all_end = end < m->all_end ? end : m->all_end;
+    ifa_live_keys_at(p, token + m->at.nk - nq, m->at.nk, &first, &end);
+    if (end < first) end = first = 0;
+    add_live_keys(m, row, (int32_t)first, (int32_t)end);
+    if (++head < (m->kv_head + 1) * group) continue; /* positions first, then heads */
+    head -= group;
+    token++;
   }
   if (job->floats.kernels) load_floats(job, m, at, place);
   else load_integers(job, m, at, place);
@@ -519,21 +516,19 @@ static void merge(const ifa_output_kernels *k, row_sums *row, float *o, int32_t 
   }
 }
 
+/* sums: of all splits. o: float sums; or NULL, and acc are the integer sums of the only one. */
 static void write_row(const ifa_cpu_job *job, const scratch *m, int32_t row, const row_sums *sums,
-                      const float *o) {
+                      const float *o, const int32_t *acc) {
   const ifa_problem *p = job->p;
   const int32_t dim = p->head_dim;
-  int64_t index = m->index[row], head = index / m->at.nq % p->q_heads,
-          matrix = m->batch * p->kv_heads + m->kv_head;
-  int64_t at = ifa_offset(m->at.o_stride, m->first_batch, head, index % m->at.nq);
-  /* no live key, or all values 0 */
-  int nothing = sums->unit == IFA_NO_UNIT || sums->value_unit == IFA_NO_UNIT;
-  float out[IFA_MAX_HEAD_DIM];
-  if (nothing) {
-    memset(out, 0, sizeof out);
+  const int64_t matrix = m->batch * p->kv_heads + m->kv_head;
+  float buffer[IFA_MAX_HEAD_DIM];
+  float *out = p->out_type == IFA_F32 ? (float *)m->at.o + m->o_at[row] : buffer;
+  if (sums->unit == IFA_NO_UNIT || sums->value_unit == IFA_NO_UNIT) {
+    memset(out, 0, (size_t)dim * sizeof *out); /* no live key, or all values 0 */
   } else if (!m->block.values_per_token) {
     const int per_channel = p->v_scale == IFA_SCALE_CHANNEL;
-    m->output->finish(o, sums->l, job->in->v_scale + (per_channel ? matrix * dim : matrix),
+    m->output->finish(o, acc, sums->l, job->in->v_scale + (per_channel ? matrix * dim : matrix),
                       per_channel, NULL, dim, out);
   } else {
     const float *channel =
@@ -542,15 +537,15 @@ static void write_row(const ifa_cpu_job *job, const scratch *m, int32_t row, con
     /* a product with 2^up rounds as scalbnf does */
     const int power = up >= -126 && up <= 127;
     const float factor = power ? ifa_pow2(up) : 1.0f;
-    m->output->finish(o, sums->l, &factor, 0, power ? channel : NULL, dim, out);
+    m->output->finish(o, acc, sums->l, &factor, 0, power ? channel : NULL, dim, out);
     for (int32_t d = 0; !power && d < dim; d++) {
       out[d] = scalbnf(out[d], up);
       if (channel) out[d] = ifa_mul(out[d], channel[d]);
     }
   }
-  m->output->store(p->out_type, out, dim, m->at.o, at);
+  if (p->out_type != IFA_F32) m->output->store(p->out_type, out, dim, m->at.o, m->o_at[row]);
   if (p->lse)
-    m->at.lse[index] = sums->unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(sums->l, sums->unit);
+    m->at.lse[m->index[row]] = sums->unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(sums->l, sums->unit);
 }
 
 /* ---- all of it ---- */
@@ -560,16 +555,22 @@ static void attend_block(const ifa_cpu_job *job, scratch *m) {
   const ifa_cpu_block *b = &m->block;
   int32_t dim = job->p->head_dim;
   size_t pitch = (size_t)job->layout.dim;
+  const int one = m->at.nk <= job->p->kv_split; /* then its sums are the row's */
   if (job->out->stages) clear_stages(job, m);
   for (int64_t split = 0; split * job->p->kv_split < m->at.nk; split++) {
     attend_split(job, m, split);
     if (job->out->stages) record_split(job, m, split);
-    for (int32_t row = 0; row < b->rows; row++)
-      merge(m->output, &m->sums[row], m->o + (size_t)row * pitch, b->unit[row], b->value_unit[row],
-            total_l(b, row), b->acc + (size_t)row * pitch, dim);
+    for (int32_t row = 0; row < b->rows; row++) {
+      int32_t l = total_l(b, row);
+      if (one) m->sums[row] = (row_sums){b->unit[row], b->value_unit[row], (float)l};
+      else
+        merge(m->output, &m->sums[row], m->o + (size_t)row * pitch, b->unit[row],
+              b->value_unit[row], l, b->acc + (size_t)row * pitch, dim);
+    }
   }
   for (int32_t row = 0; row < b->rows; row++)
-    write_row(job, m, row, &m->sums[row], m->o + (size_t)row * pitch);
+    write_row(job, m, row, &m->sums[row], one ? NULL : m->o + (size_t)row * pitch,
+              b->acc + (size_t)row * pitch);
 }
 
 /* What the members of a team share. */
@@ -667,7 +668,7 @@ static void merge_block(const attention *a, int64_t block, scratch *m) {
   }
   if (a->wave + a->count == a->w->splits)
     for (int32_t row = 0; row < b->rows; row++)
-      write_row(job, m, row, &sums[row], o + (size_t)row * pitch);
+      write_row(job, m, row, &sums[row], o + (size_t)row * pitch, NULL);
 }
 
 static void take_merges(void *context, int member) {

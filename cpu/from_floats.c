@@ -166,13 +166,11 @@ static void find_channels(call *c, source *s, int64_t matrix) {
   for (int64_t t = 0; t < s->tokens; t++)
     c->rows->largest_by_channel(load_unchecked(c, s, matrix, t, x), dim, largest);
   for (int32_t d = 0; d < dim; d++) {
-    if (largest[d] > IFA_ROW_LARGEST) {
-      atomic_store_explicit(&c->bad, 1, memory_order_relaxed);
-      largest[d] = 0;
-    }
-    s->scale[matrix * dim + d] =
-        ifa_group_scale(ifa_f32_of_bits(largest[d]), most, &s->inverse[matrix * dim + d]);
+    if (largest[d] <= IFA_ROW_LARGEST) continue;
+    atomic_store_explicit(&c->bad, 1, memory_order_relaxed);
+    largest[d] = 0;
   }
+  c->rows->group_scales(largest, most, dim, s->scale + matrix * dim, s->inverse + matrix * dim);
 }
 
 static void prepare(call *c, source *s, int64_t matrix) {
@@ -226,9 +224,9 @@ static void quantize(call *c, const source *s, int64_t matrix, int64_t first, in
     scale[i] = 1.0f;
     if (s->group) {
       const int64_t group = matrix * s->groups + (first + i) / s->group;
-      c->rows->grid(row, s->inverse[group], s->most, dim, q[i]);
+      c->rows->grid(row, s->inverse[group], dim, q[i]);
     } else if (!own_scale) {
-      c->rows->grid_by_channel(row, channel, s->most, dim, q[i]);
+      c->rows->grid_by_channel(row, channel, dim, q[i]);
     } else { /* x / c_d */
       if (row != x) memcpy(x, row, (size_t)dim * sizeof *x);
       c->rows->multiply(x, channel, dim);
@@ -247,11 +245,11 @@ static float make_tile(call *c, int64_t matrix, int64_t t, uint8_t *tile) {
   float unused[TOGETHER];
   int8_t q[TOGETHER][IFA_MAX_HEAD_DIM], *row[TOGETHER];
   ifa_cpu_clear_keys(y, tile, (count + 15) / 16 * 16);
-  memset(q, 0, sizeof q); /* channels behind head_dim stay 0 */
+  if (y->dim != p->head_dim) memset(q, 0, sizeof q); /* channels behind head_dim stay 0 */
   for (int32_t i = 0; i < TOGETHER; i++) row[i] = q[i];
   for (int32_t key = 0; key < count; key += TOGETHER) {
     const int32_t rows = count - key < TOGETHER ? count - key : TOGETHER;
-    for (int32_t i = rows; i < TOGETHER; i++) memset(q[i], 0, sizeof q[i]);
+    for (int32_t i = rows; i < TOGETHER; i++) memset(q[i], 0, (size_t)y->dim);
     quantize(c, &c->k, matrix, start + key, rows, k_scale + key, row);
     ifa_cpu_put_keys(y, tile, key, (const int8_t *const *)row);
     quantize(c, &c->v, matrix, start + key, rows, ifa_values_per_token(p) ? v_scale + key : unused,

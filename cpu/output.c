@@ -18,12 +18,12 @@ IFA_BODY void merge_body(const int32_t *acc, float grow, float keep, int32_t dim
   for (int32_t d = 0; d < dim; d++) o[d] = ifa_fma((float)acc[d], grow, ifa_mul(o[d], keep));
 }
 
-IFA_BODY void finish_body(const float *o, float l, const float *scale, int32_t step,
-                          const float *channel, int32_t dim, float *out) {
-  if (step)
-    for (int32_t d = 0; d < dim; d++) out[d] = ifa_output(o[d], l, scale[d]);
-  else
-    for (int32_t d = 0; d < dim; d++) out[d] = ifa_output(o[d], l, scale[0]);
+IFA_BODY void finish_body(const float *o, const int32_t *acc, float l, const float *scale,
+                          int32_t step, const float *channel, int32_t dim, float *restrict out) {
+  for (int32_t d = 0; o && d < dim; d++) out[d] = ifa_div(o[d], l);
+  for (int32_t d = 0; !o && d < dim; d++) out[d] = ifa_div((float)acc[d], l);
+  for (int32_t d = 0; step && d < dim; d++) out[d] = ifa_mul(out[d], scale[d]);
+  for (int32_t d = 0; !step && d < dim; d++) out[d] = ifa_mul(out[d], scale[0]);
   for (int32_t d = 0; channel && d < dim; d++) out[d] = ifa_mul(out[d], channel[d]);
 }
 
@@ -45,22 +45,23 @@ IFA_BODY void store_body(ifa_type type, const float *from, int32_t dim, void *to
   }
 }
 
-#define VERSION(name, TARGET, halves)                                                         \
-  TARGET static void first_##name(const int32_t *acc, int32_t dim, float *o) {                \
-    first_body(acc, dim, o);                                                                  \
-  }                                                                                           \
-  TARGET static void merge_##name(const int32_t *acc, float grow, float keep, int32_t dim,    \
-                                  float *o) {                                                 \
-    merge_body(acc, grow, keep, dim, o);                                                      \
-  }                                                                                           \
-  TARGET static void finish_##name(const float *o, float l, const float *scale, int32_t step, \
-                                   const float *channel, int32_t dim, float *out) {           \
-    finish_body(o, l, scale, step, channel, dim, out);                                        \
-  }                                                                                           \
-  TARGET static void store_##name(ifa_type type, const float *from, int32_t dim, void *to,    \
-                                  int64_t at) {                                               \
-    store_body(type, from, dim, to, at, halves);                                              \
-  }                                                                                           \
+#define VERSION(name, TARGET, halves)                                                      \
+  TARGET static void first_##name(const int32_t *acc, int32_t dim, float *o) {             \
+    first_body(acc, dim, o);                                                               \
+  }                                                                                        \
+  TARGET static void merge_##name(const int32_t *acc, float grow, float keep, int32_t dim, \
+                                  float *o) {                                              \
+    merge_body(acc, grow, keep, dim, o);                                                   \
+  }                                                                                        \
+  TARGET static void finish_##name(const float *o, const int32_t *acc, float l,            \
+                                   const float *scale, int32_t step, const float *channel, \
+                                   int32_t dim, float *out) {                              \
+    finish_body(o, acc, l, scale, step, channel, dim, out);                                \
+  }                                                                                        \
+  TARGET static void store_##name(ifa_type type, const float *from, int32_t dim, void *to, \
+                                  int64_t at) {                                            \
+    store_body(type, from, dim, to, at, halves);                                           \
+  }                                                                                        \
   static const ifa_output_kernels name = {first_##name, merge_##name, finish_##name, store_##name};
 
 static void halves_by_integers(const float *from, int32_t dim, uint16_t *to) {

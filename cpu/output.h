@@ -12,10 +12,10 @@ typedef struct ifa_output_kernels {
   /* o = fma(acc, grow, o * keep): the splits behind it, ifa_merge with its powers of two. */
   void (*merge)(const int32_t *acc, float grow, float keep, int32_t dim, float *o);
 
-  /* out = (o / l) * scale[d * step], then * channel[d] unless that is NULL. step 0 or 1. out may be
-   * o. */
-  void (*finish)(const float *o, float l, const float *scale, int32_t step, const float *channel,
-                 int32_t dim, float *out);
+  /* out = (o / l) * scale[d * step], then * channel[d] unless that is NULL. step 0 or 1. o NULL:
+   * (float)acc is o. */
+  void (*finish)(const float *o, const int32_t *acc, float l, const float *scale, int32_t step,
+                 const float *channel, int32_t dim, float *out);
 
   /* Rounds once to type, elements at .. at + dim - 1 of `to`. No element is a NaN. */
   void (*store)(ifa_type type, const float *from, int32_t dim, void *to, int64_t at);

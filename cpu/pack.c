@@ -20,13 +20,8 @@ ifa_cpu_layout ifa_cpu_layout_of(int32_t kv_tile, int32_t head_dim, int32_t k_bi
 }
 
 void ifa_cpu_complete_values(const ifa_cpu_layout *y, void *tile) {
-  const float *scale = ifa_cpu_v_scale(y, tile);
-  uint16_t *scale16 = ifa_cpu_v_scale16(y, tile);
-  float largest = 0.0f;
-  for (int32_t j = 0; j < y->keys; j++) largest = scale[j] > largest ? scale[j] : largest;
-  int32_t b = ifa_value_exponent(largest);
-  for (int32_t j = 0; j < y->keys; j++) scale16[j] = ifa_value_scale16(scale[j], b);
-  ifa_cpu_head(y, tile)->value_exponent = b;
+  ifa_cpu_head(y, tile)->value_exponent =
+      ifa_cpu_value_scales(ifa_cpu_v_scale(y, tile), y->keys, ifa_cpu_v_scale16(y, tile));
 }
 
 /* Into a nibble that is 0. */
@@ -92,8 +87,8 @@ IFA_BODY void put_values(const ifa_cpu_layout *y, void *tile, int32_t key,
       for (int32_t r = 0; r < 4; r++) memcpy(&a[r], row[i + r] + d, 16);
       halves8 x = (halves8)LOW8(a[0], a[1]), z = (halves8)LOW8(a[2], a[3]);
       halves8 u = (halves8)HIGH8(a[0], a[1]), w = (halves8)HIGH8(a[2], a[3]);
-      halves8 out[4] = {LOW16(x, z), HIGH16(x, z), LOW16(u, w), HIGH16(u, w)};
-      memcpy(to + 4 * d, out, sizeof out);
+      const halves8 out[4] = {LOW16(x, z), HIGH16(x, z), LOW16(u, w), HIGH16(u, w)};
+      for (int32_t r = 0; r < 4; r++) memcpy(to + 4 * d + 16 * r, &out[r], 16);
     }
 }
 

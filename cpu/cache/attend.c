@@ -157,37 +157,45 @@ static int64_t find_k_scale(const ifa_cache *cache, const uint32_t *table, int64
   return -1;
 }
 
-/* The first element of a row of Q that is not finite or too large. */
-static ifa_status refuse_element(const ifa_problem *p, const ifa_cache_query *query, int64_t at,
-                                 int64_t head, int64_t row, ifa_message *message) {
-  int32_t d = 0;
-  while (d + 1 < p->head_dim && fabsf(ifa_float_get(query->q_type, query->q, at + d)) <= 0x1p99f)
-    d++;
-  return ifa_fail(message, IFA_BAD_DATA,
-                  "q[%" PRId64 "][%" PRId64 "][%" PRId32
-                  "] is %g; elements must be finite and at most 2^99",
-                  head, row, d, (double)ifa_float_get(query->q_type, query->q, at + d));
+/* The first element of Q from row `first` on (of [q_heads][nq]) that is not finite or too large:
+ * there is one. */
+static ifa_status refuse_element(const ifa_problem *p, const ifa_cache_query *query,
+                                 ifa_strides strides, int64_t first, ifa_message *message) {
+  float x = 0.0f;
+  for (int64_t i = first * p->head_dim;; i++) {
+    const int64_t row = i / p->head_dim, head = row / p->nq, d = i % p->head_dim;
+    x = ifa_float_get(query->q_type, query->q, ifa_offset(strides, 0, head, row % p->nq) + d);
+    if (!(fabsf(x) <= 0x1p99f))
+      return ifa_fail(message, IFA_BAD_DATA,
+                      "q[%" PRId64 "][%" PRId64 "][%" PRId64
+                      "] is %g; elements must be finite and at most 2^99",
+                      head, row % p->nq, d, (double)x);
+  }
 }
 
 /* Q of floats: quantized per token, one byte an element, dense [q_heads][nq][head_dim]. */
 static ifa_status quantize_q(const ifa_problem *p, const ifa_cache_query *query,
                              ifa_strides strides, int8_t *q, float *q_scale, ifa_message *message) {
-  const ifa_row_kernels *rows = ifa_row_kernels_best();
-  float x[IFA_MAX_HEAD_DIM];
+  enum { TOGETHER = 16 };
+  const ifa_row_kernels *kernels = ifa_row_kernels_best();
   if (strides.batch == 0 && strides.head == 0 && strides.token == 0)
     strides = ifa_strides_bhnd(query->q_type, p->q_heads, p->nq, p->head_dim);
   if (ifa_check_strides("q_stride", query->q_type, strides, 1, p->q_heads, p->nq, p->head_dim, 0,
                         message) != IFA_OK)
     return IFA_BAD_PROBLEM;
-  for (int64_t h = 0; h < p->q_heads; h++)
-    for (int64_t i = 0; i < p->nq; i++) {
-      uint32_t largest =
-          rows->widen(query->q_type, query->q, ifa_offset(strides, 0, h, i), p->head_dim, x);
-      if (largest > IFA_ROW_LARGEST)
-        return refuse_element(p, query, ifa_offset(strides, 0, h, i), h, i, message);
-      q_scale[h * p->nq + i] = ifa_row_quantize(rows, x, p->head_dim, largest, p->q_type,
-                                                q + (h * p->nq + i) * p->head_dim);
+  const int64_t rows = p->q_heads * p->nq;
+  for (int64_t r = 0, count; r < rows; r += count) {
+    int64_t at[TOGETHER];
+    int8_t *to[TOGETHER];
+    count = ifa_min64(TOGETHER, rows - r);
+    for (int64_t i = 0; i < count; i++) {
+      at[i] = ifa_offset(strides, 0, (r + i) / p->nq, (r + i) % p->nq);
+      to[i] = q + (r + i) * p->head_dim;
     }
+    if (!kernels->token_rows(query->q_type, query->q, at, (int32_t)count, p->head_dim,
+                             p->q_type == IFA_I4 ? 7 : 127, NULL, q_scale + r, to))
+      return refuse_element(p, query, strides, r, message);
+  }
   return IFA_OK;
 }
 

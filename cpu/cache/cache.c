@@ -478,7 +478,10 @@ static ifa_status check_elements(const ifa_cache *cache, const char *name, ifa_t
   for (int64_t h = 0; h < cache->config.kv_heads; h++)
     for (int64_t t = 0; t < count; t++) {
       int64_t index = h * head_stride + t * token_stride;
-      if (rows->widen(type, from, index, cache->config.head_dim, x) <= IFA_ROW_LARGEST) continue;
+      uint32_t largest = type == IFA_F32
+                             ? rows->largest((const float *)from + index, cache->config.head_dim, 0)
+                             : rows->widen(type, from, index, cache->config.head_dim, x);
+      if (largest <= IFA_ROW_LARGEST) continue;
       int32_t d = 0;
       while (fabsf(ifa_float_get(type, from, index + d)) <= 0x1p99f) d++;
       return ifa_fail(message, IFA_BAD_DATA,
@@ -489,32 +492,71 @@ static ifa_status check_elements(const ifa_cache *cache, const char *name, ifa_t
   return IFA_OK;
 }
 
+enum { TOGETHER = 16 };
+
+/* Rows of one of K and V, up to 16 neighbours of a tile, from token i of `t` on. */
+typedef struct rows_of {
+  int8_t q[TOGETHER][IFA_MAX_HEAD_DIM], *row[TOGETHER];
+  float scale[TOGETHER];
+} rows_of;
+
+static void quantize_rows(const ifa_cache *cache, const ifa_cache_tokens *t, const void *from,
+                          int64_t at, int64_t token_stride, int32_t count, ifa_type type,
+                          rows_of *to) {
+  int64_t each[TOGETHER];
+  for (int32_t i = 0; i < count; i++) each[i] = at + i * token_stride;
+  /* the elements were checked */
+  ifa_row_kernels_best()->token_rows(t->type, from, each, count, cache->config.head_dim,
+                                     type == IFA_I4 ? 7 : 127, NULL, to->scale, to->row);
+}
+
+/* Keys key .. key + count - 1 of a tile, 16 at once where they are whole groups of INT8. */
+static void put_rows(const ifa_cpu_layout *l, uint8_t *tile, int32_t key, int32_t count,
+                     const rows_of *k, const rows_of *v) {
+  const int whole = count == TOGETHER;
+  if (whole && l->k_bits == 8) {
+    ifa_cpu_put_keys(l, tile, key, (const int8_t *const *)k->row);
+    memcpy(ifa_cpu_k_scale(l, tile) + key, k->scale, sizeof k->scale);
+  }
+  if (whole && l->v_bits == 8) {
+    ifa_cpu_put_values(l, tile, key, (const int8_t *const *)v->row);
+    memcpy(ifa_cpu_v_scale(l, tile) + key, v->scale, sizeof v->scale);
+  }
+  for (int32_t i = 0; i < count; i++) {
+    if (!whole || l->k_bits != 8) put_k(l, tile, key + i, k->q[i], k->scale[i]);
+    if (!whole || l->v_bits != 8) put_v(l, tile, key + i, v->q[i], v->scale[i]);
+  }
+}
+
 /* One head's tokens into the sequence's blocks, from token `first` on. */
 static void write_head(const ifa_cache *cache, const uint32_t *table, int64_t first,
                        const ifa_cache_tokens *t, int64_t head) {
   const ifa_cache_config *c = &cache->config;
   const ifa_cpu_layout *l = &cache->layout;
-  const ifa_row_kernels *rows = ifa_row_kernels_best();
-  float x[IFA_MAX_HEAD_DIM];
-  int8_t q[IFA_MAX_HEAD_DIM] = {0}; /* elements behind head_dim stay 0 */
-  for (int64_t i = 0; i < t->count; i++) {
+  rows_of k, v;
+  for (int32_t i = 0; i < TOGETHER; i++) {
+    k.row[i] = k.q[i];
+    v.row[i] = v.q[i];
+    if (l->dim == c->head_dim) continue; /* elements behind head_dim stay 0 */
+    memset(k.q[i], 0, sizeof k.q[i]);
+    memset(v.q[i], 0, sizeof v.q[i]);
+  }
+  for (int64_t i = 0, count; i < t->count; i += count) {
     int64_t in_block = (first + i) % c->block_tokens;
     int32_t key = (int32_t)(in_block % c->kv_tile);
     uint8_t *tile =
         ifa_cache_tile(cache, table[(first + i) / c->block_tokens], head, in_block / c->kv_tile);
+    count = ifa_min64(TOGETHER - key % TOGETHER, t->count - i);
     if (key == 0) { /* nothing in a tile is ever unset, live or not */
       memset(tile, 0, (size_t)l->bytes);
       ifa_cpu_head(l, tile)->k_factor = 1.0f;
     }
-    uint32_t largest =
-        rows->widen(t->type, t->k, head * t->k_head_stride + i * t->k_token_stride, c->head_dim, x);
-    float scale = ifa_row_quantize(rows, x, c->head_dim, largest, c->k_type, q);
-    put_k(l, tile, key, q, scale);
-    largest =
-        rows->widen(t->type, t->v, head * t->v_head_stride + i * t->v_token_stride, c->head_dim, x);
-    scale = ifa_row_quantize(rows, x, c->head_dim, largest, c->v_type, q);
-    put_v(l, tile, key, q, scale);
-    if (key == c->kv_tile - 1) ifa_cpu_complete_values(l, tile);
+    quantize_rows(cache, t, t->k, head * t->k_head_stride + i * t->k_token_stride,
+                  t->k_token_stride, (int32_t)count, c->k_type, &k);
+    quantize_rows(cache, t, t->v, head * t->v_head_stride + i * t->v_token_stride,
+                  t->v_token_stride, (int32_t)count, c->v_type, &v);
+    put_rows(l, tile, key, (int32_t)count, &k, &v);
+    if (key + count == c->kv_tile) ifa_cpu_complete_values(l, tile);
   }
 }
 

@@ -87,9 +87,9 @@ INLINE int32_t partial_values(const ifa_cpu_layout *y, const uint8_t *tile, int3
   for (int32_t j = 0; j < y->keys; j += 8)
     most = _mm256_max_ps(most, _mm256_and_ps(_mm256_loadu_ps(scale + j),
                                              _mm256_castsi256_ps(live_mask(from, to, j))));
-  int32_t exponent = ifa_value_exponent(largest_of(most));
+  int32_t exponent = ifa_cpu_value_exponent(largest_of(most));
   /* 2^-92 .. 2^108; the product is exact, or far too small for a binary16 */
-  __m256 unit = set(ldexpf(1.0f, -exponent));
+  __m256 unit = set(ifa_pow2(-exponent));
   for (int32_t j = 0; j < y->keys; j += 8) {
     __m256 x =
         _mm256_and_ps(_mm256_loadu_ps(scale + j), _mm256_castsi256_ps(live_mask(from, to, j)));
@@ -130,7 +130,7 @@ INLINE __m256i weigh_values(ifa_cpu_block *b, const uint8_t *tile, int32_t row, 
     m = b->unit[row] + exponent - b->value_unit[row];
     m = m < -24 ? -24 : m; /* below, P is 0 anyway */
   }
-  __m256 up = set(ldexpf(1.0f, m));
+  __m256 up = set(ifa_pow2(m));
   for (int32_t j = 0; j < y->keys; j += 16)
     store_weights(p, j, _mm256_cvtps_epi32(_mm256_mul_ps(from_f16(value + j), up)),
                   _mm256_cvtps_epi32(_mm256_mul_ps(from_f16(value + j + 8), up)), bytes);

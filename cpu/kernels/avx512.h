@@ -32,6 +32,20 @@ INLINE __mmask16 live_mask(int32_t from, int32_t to, int32_t base) {
   return (__mmask16)(e > a ? ((1u << e) - 1) & ~((1u << a) - 1) : 0);
 }
 
+/* Keys of rows first .. first + rows - 1 that any of them sees, rounded outward to 16. */
+INLINE void seen_by(const ifa_cpu_block *b, int32_t first, int32_t rows, int32_t *from,
+                    int32_t *to) {
+  *from = b->layout->keys;
+  *to = 0;
+  for (int32_t row = first; row < first + rows; row++) {
+    if (b->to[row] <= b->from[row]) continue;
+    *from = b->from[row] < *from ? b->from[row] : *from;
+    *to = b->to[row] > *to ? b->to[row] : *to;
+  }
+  *from = *from / 16 * 16;
+  *to = (*to + 15) / 16 * 16;
+}
+
 /* Largest of each of 16 vectors: lane i of the result is that of vector i. Pairs of vectors are
  * folded into one, four times. */
 #define FOLD(name, type, unpacklo32, unpackhi32, unpacklo64, unpackhi64, lanes, max)   \
@@ -70,8 +84,10 @@ INLINE __m512 score_units(ifa_cpu_block *b, const uint8_t *tile, int32_t row, in
   for (int32_t i = 0; i < SIXTEEN; i++) {
     float *u = (float *)b->s + (size_t)(row + i) * (size_t)y->keys;
     __m512 most = _mm512_set1_ps(-INFINITY);
-    if (row + i >= b->first && row + i < b->last)
-      for (int32_t j = 0; j < y->keys; j += 16) {
+    int32_t from = 0, end = y->keys;
+    if (row + i >= b->first && row + i < b->last) {
+      if (!whole) seen_by(b, row + i, 1, &from, &end);
+      for (int32_t j = from; j < end; j += 16) {
         __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(u + j)),
                                  _mm512_loadu_ps(k_scale + j));
         _mm512_storeu_ps(u + j, x);
@@ -79,6 +95,7 @@ INLINE __m512 score_units(ifa_cpu_block *b, const uint8_t *tile, int32_t row, in
                      : _mm512_mask_max_ps(most, live_mask(b->from[row + i], b->to[row + i], j),
                                           most, x);
       }
+    }
     largest[i] = most;
   }
   return fold_max(largest);
@@ -119,9 +136,9 @@ INLINE int32_t partial_values(const ifa_cpu_layout *y, const uint8_t *tile, int3
   __m512 most = _mm512_setzero_ps();
   for (int32_t j = 0; j < y->keys; j += 16)
     most = _mm512_max_ps(most, _mm512_maskz_loadu_ps(live_mask(from, to, j), scale + j));
-  int32_t exponent = ifa_value_exponent(_mm512_reduce_max_ps(most));
+  int32_t exponent = ifa_cpu_value_exponent(_mm512_reduce_max_ps(most));
   /* 2^-108 .. 2^92; the product is exact, or far too small for a binary16 */
-  __m512 unit = _mm512_set1_ps(ldexpf(1.0f, -exponent));
+  __m512 unit = _mm512_set1_ps(ifa_pow2(-exponent));
   for (int32_t j = 0; j < y->keys; j += 16) {
     __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(live_mask(from, to, j), scale + j), unit);
     x = _mm512_abs_ps(x); /* a scale may be -0 */

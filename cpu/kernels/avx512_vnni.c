@@ -95,7 +95,11 @@ INLINE void score_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
       int32_t *s = b->s + (size_t)row * (size_t)y->keys + base;
       rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
       const ptrdiff_t ahead = to_next(b, tile, row + rows);
-      if (y->keys == 32) score_rows(y, q, k, bias + base, s, rows, 2, packed, ahead);
+      int32_t from = 0, to = y->keys;
+      if (!b->whole) seen_by(b, row, rows, &from, &to);
+      if (from >= base + 64 || to <= base) continue; /* nobody looks there */
+      if (y->keys == 32 || to <= base + 32)
+        score_rows(y, q, k, bias + base, s, rows, 2, packed, ahead);
       else score_rows(y, q, k, bias + base, s, rows, 4, packed, ahead);
     }
   }
@@ -108,14 +112,15 @@ void ifa_cpu_avx512_scores(ifa_cpu_block *b, const uint8_t *tile) {
 
 /* ---- values ---- */
 
-/* `rows` rows by 16 * `vectors` channels. */
+/* `rows` rows by 16 * `vectors` channels, keys from .. end - 1. */
 INLINE void value_group(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t *v, int32_t *acc,
-                        int rows, int vectors, int packed, ptrdiff_t ahead) {
+                        int32_t from, int32_t end, int rows, int vectors, int packed,
+                        ptrdiff_t ahead) {
   const size_t dim = (size_t)y->dim, keys = (size_t)y->keys;
   __m512i sum[GROUP_ROWS][GROUP_VECTORS], b[GROUP_VECTORS];
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < vectors; c++) sum[r][c] =
       packed ? _mm512_setzero_si512() : _mm512_loadu_si512(acc + (size_t)r * dim + 16 * c);
-  for (size_t j = 0; j < keys; j += packed ? 8 : 4) {
+  for (size_t j = (size_t)from; j < (size_t)end; j += packed ? 8 : 4) {
     const uint8_t *at = v + (packed ? j / 8 : j / 4) * dim * 4;
     UNROLL for (int c = 0; c < vectors; c++) prefetch(at + 64 * c, ahead);
     for (int half = 0; half < (packed ? 2 : 1); half++) {
@@ -137,14 +142,15 @@ INLINE void value_group(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t
 }
 
 INLINE void value_rows(const ifa_cpu_layout *y, const uint8_t *p, const uint8_t *v, int32_t *acc,
-                       int rows, int vectors, int packed, ptrdiff_t ahead) {
+                       int32_t from, int32_t end, int rows, int vectors, int packed,
+                       ptrdiff_t ahead) {
   switch (rows) {
-    case 1: value_group(y, p, v, acc, 1, vectors, packed, ahead); break;
-    case 2: value_group(y, p, v, acc, 2, vectors, packed, ahead); break;
-    case 3: value_group(y, p, v, acc, 3, vectors, packed, ahead); break;
-    case 4: value_group(y, p, v, acc, 4, vectors, packed, ahead); break;
-    case 5: value_group(y, p, v, acc, 5, vectors, packed, ahead); break;
-    default: value_group(y, p, v, acc, 6, vectors, packed, ahead);
+    case 1: value_group(y, p, v, acc, from, end, 1, vectors, packed, ahead); break;
+    case 2: value_group(y, p, v, acc, from, end, 2, vectors, packed, ahead); break;
+    case 3: value_group(y, p, v, acc, from, end, 3, vectors, packed, ahead); break;
+    case 4: value_group(y, p, v, acc, from, end, 4, vectors, packed, ahead); break;
+    case 5: value_group(y, p, v, acc, from, end, 5, vectors, packed, ahead); break;
+    default: value_group(y, p, v, acc, from, end, 6, vectors, packed, ahead);
   }
 }
 
@@ -160,9 +166,11 @@ INLINE void value_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
       int32_t *acc = b->acc + (size_t)row * (size_t)y->dim + d;
       rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
       const ptrdiff_t ahead = to_next(b, tile, row + rows);
-      if (width == 64) value_rows(y, p, v, acc, rows, 4, packed, ahead);
-      else if (width == 32) value_rows(y, p, v, acc, rows, 2, packed, ahead);
-      else value_rows(y, p, v, acc, rows, 1, packed, ahead);
+      int32_t from = 0, end = y->keys; /* P is 0 elsewhere */
+      if (!b->whole) seen_by(b, row, rows, &from, &end);
+      if (width == 64) value_rows(y, p, v, acc, from, end, rows, 4, packed, ahead);
+      else if (width == 32) value_rows(y, p, v, acc, from, end, rows, 2, packed, ahead);
+      else value_rows(y, p, v, acc, from, end, rows, 1, packed, ahead);
     }
   }
 }
@@ -241,9 +249,11 @@ INLINE void weigh_channel(ifa_cpu_block *b, const uint8_t *tile, int vectors, in
       __m512i sum = _mm512_load_si512(b->l[row]), weight[4];
       for (int32_t j = 0; j < y->keys; j += 16 * vectors) {
         UNROLL for (int v = 0; v < vectors; v++) {
-          __m512i n13 =
-              weight_index13(u + j + 16 * v, set(slope[i]), set(shift[i]), set(IFA_INDEX_ZERO + 20),
-                             live_of(b, row, j + 16 * v, whole));
+          const __mmask16 live = live_of(b, row, j + 16 * v, whole);
+          weight[v] = _mm512_setzero_si512();
+          if (!whole && !live) continue;
+          __m512i n13 = weight_index13(u + j + 16 * v, set(slope[i]), set(shift[i]),
+                                       set(IFA_INDEX_ZERO + 20), live);
           __m512 h = _mm512_castsi512_ps(_mm512_add_epi32(n13, _mm512_set1_epi32(112 << 23)));
           /* n = 0 gives h = 2^-15: weight 0 */
           weight[v] = _mm512_cvtps_epi32(_mm512_mul_ps(h, weight_g(n13)));
@@ -285,7 +295,9 @@ INLINE void weigh_token(ifa_cpu_block *b, const uint8_t *tile, int vectors, int 
       }
       __m512i sum = _mm512_load_si512(b->l[row]);
       __m256i most = _mm256_setzero_si256();
-      for (int32_t j = 0; j < y->keys; j += 16) { /* y of these keys lies before u of the next */
+      int32_t from = 0, end = y->keys;
+      if (!whole) seen_by(b, row, 1, &from, &end);
+      for (int32_t j = from; j < end; j += 16) { /* y of these keys lies before u of the next */
         __m512i n13 = weight_index13(u + j, set(slope[i]), set(shift[i]), set(IFA_INDEX_ZERO),
                                      live_of(b, row, j, whole));
         __m512 weight =
@@ -308,8 +320,11 @@ INLINE void weigh_token(ifa_cpu_block *b, const uint8_t *tile, int vectors, int 
       __m512 up = _mm512_castsi512_ps(_mm512_set1_epi32((value_shift[i] + 127) << 23));
       __m512i weight[4];
       for (int32_t j = 0; j < y->keys; j += 16 * vectors) {
-        UNROLL for (int v = 0; v < vectors; v++) weight[v] = _mm512_cvtps_epi32(_mm512_mul_ps(
-            _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from + j + 16 * v))), up));
+        UNROLL for (int v = 0; v < vectors; v++) {
+          const __m256i value =
+              _mm256_maskz_loadu_epi16(live_of(b, row, j + 16 * v, whole), from + j + 16 * v);
+          weight[v] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtph_ps(value), up));
+        }
         store_weights(p + j, weight, vectors);
       }
     }

@@ -3,17 +3,44 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "cpu/kernels/kernels.h"
+#include "cpu/kernels/units.h"
+#include "cpu/kernels/versions.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__x86_64__)
+/* A product with 2^-exponent is exact, or far too small for a binary16. */
+IFA_TARGET_AVX2 static int32_t scales_by_f16c(const float *scale, int32_t count, float factor,
+                                              uint16_t *scale16) {
+  int32_t j = 0;
+  for (; j + 8 <= count; j += 8) {
+    __m256 x = _mm256_mul_ps(_mm256_loadu_ps(scale + j), _mm256_set1_ps(factor));
+    x = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); /* a scale may be -0 */
+    _mm_storeu_si128((__m128i *)(scale16 + j), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+  }
+  return j;
+}
+#endif
+
+int32_t ifa_cpu_value_scales(const float *scale, int32_t count, uint16_t *scale16) {
+  float largest = 0.0f;
+  for (int32_t j = 0; j < count; j++) largest = scale[j] > largest ? scale[j] : largest;
+  const int32_t exponent = ifa_cpu_value_exponent(largest);
+  int32_t j = 0;
+#if defined(__x86_64__)
+  /* 2^-108 .. 2^92 */
+  if (ifa_has_avx2()) j = scales_by_f16c(scale, count, ifa_pow2(-exponent), scale16);
+#endif
+  for (; j < count; j++) scale16[j] = ifa_value_scale16(scale[j], exponent);
+  return exponent;
+}
 
 int32_t ifa_cpu_partial_values(const ifa_cpu_layout *y, const uint8_t *tile, int32_t from,
                                int32_t to, uint16_t *scale16) {
-  const float *scale = ifa_cpu_v_scale(y, tile);
-  float largest = 0.0f;
-  for (int32_t j = from; j < to; j++) largest = scale[j] > largest ? scale[j] : largest;
-  int32_t exponent = ifa_value_exponent(largest);
   memset(scale16, 0, (size_t)y->keys * sizeof *scale16);
-  for (int32_t j = from; j < to; j++) scale16[j] = ifa_value_scale16(scale[j], exponent);
-  return exponent;
+  if (to <= from) return 0;
+  return ifa_cpu_value_scales(ifa_cpu_v_scale(y, tile) + from, to - from, scale16 + from);
 }
 
 uint8_t ifa_cpu_weight[IFA_WEIGHT_TOP + 1];

@@ -105,6 +105,9 @@ void ifa_cpu_put_values(const ifa_cpu_layout *y, void *tile, int32_t key,
  * INT8. */
 void ifa_cpu_clear_keys(const ifa_cpu_layout *y, void *tile, int32_t from);
 
+/* Section 8: s_j of keys with these scales; returns b. */
+int32_t ifa_cpu_value_scales(const float *scale, int32_t count, uint16_t *scale16);
+
 /* Section 8: b and s_j of keys 0..count-1 of the tile from their v_scale, into v_scale16 and the
  * head; to be called when the tile is complete. */
 void ifa_cpu_complete_values(const ifa_cpu_layout *y, void *tile);

@@ -9,6 +9,12 @@
 
 #include "cpu/kernels/kernels.h"
 
+/* ifa_value_exponent by fields: largest is 0 or normal. */
+static inline int32_t ifa_cpu_value_exponent(float largest) {
+  const int32_t bits = (int32_t)(ifa_bits_of_f32(largest) & 0x7fffffffu);
+  return bits == 0 ? 0 : ((bits + 0x7fffff) >> 23) - 135;
+}
+
 /* Does a tile's wish leave the unit alone? */
 static inline int ifa_cpu_unit_stays(int32_t unit, int32_t want, int32_t tau) {
   return unit != IFA_NO_UNIT && want <= unit && (tau == IFA_TAU_INF || want >= unit - tau);

@@ -104,8 +104,7 @@ static void find_channels(const matrix *m, float most, float *scale, float *inve
     load(m, t, x);
     m->j->rows->largest_by_channel(x, dim, largest);
   }
-  for (int32_t d = 0; d < dim; d++)
-    scale[d] = ifa_group_scale(ifa_f32_of_bits(largest[d]), most, &inverse[d]);
+  m->j->rows->group_scales(largest, most, dim, scale, inverse);
 }
 
 /* ---- the scale choices ---- */
@@ -169,7 +168,7 @@ static void quantize_groups(const matrix *m, int64_t tokens, float *scale) {
     scale[start / tokens] = ifa_group_scale(ifa_f32_of_bits(largest), (float)most, &inverse);
     for (int64_t t = start; t < end; t++) {
       load(m, t, x);
-      m->j->rows->grid(x, inverse, most, dim, q);
+      m->j->rows->grid(x, inverse, dim, q);
       store(m, t, q);
     }
   }
@@ -183,7 +182,7 @@ static void quantize_channels(const matrix *m, float *scale) {
   find_channels(m, (float)most, scale, inverse);
   for (int64_t t = 0; t < a->tokens; t++) {
     load(m, t, x);
-    m->j->rows->grid_by_channel(x, inverse, most, dim, q);
+    m->j->rows->grid_by_channel(x, inverse, dim, q);
     store(m, t, q);
   }
 }

@@ -53,24 +53,25 @@ IFA_BODY uint32_t widen_body(ifa_type type, const void *from, int64_t index, int
   return largest;
 }
 
-/* |x| < 2^22: adding 1.5 * 2^23 rounds to an integer, and leaves it in the low bits. */
-IFA_BODY int32_t rne(float x) {
-  return (int32_t)(ifa_bits_of_f32(ifa_add(x, 0x1.8p23f)) - 0x4b400000u);
+/* |x| < 2^22: adding 1.5 * 2^23 rounds to an integer, whose low byte is that of the sum's pattern.
+ * Nothing is left to clamp: x * inverse is at most most * (1 + 2^-24)^2 in magnitude. */
+IFA_BODY int8_t integer_of(float x) {
+  return (int8_t)(uint8_t)ifa_bits_of_f32(ifa_add(x, 0x1.8p23f));
 }
 
-IFA_BODY int8_t clamp(int32_t q, int32_t most) {
-  q = q > most ? most : q;
-  return (int8_t)(q < -most ? -most : q);
+IFA_BODY void grid_body(const float *x, float inverse, int32_t dim, int8_t *restrict q) {
+  for (int32_t d = 0; d < dim; d++) q[d] = integer_of(ifa_mul(x[d], inverse));
 }
 
-IFA_BODY void grid_body(const float *x, float inverse, int32_t most, int32_t dim,
-                        int8_t *restrict q) {
-  for (int32_t d = 0; d < dim; d++) q[d] = clamp(rne(ifa_mul(x[d], inverse)), most);
+IFA_BODY void grid_by_channel_body(const float *x, const float *inverse, int32_t dim,
+                                   int8_t *restrict q) {
+  for (int32_t d = 0; d < dim; d++) q[d] = integer_of(ifa_mul(x[d], inverse[d]));
 }
 
-IFA_BODY void grid_by_channel_body(const float *x, const float *inverse, int32_t most, int32_t dim,
-                                   int8_t *q) {
-  for (int32_t d = 0; d < dim; d++) q[d] = clamp(rne(ifa_mul(x[d], inverse[d])), most);
+IFA_BODY void group_scales_body(const uint32_t *largest, float most, int32_t count,
+                                float *restrict scale, float *restrict inverse) {
+  for (int32_t i = 0; i < count; i++)
+    scale[i] = ifa_group_scale(ifa_f32_of_bits(largest[i]), most, &inverse[i]);
 }
 
 IFA_BODY void largest_by_channel_body(const float *x, int32_t dim, uint32_t *largest) {
@@ -106,10 +107,9 @@ IFA_BODY int token_rows_body(ifa_type type, const void *from, const int64_t *at,
   }
   for (int32_t i = 0; i < ROWS_TOGETHER; i++) top = largest[i] > top ? largest[i] : top;
   if (top > (mean ? IFA_ROW_LARGEST + (1u << 23) : IFA_ROW_LARGEST)) return 0;
+  group_scales_body(largest, (float)most, count, scale, inverse);
   for (int32_t i = 0; i < count; i++)
-    scale[i] = ifa_group_scale(ifa_f32_of_bits(largest[i]), (float)most, &inverse[i]);
-  for (int32_t i = 0; i < count; i++)
-    grid_body(row_of(type, from, at[i], dim, mean, x), inverse[i], most, dim, q[i]);
+    grid_body(row_of(type, from, at[i], dim, mean, x), inverse[i], dim, q[i]);
   return 1;
 }
 
@@ -119,6 +119,8 @@ IFA_BODY int token_rows_by_length(ifa_type type, const void *from, const int64_t
                                   int8_t *const *q) {
   if (type == IFA_F32 && dim == 128 && !mean)
     return token_rows_body(IFA_F32, from, at, count, 128, most, NULL, scale, q);
+  if (type == IFA_F32 && dim == 128)
+    return token_rows_body(IFA_F32, from, at, count, 128, most, mean, scale, q);
   if (type == IFA_F32 && dim == 64 && !mean)
     return token_rows_body(IFA_F32, from, at, count, 64, most, NULL, scale, q);
   return token_rows_body(type, from, at, count, dim, most, mean, scale, q);
@@ -145,13 +147,16 @@ IFA_BODY void add_up_body(const float *x, float factor, int32_t dim, int32_t *re
   TARGET static uint32_t largest_##name(const float *x, int32_t dim, uint32_t largest) {           \
     return largest_body(x, dim, largest);                                                          \
   }                                                                                                \
-  TARGET static void grid_##name(const float *x, float inverse, int32_t most, int32_t dim,         \
-                                 int8_t *q) {                                                      \
-    grid_body(x, inverse, most, dim, q);                                                           \
+  TARGET static void grid_##name(const float *x, float inverse, int32_t dim, int8_t *q) {          \
+    grid_body(x, inverse, dim, q);                                                                 \
   }                                                                                                \
-  TARGET static void grid_by_channel_##name(const float *x, const float *inverse, int32_t most,    \
-                                            int32_t dim, int8_t *q) {                              \
-    grid_by_channel_body(x, inverse, most, dim, q);                                                \
+  TARGET static void grid_by_channel_##name(const float *x, const float *inverse, int32_t dim,     \
+                                            int8_t *q) {                                           \
+    grid_by_channel_body(x, inverse, dim, q);                                                      \
+  }                                                                                                \
+  TARGET static void group_scales_##name(const uint32_t *largest, float most, int32_t count,       \
+                                         float *scale, float *inverse) {                           \
+    group_scales_body(largest, most, count, scale, inverse);                                       \
   }                                                                                                \
   TARGET static void largest_by_channel_##name(const float *x, int32_t dim, uint32_t *largest) {   \
     largest_by_channel_body(x, dim, largest);                                                      \
@@ -170,15 +175,11 @@ IFA_BODY void add_up_body(const float *x, float factor, int32_t dim, int32_t *re
   TARGET static void add_up_##name(const float *x, float factor, int32_t dim, int32_t *sum) {      \
     add_up_body(x, factor, dim, sum);                                                              \
   }                                                                                                \
-  static const ifa_row_kernels name = {widen_##name,                                               \
-                                       largest_##name,                                             \
-                                       grid_##name,                                                \
-                                       grid_by_channel_##name,                                     \
-                                       largest_by_channel_##name,                                  \
-                                       multiply_##name,                                            \
-                                       subtract_##name,                                            \
-                                       token_rows_##name,                                          \
-                                       add_up_##name};
+  static const ifa_row_kernels name = {widen_##name,        largest_##name,                        \
+                                       grid_##name,         grid_by_channel_##name,                \
+                                       group_scales_##name, largest_by_channel_##name,             \
+                                       multiply_##name,     subtract_##name,                       \
+                                       token_rows_##name,   add_up_##name};
 
 VERSION(generic, )
 #if defined(__x86_64__)
@@ -206,7 +207,7 @@ float ifa_row_quantize(const ifa_row_kernels *rows, const float *x, int32_t dim,
                        ifa_type type, int8_t *q) {
   const int32_t most = type == IFA_I4 ? 7 : 127;
   float inverse, scale = ifa_group_scale(ifa_f32_of_bits(largest), (float)most, &inverse);
-  rows->grid(x, inverse, most, dim, q);
+  rows->grid(x, inverse, dim, q);
   return scale;
 }
 

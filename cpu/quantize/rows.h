@@ -18,14 +18,15 @@ typedef struct ifa_row_kernels {
   /* The bits of the largest |x|, `largest` among them. */
   uint32_t (*largest)(const float *x, int32_t dim, uint32_t largest);
 
-  /* q = clamp(rne(fl(x * inverse)), -most .. most), one element a byte. |x * inverse| <= most + 1.
-   */
-  void (*grid)(const float *x, float inverse, int32_t most, int32_t dim, int8_t *q);
+  /* q = rne(fl(x * inverse)), one element a byte; inverse: ifa_group_scale's of a group with x, so
+   * that q is within the grid. */
+  void (*grid)(const float *x, float inverse, int32_t dim, int8_t *q);
 
-  /* The same with an inverse for each channel; and what it needs, largest[d] = max(largest[d],
-   * bits of |x[d]|). */
-  void (*grid_by_channel)(const float *x, const float *inverse, int32_t most, int32_t dim,
-                          int8_t *q);
+  /* The same with an inverse for each channel; and what it needs: ifa_group_scale of `count`
+   * groups, largest[d] = max(largest[d], bits of |x[d]|). */
+  void (*grid_by_channel)(const float *x, const float *inverse, int32_t dim, int8_t *q);
+  void (*group_scales)(const uint32_t *largest, float most, int32_t count, float *scale,
+                       float *inverse);
   void (*largest_by_channel)(const float *x, int32_t dim, uint32_t *largest);
 
   void (*multiply)(float *x, const float *by, int32_t dim);   /* x = fl(x * by) */

@@ -595,7 +595,13 @@ static void test_output_kernels(void **state) {
             expected[d] = ifa_output(o[d], l, scale[step * d]);
             if (with) expected[d] = ifa_mul(expected[d], channel[d]);
           }
-          k->finish(o, l, scale, step, with ? channel : NULL, dim, got);
+          k->finish(o, NULL, l, scale, step, with ? channel : NULL, dim, got);
+          assert_memory_equal(got, expected, bytes);
+          for (int32_t d = 0; d < dim; d++) {
+            expected[d] = ifa_output((float)acc[d], l, scale[step * d]);
+            if (with) expected[d] = ifa_mul(expected[d], channel[d]);
+          }
+          k->finish(NULL, acc, l, scale, step, with ? channel : NULL, dim, got);
           assert_memory_equal(got, expected, bytes);
         }
       static const ifa_type types[] = {IFA_F32, IFA_F16, IFA_BF16};
