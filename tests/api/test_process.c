@@ -379,7 +379,7 @@ static void test_callers_of_a_pool(void **state) {
     assert_int_equal(pthread_create(&threads[i], NULL, agrees_on_another_thread, &agrees[i]), 0);
   for (int i = 0; i < CALLERS; i++) pthread_join(threads[i], NULL);
   for (int i = 0; i < CALLERS; i++) assert_true(agrees[i]);
-  assert_true(c.calls >= 2 * 5 * CALLERS); /* packing and attention */
+  assert_true(c.calls >= 5 * CALLERS); /* a region a call, or more */
   assert_int_equal(ifa_set_pool(NULL, NULL), IFA_OK);
 }
 
