@@ -126,6 +126,15 @@ class Attention(unittest.TestCase):
         mean = ifa.quantize(k, subtract_mean=True).mean
         self.assertLess(np.abs(mean - k.mean(2)).max(), 1e-5)
 
+    def test_threads_and_mixed_types(self):
+        q, k, v = tensors(nq=300, nk=500)
+        want = ifa.attention(q, k, v, backend="scalar")
+        for threads in (1, 2, 7):
+            self.assertEqual(ifa.attention(q, k, v, threads=threads).tobytes(), want.tobytes())
+        half = k.astype(np.float16)
+        mixed = ifa.attention(q, half, v)
+        self.assertEqual(mixed.tobytes(), ifa.attention(q, half.astype(np.float32), v).tobytes())
+
     def test_nothing_to_do(self):
         q, k, v = tensors()
         self.assertEqual(ifa.attention(q, k[:, :, :0], v[:, :, :0]).tolist(), np.zeros(q.shape).tolist())
@@ -148,7 +157,9 @@ class Attention(unittest.TestCase):
             (ifa.BadArgument, "out has shape", lambda: ifa.attention(q, k, v, out=np.empty(3, np.float32))),
             (ifa.BadArgument, "out is read-only", lambda: ifa.attention(q, k, v, out=np.broadcast_to(np.float32(0), q.shape))),
             (ifa.BadArgument, "rows", lambda: ifa.attention(q, k, v, rows=[3, 3])),
-            (ifa.BadData, "k: src[0][0][0][0] is nan", lambda: ifa.attention(q, k * np.nan, v)),
+            (ifa.BadData, "k[0][0][0][0] is nan", lambda: ifa.attention(q, k * np.nan, v)),
+            (ifa.BadData, "k[0][0][0][0] is nan", lambda: ifa.attention(q, k * np.nan, v, backend="scalar")),
+            (ifa.BadArgument, "threads is 0", lambda: ifa.attention(q, k, v, threads=0)),
             (ValueError, "kscale", lambda: ifa.Problem.parse("kscale=row")),
         ):
             with self.subTest(text), self.assertRaisesRegex(kind, re.escape(text)):

@@ -90,6 +90,20 @@ class Check(unittest.TestCase):
         report = self.failure(off, "o differs in 1 of 288 elements", claim="exact")
         self.assertEqual([place["where"] for place in report.results[0].details["places"]], ["o[b 0][h 1][i 3][d 7]"])
 
+    def test_the_first_stage_that_differs(self):
+        """An exact kernel that shows its stages: scores in integers here, one of them wrong."""
+
+        def shows(q, k, v, p, error=1):
+            p.o.fill(0)
+            if p.stages:
+                s = q.astype(np.int32) @ np.repeat(k, p.group, 1).astype(np.int32).swapaxes(2, 3)
+                p.stages.s[...] = np.where(p.live(), s, 0).reshape(p.stages.s.shape)
+                p.stages.s[3, 5] += error
+
+        report = self.failure(shows, "S differs in 1 of 720 elements; it is the first stage to differ", claim="exact")
+        self.assertEqual((report.results[0].details["stage"], report.results[0].details["places"][0]["where"]), ("S", "S[b 0][h 0][i 3][key 5]"))
+        self.failure(lambda *a: shows(*a, error=0), "unit differs in", claim="exact")
+
     def test_cheats(self):
         kept = {}
 

@@ -9,7 +9,7 @@ names the field and its value."""
 
 from ._attention import Quantized, attention, live, quantize
 from ._cache import Cache, Sequence
-from ._case import Case, Operands
+from ._case import Case, Operands, Stages
 from ._check import CheckFailed, Report, Result, cases, check, list_cases
 from ._library import (
     CONTRACT,
@@ -41,6 +41,6 @@ def get_include() -> str:
 __all__ = [
     *("attention", "quantize", "Quantized", "Problem", "Cache", "Sequence", "PRESETS", "live", "backends", "get_include"),
     *("Error", "BadProblem", "BadArgument", "BadData", "BadFile", "Unsupported", "NotAvailable", "OutOfMemory"),
-    *("check", "cases", "list_cases", "Case", "Operands", "Report", "Result", "CheckFailed"),
+    *("check", "cases", "list_cases", "Case", "Operands", "Stages", "Report", "Result", "CheckFailed"),
     *("SystemRefused", "Full", "CONTRACT", "HAS_CUDA"),
 ]

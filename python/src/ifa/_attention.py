@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _arrays as A
 from . import _library as L
+from ._cpu import attend as attend_cpu
 from ._cuda import attend as attend_cuda
 from ._problem import Problem, default_scale, settings
 
@@ -93,7 +94,7 @@ def quantize_view(name: str, view: A.View, kind: str, granularity: str, block: i
     try:
         L.call("ifa_quantize", c.byref(args))
     except L.Error as why:
-        raise type(why)(f"{name}: {why}") from None
+        raise type(why)(str(why).replace("src[", f"{name}[")) from None
     return result
 
 
@@ -160,6 +161,7 @@ def attention(
     out: Any = None,
     rows: Any = None,
     backend: str = "cpu",
+    threads: Optional[int] = None,
     workspace: Any = None,
     stream: Optional[int] = None,
     **options: Any,
@@ -181,9 +183,10 @@ def attention(
 
     Returns the output [batch, q_heads, nq, head_dim] of out_type (that of `out`, else of q if q is a float, else f32; numpy
     has no bf16: its bits as uint16 unless ml_dtypes is installed), or (output, lse) with lse=True: the natural
-    log-sum-exp [batch, q_heads, nq]. out: written and returned; with lse=True a pair.
+    log-sum-exp [batch, q_heads, nq]. threads: at most so many (as OpenMP would, if not given); no result depends on it. out: written and returned; with lse=True a pair.
 
-    Raises ifa.Error's kinds; the text names the field and its value. ifa_quantize and ifa_run have the same bits."""
+    Raises ifa.Error's kinds; the text names the field and its value. Where it is BadData, `out` is unspecified. The bits are
+    those of ifa_quantize and ifa_run."""
     if any(A.is_torch(x) for x in (q, k, v)):
         from . import torch as ifa_torch
 
@@ -222,9 +225,12 @@ def attention(
     if on_device:
         attend_cuda(problem, floats, smooth, written[1], written[3], workspace, stream)
         return out
-    _quantize_floats(problem, floats, smooth, operands)
     o, o_view, sums, lse_view = written
-    _run(problem, operands, o_view, lse_view, rows, backend)
+    if len(floats) == 3 and len(set(float_types.values())) == 1 and rows is None and backend == "cpu":
+        attend_cpu(problem, floats, smooth, o_view, lse_view, threads)
+    else:
+        _quantize_floats(problem, floats, smooth, operands)
+        _run(problem, operands, o_view, lse_view, rows, backend)
     return (o, sums) if lse else o
 
 
@@ -236,8 +242,11 @@ def _quantize_floats(problem: Problem, floats: dict[str, A.View], smooth: bool, 
         operands[name] = _given(name, quantize_view(name, view, kind, scale, block, smooth and name == "k"))
 
 
-def attend_views(problem: Problem, floats: dict[str, A.View], smooth: bool, o: A.View, lse: Optional[A.View]) -> None:
+def attend_views(problem: Problem, floats: dict[str, A.View], smooth: bool, o: A.View, lse: Optional[A.View], threads: Optional[int] = None) -> None:
     """Floats on the CPU, all sizes and settings in the problem."""
+    if len({view.type for view in floats.values()}) == 1:
+        attend_cpu(problem, floats, smooth, o, lse, threads)
+        return
     operands: dict[str, _Operand] = {}
     _quantize_floats(problem, floats, smooth, operands)
     _run(problem, operands, o, lse, None, "cpu")

@@ -36,19 +36,36 @@ class Operands:
 
 
 @dataclasses.dataclass
+class Stages:
+    """What an exact kernel may record, so that the first stage that differs is named (docs/numerics.md; ifa_stages in
+    include/ifa.h): of each computed row r, s, p and value_p [r, nk], unit and value_unit [r, tiles], l [r, splits], acc
+    [r, splits, head_dim]. int32, the weights uint8. Keys that a row does not see hold 0."""
+
+    s: Any
+    unit: Any
+    p: Any
+    value_unit: Any
+    value_p: Any
+    l: Any
+    acc: Any
+
+
+@dataclasses.dataclass
 class Case(Problem):
     """The problem that a kernel is given, and its arrays beyond q, k and v.
 
     operands: the integers and scales; floats: (q, k, v) in float32. o [batch, q_heads, nq, head_dim] of out_type by
     o_stride, and lse_out [batch, q_heads, nq] (None unless lse): may be filled, in place of returning them. rows: None, or
     the numbers (b * q_heads + h) * nq + i of the rows that are computed: a kernel that fills o writes only those; of what
-    a kernel returns only those are looked at."""
+    a kernel returns only those are looked at. stages: None, or what an exact kernel may fill as well, when its output was
+    wrong."""
 
     operands: Operands = dataclasses.field(default_factory=lambda: Operands(None, None, None, None, None, None))
     floats: tuple[Any, Any, Any] = (None, None, None)
     o: Any = None
     lse_out: Any = None
     rows: Any = None
+    stages: Optional[Stages] = None
 
     @property
     def group(self) -> int:
@@ -93,7 +110,7 @@ def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
 class NumpyDevice:
     """Arrays are numpy's. bf16 is given as the rounded values in float32, and taken so."""
 
-    names = {"f32": np.float32, "f16": np.float16, "int8": np.int8, "uint8": np.uint8, "int64": np.int64, "bf16": np.uint16}
+    names = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "int8": np.int8, "uint8": np.uint8, "int32": np.int32, "int64": np.int64}
 
     def memory(self, host: np.ndarray[Any, Any]) -> Any:
         return host.copy()
@@ -130,8 +147,8 @@ class TorchDevice:
         self.torch, self.place = torch, str(device)
         if self.place.startswith("cuda") and not torch.cuda.is_available():
             raise L.NotAvailable(f"device={device!r}: torch has no CUDA device here")
-        names = ("float32", "float16", "bfloat16", "int8", "uint8", "int64")
-        self.names = dict(zip(("f32", "f16", "bf16", "int8", "uint8", "int64"), (getattr(torch, name) for name in names)))
+        names = ("float32", "float16", "bfloat16", "int8", "uint8", "int32", "int64")
+        self.names = dict(zip(("f32", "f16", "bf16", *names[3:]), (getattr(torch, name) for name in names)))
 
     def memory(self, host: np.ndarray[Any, Any]) -> Any:
         return self.torch.from_numpy(host.copy()).to(self.place)
@@ -244,6 +261,35 @@ class _Written:
         self.here[rows // n // h, rows // n % h, rows % n] = values[rows // n // h, rows // n % h, rows % n]
 
 
+class _Recorder:
+    """The stages on the kernel's device, and where they go."""
+
+    def __init__(self, called: J.CalledCase, problem: Problem) -> None:
+        n, d = problem.nk, problem.head_dim
+        count = called.inputs.operands.row_count if called.inputs.operands.rows else problem.batch * problem.q_heads * problem.nq
+        tiles, splits = -(-n // problem.kv_tile), -(-n // (problem.kv_split or 32768))
+        shapes = dict(s=(n,), unit=(tiles,), p=(n,), value_unit=(tiles,), value_p=(n,), l=(splits,), acc=(splits, d))
+        addresses = J.Stages.from_address(called.outputs.stages)
+        self.there: dict[str, np.ndarray[Any, Any]] = {}
+        self.arrays = _Arrays()
+        for name, shape in shapes.items():
+            kind = "uint8" if name in ("p", "value_p") else "int32"
+            whole = (count, *shape)
+            size = int(np.prod(whole, dtype=np.int64)) * np.dtype(NumpyDevice.names[kind]).itemsize
+            self.there[name] = _bytes_at(getattr(addresses, name), size)
+            self.arrays.add(name, self.there[name], kind, whole, _dense(whole))
+
+    def hand_out(self, device: Any) -> Stages:
+        return Stages(**self.arrays.hand_out(device))
+
+    def take(self) -> bool:
+        """Did the kernel record anything?"""
+        now = self.arrays.owner.host(self.arrays.memory)
+        for name, flat, _, _, _, at in self.arrays.pieces:
+            self.there[name][:] = now[at : at + len(flat)]
+        return not np.array_equal(now, self.arrays.given)
+
+
 def _take(returned: Any, written: _Written, name: str, rows: Optional[np.ndarray[Any, Any]]) -> Optional[str]:
     """None, or what is wrong with a returned output."""
     if returned is None or returned is written.array:
@@ -261,8 +307,6 @@ def _take(returned: Any, written: _Written, name: str, rows: Optional[np.ndarray
 
 def run_kernel(kernel: Any, called: J.CalledCase, formats: list[int], close: bool, device: Any) -> tuple[int, str]:
     """One run of a kernel on a case: the verdict on its answer (PASSED: it is to be judged), and why not."""
-    if called.outputs.stages:
-        return J.UNSUPPORTED, "stages"
     p, problem = called.problem, Problem._from_c(called.problem)
     arrays = _inputs(p, problem, called.inputs, formats, close, device)
     given = arrays.hand_out(device)
@@ -271,6 +315,7 @@ def run_kernel(kernel: Any, called: J.CalledCase, formats: list[int], close: boo
     lse = None
     if problem.lse:
         lse = _Written(called.outputs.lse, called.lse_bytes, called.guard_bytes, "f32", shape[:3], _dense(shape[:3]), device)
+    recorder = _Recorder(called, problem) if called.outputs.stages else None
     case = Case(
         **{field.name: getattr(problem, field.name) for field in dataclasses.fields(Problem)},
         operands=Operands(*(given.get(name) for name in ("q", "k", "v", "q_scale", "k_scale", "v_scale", "v_channel_scale"))),
@@ -278,6 +323,7 @@ def run_kernel(kernel: Any, called: J.CalledCase, formats: list[int], close: boo
         o=o.array,
         lse_out=None if lse is None else lse.array,
         rows=given.get("rows"),
+        stages=recorder.hand_out(device) if recorder else None,
     )
     operands = []
     for name, kind in zip("qkv", formats):
@@ -297,6 +343,8 @@ def run_kernel(kernel: Any, called: J.CalledCase, formats: list[int], close: boo
     changed = arrays.changed()
     if changed:
         return J.FAILED, f"it changed its input {changed}"
+    if recorder and not recorder.take():
+        return J.UNSUPPORTED, "stages"
     rows = None
     if called.inputs.operands.rows:
         rows = _bytes_at(called.inputs.operands.rows, 8 * called.inputs.operands.row_count).view(np.int64)

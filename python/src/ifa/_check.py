@@ -122,7 +122,7 @@ def check(
     once: bool = False,
     lse: bool = True,
     failures: Optional[int] = None,
-    show: int = 5,
+    show: int = 3,
     verbose: bool = False,
     quiet: bool = False,
     json: Any = None,

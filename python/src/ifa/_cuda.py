@@ -10,6 +10,15 @@ from . import _library as L
 from ._problem import Problem
 
 
+def arguments(problem: Problem, views: dict[str, A.View], smooth_k: bool, out: A.View) -> L.AttentionArgs:
+    """All but the pointers; q, k and v are of one type."""
+    args = L.AttentionArgs(problem=problem._to_c(), type=L.TYPES[views["q"].type], subtract_k_mean=int(smooth_k))
+    for name, view in views.items():
+        setattr(args.problem, f"{name}_stride", A.strides_of(view))
+    args.problem.o_stride = A.strides_of(out)
+    return args
+
+
 class Plan:
     """What calls alike share, ready for the library: all but the pointers. bytes: of the workspace."""
 
@@ -20,17 +29,14 @@ class Plan:
             raise L.NotAvailable("this build of ifa has no GPU kernels (./dev wheel cuda makes one that has)")
         if len({view.type for view in views.values()}) != 1:
             raise L.BadArgument(f"q, k and v are of {', '.join(view.type for view in views.values())}; on a GPU they must be of one type")
-        self.args = L.CudaAttentionArgs(problem=problem._to_c(), type=L.TYPES[views["q"].type], subtract_k_mean=int(smooth_k))
-        for name, view in views.items():
-            setattr(self.args.problem, f"{name}_stride", A.strides_of(view))
-        self.args.problem.o_stride = A.strides_of(out)
+        self.args = arguments(problem, views, smooth_k, out)
         size = c.c_size_t()
         L.call("ifa_cuda_attention_workspace_bytes", c.byref(self.args), c.byref(size))
         self.bytes = size.value
 
     def launch(self, q: int, k: int, v: int, o: int, lse: Optional[int], workspace: int, stream: Any) -> None:
         """Addresses on the current device; the workspace is the call's until the stream is past it."""
-        args = L.CudaAttentionArgs.from_buffer_copy(self.args)
+        args = L.AttentionArgs.from_buffer_copy(self.args)
         args.q, args.k, args.v, args.o, args.lse = q, k, v, o, lse
         message = L.Message()
         status = L.lib.ifa_cuda_attention(args, workspace, self.bytes, stream, message)

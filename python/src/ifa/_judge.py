@@ -20,6 +20,12 @@ class PluginInputs(c.Structure):
     _fields_ = [("operands", L.Inputs), ("q", c.c_void_p), ("k", c.c_void_p), ("v", c.c_void_p)]
 
 
+class Stages(c.Structure):
+    """ifa_stages"""
+
+    _fields_ = [(name, c.c_void_p) for name in ("s", "unit", "p", "value_unit", "value_p", "l", "acc")]
+
+
 class CalledCase(c.Structure):
     """ifa_called_case"""
 

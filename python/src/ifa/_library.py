@@ -155,8 +155,8 @@ class QuantizeArgs(c.Structure):
     ]
 
 
-class CudaAttentionArgs(c.Structure):
-    """ifa_cuda_attention_args"""
+class AttentionArgs(c.Structure):
+    """ifa_cpu_attention_args and ifa_cuda_attention_args, which are alike"""
 
     _fields_ = [
         ("problem", CProblem),
@@ -223,6 +223,14 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ifa_run": (c.c_int, [c.c_char_p, c.POINTER(CProblem), c.POINTER(Inputs), c.POINTER(Outputs), _MESSAGE]),
     "ifa_quantize": (c.c_int, [c.POINTER(QuantizeArgs), _MESSAGE]),
     "ifa_scale_count": (c.c_int64, [c.c_int, c.c_int64, c.c_int64, c.c_int64, c.c_int64, c.c_int32]),
+    "ifa_cpu_attention_workspace_bytes": (
+        c.c_int,
+        [c.POINTER(AttentionArgs), c.c_int, c.POINTER(c.c_size_t), _MESSAGE],
+    ),
+    "ifa_cpu_attention": (
+        c.c_int,
+        [c.c_char_p, c.POINTER(AttentionArgs), c.c_void_p, c.c_size_t, c.c_int, _MESSAGE],
+    ),
     "ifa_cache_config_default": (CacheConfig, []),
     "ifa_cache_bytes": (c.c_int, [c.POINTER(CacheConfig), c.POINTER(c.c_size_t), _MESSAGE]),
     "ifa_cache_create": (c.c_int, [c.POINTER(CacheConfig), c.c_void_p, c.c_size_t, c.POINTER(c.c_void_p), _MESSAGE]),
@@ -278,11 +286,11 @@ _CUDA_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ifa_cuda_quantize": (c.c_int, [c.POINTER(QuantizeArgs), c.c_void_p, c.c_size_t, c.c_void_p, _MESSAGE]),
     "ifa_cuda_attention_workspace_bytes": (
         c.c_int,
-        [c.POINTER(CudaAttentionArgs), c.POINTER(c.c_size_t), _MESSAGE],
+        [c.POINTER(AttentionArgs), c.POINTER(c.c_size_t), _MESSAGE],
     ),
     "ifa_cuda_attention": (
         c.c_int,
-        [c.POINTER(CudaAttentionArgs), c.c_void_p, c.c_size_t, c.c_void_p, _MESSAGE],
+        [c.POINTER(AttentionArgs), c.c_void_p, c.c_size_t, c.c_void_p, _MESSAGE],
     ),
 }
 

@@ -65,7 +65,7 @@ def _attend(problem: Problem, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
     if q.is_cuda:
         _attend_cuda(problem, views, smooth_k, out, lse_view, q)
     else:
-        attend_views(problem, views, smooth_k, out, lse_view)
+        attend_views(problem, views, smooth_k, out, lse_view, torch.get_num_threads())
 
 
 def _launch(plan: Plan, q: torch.Tensor, k: int, v: int, o: int, lse: Optional[int], q_address: int) -> None:
