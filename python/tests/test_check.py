@@ -3,9 +3,11 @@
 import importlib.util
 import io
 import json
+import multiprocessing
 import os
 import re
 import tempfile
+import threading
 import unittest
 import xml.etree.ElementTree
 from contextlib import redirect_stderr, redirect_stdout
@@ -227,6 +229,26 @@ class Check(unittest.TestCase):
 
         with self.assertRaises(KeyboardInterrupt):
             checked(interrupted, cases="nq=3 nk=3")
+
+    def test_a_child_of_fork_while_a_check_runs(self):
+        begun, go = threading.Event(), threading.Event()
+
+        def slow(q, k, v, p):
+            begun.set()
+            go.wait(30)
+            return attention(q, k, v, p)
+
+        thread = threading.Thread(target=lambda: ifa.check(slow, EXACT32, cases="nq=3 nk=3", quiet=True))
+        thread.start()
+        begun.wait(30)
+        context = multiprocessing.get_context("fork")
+        queue = context.Queue()
+        child = context.Process(target=lambda: queue.put(ifa.check(attention, EXACT32, cases="nq=3 nk=3", quiet=True).exit_code), daemon=True)
+        child.start()
+        self.assertEqual(queue.get(timeout=30), 0)
+        go.set()
+        thread.join(30)
+        child.join(30)
 
     def test_real_tensors(self):  # those of the package, or IFA_REAL_DIR's
         report, printed, _ = checked(attention, cases="input=minilm_layer0 rows=2")

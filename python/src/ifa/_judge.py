@@ -70,7 +70,15 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 _VERSION = 2
 _REAL = os.fsencode(L.FOLDER / "share" / "ifa" / "real")
 _loaded: Optional[c.CDLL] = None
-_one_at_a_time = threading.RLock()  # the judge's cases and reports are one run's
+_one_at_a_time = threading.RLock()  # the file of tensors that the judge keeps is one run's
+
+
+def _new_lock() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_new_lock)  # another thread's of the parent may have held it
 
 
 def _library() -> c.CDLL:
