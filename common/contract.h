@@ -108,6 +108,11 @@ IFA_FN uint16_t ifa_weight16(int32_t n) { return ifa_f32_to_f16(ifa_weight_exact
 
 /* ---- 8. V scaled per token ---- */
 
+/* Does this section apply? */
+IFA_FN int ifa_values_per_token(const ifa_problem *p) {
+  return p->v_scale == IFA_SCALE_TOKEN || p->v_scale == IFA_SCALE_TOKEN_CHANNEL;
+}
+
 /* b: the exponent with largest * 2^-b in (128, 256]; 0 if the scales are all 0. */
 IFA_FN int32_t ifa_value_exponent(float largest) {
   int exponent;
@@ -139,10 +144,16 @@ IFA_FN int32_t ifa_value_weight(uint16_t y, int32_t m) {
 
 /* ---- 9. Splits ---- */
 
+/* A float sum and a split's integer sum, each times the power of two that takes it to the new unit.
+ */
+IFA_FN float ifa_merge_by(float sum, float power, int32_t split_sum, float split_power) {
+  return ifa_fma((float)split_sum, split_power, ifa_mul(sum, power));
+}
+
 /* A float sum (unit e) and a split's integer sum (unit e_split), both moved to the unit e_new =
  * max(e, e_split) and added. */
 IFA_FN float ifa_merge(float sum, int32_t e, int32_t split_sum, int32_t e_split, int32_t e_new) {
-  return ifa_fma((float)split_sum, ifa_pow2(e_split - e_new), ifa_mul(sum, ifa_pow2(e - e_new)));
+  return ifa_merge_by(sum, ifa_pow2(e - e_new), split_sum, ifa_pow2(e_split - e_new));
 }
 
 /* ---- 10. Output ---- */

@@ -31,11 +31,6 @@ static inline int64_t ifa_live_count(const ifa_problem *p, int64_t i) {
   return end > first ? end - first : 0;
 }
 
-/* V per token (docs/numerics.md, section 2): then section 8 applies. */
-static inline int ifa_values_per_token(const ifa_problem *p) {
-  return p->v_scale == IFA_SCALE_TOKEN || p->v_scale == IFA_SCALE_TOKEN_CHANNEL;
-}
-
 static inline int64_t ifa_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t ifa_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t ifa_max64(int64_t a, int64_t b) { return a > b ? a : b; }

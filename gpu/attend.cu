@@ -331,7 +331,7 @@ static ifa_status check_inputs(int parts, const ifa_problem *p, const ifa_inputs
                                ifa_message *message) {
   const bool keys = p->nk > 0, attend = parts & IFA_GPU_ATTEND,
              scales = parts & IFA_GPU_PACK_SCALES;
-  const bool v_by_token = p->v_scale == IFA_SCALE_TOKEN || p->v_scale == IFA_SCALE_TOKEN_CHANNEL;
+  const bool v_by_token = ifa_values_per_token(p);
   const struct {
     const char *name;
     const void *pointer;
@@ -440,7 +440,7 @@ ifa_status ifa_gpu_attend(int parts, ifa_gpu_kernel kernel, const ifa_problem *p
 #ifdef IFA_GPU_STAGES
   if (outputs->stages) a.stage_outputs = *outputs->stages;
 #endif
-  const bool per_token = a.p.v_scale == IFA_SCALE_TOKEN || a.p.v_scale == IFA_SCALE_TOKEN_CHANNEL;
+  const bool per_token = ifa_values_per_token(&a.p);
   const void *function = k.function[per_token][a.packed.split_sums != nullptr];
   const size_t shared_bytes = k.fixed_bytes + (size_t)a.stages * k.block_bytes;
   cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);

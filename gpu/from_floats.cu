@@ -28,8 +28,12 @@ extern "C" ifa_cuda_attention_args ifa_cuda_attention_fast(int64_t batch, int64_
                                                            int32_t head_dim) {
   ifa_cuda_attention_args a = {};
   a.problem = ifa_problem_default();
-  a.problem.batch = batch, a.problem.q_heads = q_heads, a.problem.kv_heads = kv_heads;
-  a.problem.nq = nq, a.problem.nk = nk, a.problem.head_dim = head_dim;
+  a.problem.batch = batch;
+  a.problem.q_heads = q_heads;
+  a.problem.kv_heads = kv_heads;
+  a.problem.nq = nq;
+  a.problem.nk = nk;
+  a.problem.head_dim = head_dim;
   /* a head_dim that is none is refused later */
   a.problem.sm_scale = head_dim > 0 ? 1.0f / sqrtf((float)head_dim) : 0.0f;
   a.problem.tau = 4;
@@ -79,8 +83,13 @@ static ifa_quantize_args quantize_args(const ifa_cuda_attention_args *a, const v
                                        ifa_type type, ifa_granularity granularity, int32_t block,
                                        bool to_rows, parts *w) {
   ifa_quantize_args c = {};
-  c.src = src, c.src_type = a->type, c.src_stride = src_stride;
-  c.batch = a->problem.batch, c.heads = heads, c.tokens = tokens, c.head_dim = a->problem.head_dim;
+  c.src = src;
+  c.src_type = a->type;
+  c.src_stride = src_stride;
+  c.batch = a->problem.batch;
+  c.heads = heads;
+  c.tokens = tokens;
+  c.head_dim = a->problem.head_dim;
   c.dst_type = type, c.dst_stride = padded_strides(type, heads, tokens, c.head_dim);
   c.granularity = granularity, c.block = block;
   if (to_rows)
@@ -129,7 +138,9 @@ static ifa_status make_plan(const ifa_cuda_attention_args *a, void *workspace, c
   plan->v = quantize_args(a, a->v, a->problem.v_stride, p.kv_heads, p.nk, p.v_type, p.v_scale, 0,
                           v_to_rows, &w);
   plan->k.subtract_mean = a->subtract_k_mean;
-  p.q_stride = plan->q.dst_stride, p.k_stride = plan->k.dst_stride, p.v_stride = plan->v.dst_stride;
+  p.q_stride = plan->q.dst_stride;
+  p.k_stride = plan->k.dst_stride;
+  p.v_stride = plan->v.dst_stride;
   plan->problem = p;
 
   size_t scratch = 0;
@@ -197,8 +208,12 @@ extern "C" ifa_status ifa_cuda_attention(const ifa_cuda_attention_args *args, vo
                     workspace_bytes, plan.bytes);
 
   ifa_inputs in = {};
-  in.q = plan.q.dst, in.k = plan.k.dst, in.v = plan.v.dst;
-  in.q_scale = plan.q.scale, in.k_scale = plan.k.scale, in.v_scale = plan.v.scale;
+  in.q = plan.q.dst;
+  in.k = plan.k.dst;
+  in.v = plan.v.dst;
+  in.q_scale = plan.q.scale;
+  in.k_scale = plan.k.scale;
+  in.v_scale = plan.v.scale;
   in.v_channel_scale = plan.v.channel_scale;
   ifa_outputs out = {};
   out.o = args->o;

@@ -193,8 +193,6 @@
   X(split_sums_not_reset, "mask", "the sums between splits begin with what lies there")            \
   X(split_keeps_l, "mask", "l is not cleared after a split")                                       \
   X(last_split_not_merged, "mask", "the last split has no part in the output")                     \
-  E(sums_of_empty_rows, "mask", "rows without a key get the sums between splits that lie there",   \
-    "Their outputs are +0, whatever their sums are.")                                              \
   R(split_sums_shared, "mask", "all CTAs keep their sums between splits in one place")             \
   /* ---- heads, blocks, output ---- */                                                            \
   X(items_of_odd_rounds_off_by_one, "output",                                                      \

@@ -43,7 +43,7 @@ struct ifa_gpu_case {
   device_blocks blocks;
   uint8_t *o, *lse, *workspace; /* on the device; o and lse with guard bytes behind them */
   size_t o_bytes, lse_bytes, workspace_bytes;
-  uint8_t *copy; /* of an output with its guard */
+  uint8_t *copy, *lse_copy, *o_copy; /* of both with their guards; lse comes first */
 };
 
 static ifa_gpu_kernel kernel_of(ifa_gpu_mutant_kernel kernel) {
@@ -83,10 +83,14 @@ static ifa_status make_outputs(ifa_gpu_case *c, ifa_message *message) {
     status = to_device(&c->blocks, "workspace", nullptr, (int64_t)c->workspace_bytes, &workspace,
                        message);
   if (status != IFA_OK) return status;
-  c->o = (uint8_t *)o, c->lse = (uint8_t *)lse, c->workspace = (uint8_t *)workspace;
-  c->copy =
-      (uint8_t *)malloc((c->o_bytes > c->lse_bytes ? c->o_bytes : c->lse_bytes) + GUARD_BYTES);
-  return c->copy ? IFA_OK : ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
+  c->o = (uint8_t *)o;
+  c->lse = (uint8_t *)lse;
+  c->workspace = (uint8_t *)workspace;
+  c->copy = (uint8_t *)malloc(c->lse_bytes + c->o_bytes + 2 * GUARD_BYTES);
+  if (!c->copy) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for the output");
+  c->lse_copy = c->copy;
+  c->o_copy = c->copy + c->lse_bytes + GUARD_BYTES;
+  return IFA_OK;
 }
 
 extern "C" ifa_status ifa_gpu_case_make(ifa_gpu_mutant_kernel kernel, const ifa_problem *problem,
@@ -147,39 +151,25 @@ static ifa_status prepare(const ifa_gpu_case *c, int fault, uint8_t poison, ifa_
   return error == cudaSuccess ? IFA_OK : cuda_failure("before a run", error, message);
 }
 
-/* To c->copy; the bytes behind must be as they were. */
-static ifa_status fetch(ifa_gpu_case *c, const char *name, const uint8_t *from, size_t bytes,
+/* With the bytes behind, which must be as they were. */
+static ifa_status fetch(const char *name, uint8_t *to, const uint8_t *from, size_t bytes,
                         uint8_t poison, ifa_message *message) {
-  cudaError_t error = cudaMemcpy(c->copy, from, bytes + GUARD_BYTES, cudaMemcpyDeviceToHost);
+  cudaError_t error = cudaMemcpy(to, from, bytes + GUARD_BYTES, cudaMemcpyDeviceToHost);
   if (error != cudaSuccess) return cuda_failure("attention", error, message);
   for (size_t i = bytes; i < bytes + GUARD_BYTES; i++)
-    if (c->copy[i] != poison)
+    if (to[i] != poison)
       return ifa_fail(message, IFA_BAD_DATA, "%s was written behind its end", name);
   return IFA_OK;
 }
 
 /* All that was written; if rows were chosen, these: the kernels compute all. */
-static void store_output(const ifa_gpu_case *c, void *o) {
-  const ifa_problem *p = &c->p;
-  const size_t width = ifa_type_bytes(p->out_type);
-  if (!c->host.rows) {
-    memcpy(o, c->copy, c->o_bytes);
+static void store_outputs(const ifa_gpu_case *c, const ifa_outputs *outputs) {
+  if (c->host.rows) {
+    store_rows(&c->p, &c->host, outputs, c->o_copy, (const float *)c->lse_copy);
     return;
   }
-  for (int64_t r = 0; r < c->host.row_count; r++) {
-    const int64_t row = c->host.rows[r], matrix = row / p->nq;
-    const size_t at =
-        (size_t)ifa_offset(p->o_stride, matrix / p->q_heads, matrix % p->q_heads, row % p->nq) *
-        width;
-    memcpy((uint8_t *)o + at, c->copy + at, width * (size_t)p->head_dim);
-  }
-}
-
-static void store_lse(const ifa_gpu_case *c, float *lse) {
-  for (int64_t r = 0; r < ifa_computed_rows(&c->p, &c->host); r++) {
-    const int64_t row = ifa_computed_row(&c->host, r);
-    lse[row] = ((const float *)c->copy)[row];
-  }
+  memcpy(outputs->o, c->o_copy, c->o_bytes);
+  if (c->lse) memcpy(outputs->lse, c->lse_copy, c->lse_bytes);
 }
 
 extern "C" ifa_status ifa_gpu_mutant_run(ifa_gpu_case *c, ifa_gpu_fault fault, uint8_t poison,
@@ -190,11 +180,9 @@ extern "C" ifa_status ifa_gpu_mutant_run(ifa_gpu_case *c, ifa_gpu_fault fault, u
   if (status == IFA_OK)
     status = mutant_attend_parts(IFA_GPU_ALL, c->kernel, &c->p, &c->device, &device, c->workspace,
                                  c->workspace_bytes, nullptr, message);
-  if (status == IFA_OK) status = fetch(c, "o", c->o, c->o_bytes, poison, message);
-  if (status != IFA_OK) return status;
-  store_output(c, outputs->o);
-  if (!c->lse) return IFA_OK;
-  status = fetch(c, "lse", c->lse, c->lse_bytes, poison, message);
-  if (status == IFA_OK) store_lse(c, outputs->lse);
+  if (status == IFA_OK) status = fetch("o", c->o_copy, c->o, c->o_bytes, poison, message);
+  if (status == IFA_OK && c->lse)
+    status = fetch("lse", c->lse_copy, c->lse, c->lse_bytes, poison, message);
+  if (status == IFA_OK) store_outputs(c, outputs);
   return status;
 }

@@ -50,110 +50,152 @@ __device__ __forceinline__ ChannelFactors channel_factors(const ifa_gpu_params &
           1};
 }
 
-/* The warp's 16 rows. They go through `stage` (shared memory of the warp's own), some channels at a
- * time: then lanes side by side have channels side by side, and what is stored is contiguous. */
-template <class S>
-__device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S> &w,
-                                           const float *sums, uint8_t *stage,
-                                           const ifa_gpu_item &item, int warp) {
-  constexpr int D = S::D;
-  const ifa_problem &p = a.p;
-  const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-  const int64_t batch = item.batch, head = item.head, warp_row0 = item.row0 + warp * 16;
+/* 2^up as two factors. The first never rounds: a quotient of integers, if not 0, lies in 2^-23 ..
+ * 2^31. Beyond 186 octaves the result is 0 or infinite. */
+struct PowerOfTwo {
+  float first, second;
+  __device__ __forceinline__ explicit PowerOfTwo(int up) {
+    const int rest = up < -126 ? up + 60 : up > 127 ? up - 60 : up;
+    first = up < -126 ? 0x1p-60f : up > 127 ? 0x1p60f : 1.0f;
+    second = __int_as_float((min(max(rest, -126), 127) + 127) << 23);
+  }
+};
 
-  /* Lane r gets L, E and E' of row r. */
-  float row_l[2];
-  int row_unit[2], row_value_unit[2];
-  bool kept_sums[2]; /* of this thread's own rows */
+/* L, E and E' of a row. */
+struct RowSums {
+  float l;
+  int unit, value_unit;
+};
+
+/* Lanes r and r + 16 get those of the warp's row r; `sums`: those between splits, if there are
+ * several. */
+template <class S>
+__device__ __forceinline__ RowSums row_sums(const Warp<S> &w, const float *sums) {
+  const int lane = threadIdx.x & 31;
+  RowSums row[2];
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    row_l[h] = (float)quad_sum(w.l[h]), row_unit[h] = w.unit[h],
-    row_value_unit[h] = S::TOKEN ? w.value_unit[h] : w.unit[h];
+    row[h].l = (float)quad_sum(w.l[h]);
+    row[h].unit = w.unit[h];
+    row[h].value_unit = S::TOKEN ? w.value_unit[h] : w.unit[h];
     if (sums) {
-      const float *kept = sums_at<S>(sums, S::SUMS + 3 * h);
-      row_l[h] = kept[0], row_unit[h] = __float_as_int(kept[S::THREADS]),
-      row_value_unit[h] = __float_as_int(kept[2 * S::THREADS]);
+      const float *const at = sums_at<S>(sums, S::SUMS + 3 * h);
+      row[h].l = at[0];
+      row[h].unit = __float_as_int(at[S::THREADS]);
+      row[h].value_unit = __float_as_int(at[2 * S::THREADS]);
     }
-    kept_sums[h] = row_value_unit[h] != IFA_NO_UNIT;
     const int from = (lane & 7) * 4;
-    row_l[h] = __shfl_sync(~0u, row_l[h], from), row_unit[h] = __shfl_sync(~0u, row_unit[h], from),
-    row_value_unit[h] = __shfl_sync(~0u, row_value_unit[h], from);
+    row[h].l = __shfl_sync(~0u, row[h].l, from);
+    row[h].unit = __shfl_sync(~0u, row[h].unit, from);
+    row[h].value_unit = __shfl_sync(~0u, row[h].value_unit, from);
   }
   const bool second = lane & 8;
-  const float l = second ? row_l[1] : row_l[0];
-  const int unit = second ? row_unit[1] : row_unit[0],
-            value_unit = second ? row_value_unit[1] : row_value_unit[0];
-  if (a.lse && lane < 16 && warp_row0 + lane < p.nq)
-    a.lse[(batch * p.q_heads + head) * p.nq + warp_row0 + lane] =
-        unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(l, unit);
-  /* an empty row's outputs are +0, whatever the sign of a factor: its divisor is below 0 */
-  const bool empty = unit == IFA_NO_UNIT || value_unit == IFA_NO_UNIT;
-  const float divisor = empty ? -1.0f : l, reciprocal = empty ? -1.0f : __frcp_rn(l);
-  const int up = empty ? 0 : value_unit - unit;
-  /* 2^up as two factors. The first never rounds: a quotient of integers, if not 0, lies in 2^-23 ..
-   * 2^31. Beyond 186 octaves the result is 0 or infinite. */
-  const float power1 = up < -126 ? 0x1p-60f : up > 127 ? 0x1p60f : 1.0f;
-  const float power2 = __int_as_float((min(max(up < -126  ? up + 60
-                                               : up > 127 ? up - 60
-                                                          : up,
-                                               -126),
-                                           127) +
-                                       127)
-                                      << 23);
+  return {second ? row[1].l : row[0].l, second ? row[1].unit : row[0].unit,
+          second ? row[1].value_unit : row[0].value_unit};
+}
 
-  /* chunks of 16 bytes of a row; that of row r lie in another order, i at i ^ (r & 7) */
-  constexpr int C = S::OUTPUT_CHANNELS, CHUNKS = C / 4, PITCH = C * 4;
-  /* this lane's part: one of each row first, first + 32 / CHUNKS, ... */
-  const int first = lane / CHUNKS, chunk = lane % CHUNKS;
-  const ChannelFactors factors = channel_factors(a, item.kv_matrix);
+/* What takes a row's O to its outputs, but for V's scales. An empty row's outputs are +0, whatever
+ * the sign of a factor: its divisor is below 0. */
+struct RowEnd {
+  float divisor, reciprocal;
+  int up; /* E' - E */
+  PowerOfTwo power;
+};
+__device__ __forceinline__ RowEnd row_end(const RowSums &row) {
+  const bool empty = row.unit == IFA_NO_UNIT || row.value_unit == IFA_NO_UNIT;
+  const int up = empty ? 0 : row.value_unit - row.unit;
+  return {empty ? -1.0f : row.l, empty ? -1.0f : __frcp_rn(row.l), up, PowerOfTwo(up)};
+}
+
+/* The warp's rows go through shared memory of its own (`stage`), OUTPUT_CHANNELS channels at a
+ * time: then lanes side by side have channels side by side, and what is stored is contiguous. A row
+ * is chunks of 16 bytes; those of row r lie in another order, i at i ^ (r & 7). */
+template <class S> struct Stage {
+  static constexpr int CHANNELS = S::OUTPUT_CHANNELS, CHUNKS = CHANNELS / 4, PITCH = CHANNELS * 4;
+  uint8_t *const at;
+
+  __device__ __forceinline__ uint8_t *chunk(int r, int i) const {
+    return at + r * PITCH + (i ^ (r & 7)) * 16;
+  }
+  /* This thread's O of channels c * CHANNELS ..: integers, or of several splits binary32. */
+  __device__ __forceinline__ void put(const Warp<S> &w, const float *sums, int c) const {
+    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
 #pragma unroll
-  for (int c = 0; c < D / C; c++) {
-    const int d = c * C + chunk * 4;
+    for (int n = 0; n < CHANNELS / 8; n++)
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        const int tile = c * (CHANNELS / 8) + n;
+        int2 x = make_int2(w.acc[tile][2 * h], w.acc[tile][2 * h + 1]);
+        if (sums) {
+          const float *const o = sums_at<S>(sums, (h * (S::D / 8) + tile) * 2);
+          x = make_int2(__float_as_int(o[0]), __float_as_int(o[S::THREADS]));
+        }
+        *(int2 *)(chunk(g + 8 * h, n * 2 + (t >> 1)) + (t & 1) * 8) = x;
+      }
+  }
+};
+
+/* Four outputs of the warp's row r from what was put; all lanes. factor: of the channels; several:
+ * splits. */
+template <class S>
+__device__ __forceinline__ void finish_four(float (&x)[4], const int4 &put, const RowEnd &end,
+                                            int r, const float (&factor)[4], bool several) {
+  const int o[4] = {put.x, put.y, put.z, put.w};
+  const float divisor = __shfl_sync(~0u, end.divisor, r),
+              reciprocal = __shfl_sync(~0u, end.reciprocal, r);
+  const float power1 = S::TOKEN ? __shfl_sync(~0u, end.power.first, r) : 1.0f,
+              power2 = S::TOKEN ? __shfl_sync(~0u, end.power.second, r) : 1.0f;
+  if (several) {
+    const int up = __shfl_sync(~0u, end.up, r);
+#pragma unroll
+    for (int j = 0; j < 4; j++) x[j] = scalbnf(__fdiv_rn(__int_as_float(o[j]), divisor), up);
+  } else {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      x[j] = divide((float)o[j], divisor, reciprocal);
+      if (S::TOKEN) x[j] = __fmul_rn(__fmul_rn(x[j], power1), power2);
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < 4; j++) x[j] = divisor < 0.0f ? 0.0f : __fmul_rn(x[j], factor[j]);
+}
+
+/* The warp's 16 rows of an item. stage_bytes: 16 rows of OUTPUT_CHANNELS 32-bit numbers. */
+template <class S>
+__device__ __forceinline__ void write_rows(const ifa_gpu_params &a, const Warp<S> &w,
+                                           const float *sums, uint8_t *stage_bytes,
+                                           const ifa_gpu_item &item, int warp) {
+  const ifa_problem &p = a.p;
+  const int lane = threadIdx.x & 31;
+  const int64_t batch = item.batch, head = item.head, row0 = item.row0 + warp * 16;
+  const RowSums row = row_sums(w, sums); /* of lane & 15 */
+  if (a.lse && lane < 16 && row0 + lane < p.nq)
+    a.lse[(batch * p.q_heads + head) * p.nq + row0 + lane] =
+        row.unit == IFA_NO_UNIT ? -INFINITY : ifa_lse(row.l, row.unit);
+  const RowEnd end = row_end(row);
+  const ChannelFactors factors = channel_factors(a, item.kv_matrix);
+
+  const Stage<S> stage{stage_bytes};
+  constexpr int CHUNKS = Stage<S>::CHUNKS, CHANNELS = Stage<S>::CHANNELS;
+  /* this lane's part: a chunk of each row first, first + 32 / CHUNKS, ... */
+  const int first = lane / CHUNKS, chunk = lane % CHUNKS;
+#pragma unroll
+  for (int c = 0; c < S::D / CHANNELS; c++) {
+    const int d = c * CHANNELS + chunk * 4;
     float factor[4] = {1.0f, 1.0f, 1.0f, 1.0f};
     if (factors.first) {
 #pragma unroll
       for (int j = 0; j < 4; j++)
         if (d + j < p.head_dim) factor[j] = factors.first[factors.step * (d + j)];
     }
-#pragma unroll
-    for (int n = 0; n < C / 8; n++)
-#pragma unroll
-      for (int h = 0; h < 2; h++) {
-        const int r = g + 8 * h, at = c * (C / 8) + n;
-        int2 x = make_int2(w.acc[at][2 * h], w.acc[at][2 * h + 1]);
-        if (sums) {
-          const float *kept = sums_at<S>(sums, (h * (D / 8) + at) * 2);
-          x = kept_sums[h] ? make_int2(__float_as_int(kept[0]), __float_as_int(kept[S::THREADS]))
-                           : make_int2(0, 0);
-        }
-        *(int2 *)(stage + r * PITCH + ((n * 2 + (t >> 1)) ^ (r & 7)) * 16 + (t & 1) * 8) = x;
-      }
+    stage.put(w, sums, c);
     __syncwarp();
 #pragma unroll 1
     for (int r = first; r < 16; r += 32 / CHUNKS) {
-      const int4 raw = *(const int4 *)(stage + r * PITCH + (chunk ^ (r & 7)) * 16);
-      const int o[4] = {raw.x, raw.y, raw.z, raw.w};
-      const float row_divisor = __shfl_sync(~0u, divisor, r),
-                  row_reciprocal = __shfl_sync(~0u, reciprocal, r);
-      const float row_power1 = S::TOKEN ? __shfl_sync(~0u, power1, r) : 1.0f,
-                  row_power2 = S::TOKEN ? __shfl_sync(~0u, power2, r) : 1.0f;
       float x[4];
-      if (sums) {
-        const int row_up = __shfl_sync(~0u, up, r);
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-          x[j] = scalbnf(__fdiv_rn(__int_as_float(o[j]), row_divisor), row_up);
-      } else {
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-          x[j] = divide((float)o[j], row_divisor, row_reciprocal);
-          if (S::TOKEN) x[j] = __fmul_rn(__fmul_rn(x[j], row_power1), row_power2);
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < 4; j++) x[j] = row_divisor < 0.0f ? 0.0f : __fmul_rn(x[j], factor[j]);
-      if (warp_row0 + r < p.nq)
-        store_four(p.out_type, a.o, ifa_offset(p.o_stride, batch, head, warp_row0 + r) + d, x,
+      finish_four<S>(x, *(const int4 *)stage.chunk(r, chunk), end, r, factor, sums != nullptr);
+      if (row0 + r < p.nq)
+        store_four(p.out_type, a.o, ifa_offset(p.o_stride, batch, head, row0 + r) + d, x,
                    p.head_dim - d);
     }
     __syncwarp(); /* the next channels take the place of these */

@@ -119,7 +119,7 @@ __device__ __forceinline__ void find_largest(const ifa_gpu_params &a, int64_t ma
   if (p.k_scale == IFA_SCALE_TOKEN)
     for (int64_t token = tile + thread; token < tile + p.kv_tile && token < p.nk; token += threads)
       atomicMax(&largest->k, scale_pattern(a.in.k_scale[matrix * p.nk + token]));
-  if (p.v_scale == IFA_SCALE_TOKEN || p.v_scale == IFA_SCALE_TOKEN_CHANNEL)
+  if (ifa_values_per_token(&p))
     for (int64_t token = first + thread; token < first + a.keys && token < p.nk; token += threads)
       atomicMax(&largest->v, scale_pattern(a.in.v_scale[matrix * p.nk + token]));
 }
@@ -151,7 +151,7 @@ __device__ __forceinline__ void pack_scales_of(const ifa_gpu_params &a, int64_t 
         : p.k_scale == IFA_SCALE_BLOCK
             ? a.in.k_scale[matrix * ((p.nk + p.k_block - 1) / p.k_block) + first / p.k_block]
             : a.in.k_scale[matrix];
-  if (p.v_scale == IFA_SCALE_TOKEN || p.v_scale == IFA_SCALE_TOKEN_CHANNEL) {
+  if (ifa_values_per_token(&p)) {
     const int32_t b = ifa_value_exponent(__uint_as_float(largest.v));
     uint16_t *const scales16 = (uint16_t *)(to + (sm90 ? IFA_GPU_SM90_AT_V_SCALE16(dim, keys)
                                                        : IFA_GPU_AT_V_SCALE16(dim, keys)));

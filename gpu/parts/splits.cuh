@@ -26,11 +26,21 @@ template <class S> __device__ __forceinline__ float *split_sums(const ifa_gpu_pa
              : nullptr;
 }
 
+/* No unit, and sums of 0, to which the first split's are added as to any. */
 template <class S> __device__ __noinline__ void start_sums(float *sums) {
+#pragma unroll 1
+  for (int i = 0; i < S::SUMS; i++) *sums_at<S>(sums, i) = 0.0f;
   for (int h = 0; h < 2; h++) {
     *sums_at<S>(sums, S::SUMS + 3 * h + 1) = __int_as_float(IFA_NO_UNIT);
     *sums_at<S>(sums, S::SUMS + 3 * h + 2) = __int_as_float(IFA_NO_UNIT);
   }
+}
+
+/* The thread begins with the sums of some rows: split_sums, empty. */
+template <class S> __device__ __forceinline__ float *begin_sums(const ifa_gpu_params &a) {
+  float *const sums = split_sums<S>(a);
+  if (sums) start_sums<S>(sums);
+  return sums;
 }
 
 /* The split's sums join those before; the warp starts anew. */
@@ -49,16 +59,14 @@ template <class S> __device__ __forceinline__ void end_split(Warp<S> &w, float *
     }
     if (value_unit != IFA_NO_UNIT) {
       const int e = max(value_unit, value_before);
-      const float new_share = ifa_pow2(value_unit - e),
-                  old_share = value_before == IFA_NO_UNIT ? 0.0f : ifa_pow2(value_before - e);
+      const float power = ifa_pow2(value_unit - e),
+                  power_before = value_before == IFA_NO_UNIT ? 0.0f : ifa_pow2(value_before - e);
 #pragma unroll
       for (int i = 0; i < S::D / 8; i++)
 #pragma unroll
         for (int j = 0; j < 2; j++) {
           float *const at = sums_at<S>(sums, (h * (S::D / 8) + i) * 2 + j);
-          *at = value_before == IFA_NO_UNIT ? (float)w.acc[i][2 * h + j]
-                                            : __fmaf_rn((float)w.acc[i][2 * h + j], new_share,
-                                                        __fmul_rn(*at, old_share)); /* ifa_merge */
+          *at = ifa_merge_by(*at, power_before, w.acc[i][2 * h + j], power);
           w.acc[i][2 * h + j] = 0;
         }
       row[2 * S::THREADS] = __int_as_float(e);

@@ -126,8 +126,10 @@ static __device__ __forceinline__ unit<TYPE> load_unit(const work &w, const plac
 #pragma unroll
     for (int i = 0; i < (TYPE == IFA_F32 ? 2 : 1); i++) {
       uint4 four = from[i];
-      u.word[4 * i] = four.x, u.word[4 * i + 1] = four.y, u.word[4 * i + 2] = four.z,
-                 u.word[4 * i + 3] = four.w;
+      u.word[4 * i] = four.x;
+      u.word[4 * i + 1] = four.y;
+      u.word[4 * i + 2] = four.z;
+      u.word[4 * i + 3] = four.w;
     }
     return u;
   }
@@ -410,23 +412,26 @@ static __device__ __forceinline__ void store_int4(const work &w, const place &at
 
 /* q = clamp(rne(x)): x is already times the inverse. __float2int_rn is rintf and the conversion in
  * one. */
+static __device__ __forceinline__ void to_integers(int32_t *q, const float *x, int32_t q_max) {
+#pragma unroll
+  for (int j = 0; j < UNIT; j++) q[j] = max(-q_max, min(q_max, __float2int_rn(x[j])));
+}
+
 static __device__ __forceinline__ void store_row(const work &w, const place &at, int32_t row,
                                                  const float *x) {
   if (row >= at.end || at.count == 0) return;
   int64_t element = at.dst + (int64_t)row * w.dst_stride.token;
-  int32_t q[UNIT], q_max = w.dst_type == IFA_I4 ? 7 : 127;
-#pragma unroll
-  for (int j = 0; j < UNIT; j++) q[j] = max(-q_max, min(q_max, __float2int_rn(x[j])));
+  int32_t q[UNIT];
+  to_integers(q, x, w.dst_type == IFA_I4 ? 7 : 127);
   if (w.dst_type == IFA_I4) store_int4(w, at, element, q);
   else store_int8(w, at, element, q);
 }
 
-/* q = clamp(rne(x)), one byte each; 0 in rows that are padding. */
+/* One byte each; 0 in rows that are padding. */
 static __device__ __forceinline__ uint2 row_bytes(const work &w, const place &at, int32_t row,
                                                   const float *x) {
-  int32_t q[UNIT], q_max = row >= at.end ? 0 : w.dst_type == IFA_I4 ? 7 : 127;
-#pragma unroll
-  for (int j = 0; j < UNIT; j++) q[j] = max(-q_max, min(q_max, __float2int_rn(x[j])));
+  int32_t q[UNIT];
+  to_integers(q, x, row >= at.end ? 0 : w.dst_type == IFA_I4 ? 7 : 127);
   return make_uint2(four_bytes(q), four_bytes(q + 4));
 }
 
@@ -658,7 +663,9 @@ static work plan(const ifa_quantize_args *a, ifa_gpu_blocks blocks, uint8_t *wor
   /* then a unit is loaded and stored whole */
   bool int4 = a->dst_type == IFA_I4, whole_units = a->head_dim % UNIT == 0;
   work w = {};
-  w.src = a->src, w.dst = (uint8_t *)a->dst, w.src_stride = a->src_stride,
+  w.src = a->src;
+  w.dst = (uint8_t *)a->dst;
+  w.src_stride = a->src_stride;
   w.dst_stride = a->dst_stride;
   if (strides_are_zero(w.src_stride))
     w.src_stride = ifa_strides_bhnd(a->src_type, a->heads, a->tokens, a->head_dim);
@@ -670,7 +677,9 @@ static work plan(const ifa_quantize_args *a, ifa_gpu_blocks blocks, uint8_t *wor
   for (w.block_shift = 0; (1 << w.block_shift) < blocks.keys; w.block_shift++) {}
   w.rows = blocks.at ? blocks.count * blocks.keys : w.tokens;
   w.dst_type = a->dst_type, w.granularity = a->granularity;
-  w.scale = a->scale, w.channel_scale = a->channel_scale, w.mean = a->mean;
+  w.scale = a->scale;
+  w.channel_scale = a->channel_scale;
+  w.mean = a->mean;
   w.src_vector = whole_units &&
                  rows_aligned(a->src, w.src_stride, 16, 16 / (int64_t)ifa_type_bytes(a->src_type));
   w.dst_vector = whole_units && rows_aligned(a->dst, w.dst_stride, int4 ? UNIT / 2 : UNIT, UNIT);
@@ -717,7 +726,9 @@ static cudaError_t launch(kernel function, work w, int64_t blocks, cudaStream_t 
 
 static cudaError_t launch_means(ifa_type type, work w, cudaStream_t stream) {
   work before = w;
-  before.means = NULL, before.absmax = w.matrix_absmax, before.group_rows = w.tokens,
+  before.means = NULL;
+  before.absmax = w.matrix_absmax;
+  before.group_rows = w.tokens;
   before.groups = 1;
   cudaError_t error = launch(row_absmax_of[type], before, w.items, stream);
   if (error == cudaSuccess) error = launch(channel_sums_of[type], before, w.items, stream);

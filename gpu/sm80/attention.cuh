@@ -275,8 +275,7 @@ template <class S> __device__ __forceinline__ void attend_rows(Cta<S> &cta, uint
   Warp<S> w;
   cta.await_q(w);
   start(w);
-  float *const sums = split_sums<S>(a);
-  if (sums) start_sums<S>(sums);
+  float *const sums = begin_sums<S>(a);
   uint32_t q[KEPT][4];
   if (S::Q_KEPT) {
 #pragma unroll

@@ -5,6 +5,7 @@
 #include "common/contract.h"
 #include "common/operand.h"
 #include "gpu/parts/items.cuh"
+#include "gpu/parts/splits.cuh"
 #include "gpu/sm80/products.cuh"
 
 namespace sm80 {
@@ -99,6 +100,11 @@ template <class S> struct Cta {
 #pragma unroll
     for (int h = 0; h < 2; h++)
       w.row_factor[h] = ifa_row_factor(shared.q_scale[warp][(lane >> 2) + 8 * h], a.p.sm_scale);
+  }
+  __device__ __forceinline__ void begin(Warp<S> &w, uint32_t round) const {
+    if (!S::Q_KEPT) load_q(round, 0);
+    await_q(w);
+    start(w);
   }
   __device__ __forceinline__ uint8_t *output() const {
     return S::OUTPUT_OVER_Q ? (uint8_t *)shared.q[warp] : shared.output[warp];

@@ -46,25 +46,6 @@ struct Divisor {
   }
 };
 
-/* 2^up as two factors. The first never rounds: a quotient of integers, if not 0, lies in 2^-23 ..
- * 2^31. Beyond 186 octaves the result is 0 or infinite. */
-struct PowerOfTwo {
-  float first, second;
-  __device__ __forceinline__ explicit PowerOfTwo(int up) {
-    first = up < -126 ? 0x1p-60f : up > 127 ? 0x1p60f : 1.0f;
-    second = __int_as_float((min(max(up < -126  ? up + 60
-                                     : up > 127 ? up - 60
-                                                : up,
-                                     -126),
-                                 127) +
-                             127)
-                            << 23);
-  }
-  __device__ __forceinline__ float times(float x) const {
-    return __fmul_rn(__fmul_rn(x, first), second);
-  }
-};
-
 /* Can a row be stored 16 bytes at a time? */
 template <class S> __device__ __forceinline__ bool chunks_fit(const ifa_gpu_params &a) {
   const ifa_problem &p = a.p;

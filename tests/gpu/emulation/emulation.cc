@@ -185,7 +185,9 @@ static void run_cta() {
   memset(meetings, 0, sizeof meetings);
   memset(asleep, 0, sizeof asleep);
   memset(some, 0, sizeof some);
-  left = count, cta_arrived = 0, idle_rounds = 0;
+  left = count;
+  cta_arrived = 0;
+  idle_rounds = 0;
   begin_products(count / 32);
   if (_setjmp(scheduler) == 0) resume(0);
   end_products();
@@ -195,7 +197,9 @@ static void run_cta() {
 void run(void (*kernel)(void *), void *argument, dim3 size, dim3 cta, size_t shared) {
   if (cta.x % 32 || cta.x > THREADS || cta.y * cta.z != 1 || shared > SHARED_BYTES)
     fail("a launch that cannot be");
-  body = kernel, body_argument = argument, count = (int)cta.x;
+  body = kernel;
+  body_argument = argument;
+  count = (int)cta.x;
   thread = dim3(0, 0, 0), grid = size;
   for (unsigned z = 0; z < grid.z; z++)
     for (unsigned y = 0; y < grid.y; y++)
