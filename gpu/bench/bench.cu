@@ -259,7 +259,11 @@ static double bench_kernel(Run *run, const Shape &s, const Way &way, bool per_to
   Quantized x = make_quantized(s, p, spread);
   int64_t rows = rows_of(s), elements = rows * s.d;
   ifa_inputs in = {};
-  in.q = x.q, in.k = x.k, in.v = x.v, in.q_scale = x.q_scale, in.k_scale = x.k_scale,
+  in.q = x.q;
+  in.k = x.k;
+  in.v = x.v;
+  in.q_scale = x.q_scale;
+  in.k_scale = x.k_scale;
   in.v_scale = x.v_scale;
   ifa_outputs out = {};
   out.o = x.o;
@@ -279,8 +283,12 @@ static double bench_kernel(Run *run, const Shape &s, const Way &way, bool per_to
                      k_scale = fetch<float>(x.k_scale, rows),
                      v_scale = fetch<float>(x.v_scale, rows);
   ifa_inputs host = {};
-  host.q = q.data(), host.k = k.data(), host.v = v.data();
-  host.q_scale = q_scale.data(), host.k_scale = k_scale.data(), host.v_scale = v_scale.data();
+  host.q = q.data();
+  host.k = k.data();
+  host.v = v.data();
+  host.q_scale = q_scale.data();
+  host.k_scale = k_scale.data();
+  host.v_scale = v_scale.data();
   /* Checks what `call` has written over other bytes, then times it. */
   auto measure = [&](const Way *by, const char *what, auto call) {
     must(cudaMemset(x.o, 0xff, (size_t)elements * 2), "output");
@@ -325,16 +333,24 @@ static int64_t matrix_differing(const ifa_cuda_attention_args &a, int64_t matrix
     scale[i].resize((size_t)std::max(n, d));
     ifa_quantize_args c = {};
     c.src = floats.data(), c.src_type = a.type;
-    c.batch = c.heads = 1, c.tokens = n, c.head_dim = d;
-    c.dst = integers[i].data(), c.dst_type = IFA_I8, c.granularity = scales[i],
+    c.batch = c.heads = 1;
+    c.tokens = n;
+    c.head_dim = d;
+    c.dst = integers[i].data();
+    c.dst_type = IFA_I8;
+    c.granularity = scales[i];
     c.subtract_mean = i == 1 ? a.subtract_k_mean : 0;
     c.scale = scale[i].data();
     ifa_message why = {};
     require(ifa_quantize(&c, &why), why);
   }
   ifa_inputs in = {};
-  in.q = integers[0].data(), in.k = integers[1].data(), in.v = integers[2].data();
-  in.q_scale = scale[0].data(), in.k_scale = scale[1].data(), in.v_scale = scale[2].data();
+  in.q = integers[0].data();
+  in.k = integers[1].data();
+  in.v = integers[2].data();
+  in.q_scale = scale[0].data();
+  in.k_scale = scale[1].data();
+  in.v_scale = scale[2].data();
   return differing(p, in, fetch<uint16_t>((const uint16_t *)a.o + at, n * d), rows);
 }
 
@@ -351,7 +367,10 @@ static void bench_from_floats(Run *run, const Shape &s, const Way &way, bool per
     draw_floats<<<blocks_of(elements), 256>>>(tensors[i], elements, 177 + i);
   must(cudaGetLastError(), "operands");
   must(cudaMemset(o, 0xff, (size_t)elements * 2), "output");
-  a.q = q, a.k = k, a.v = v, a.o = o;
+  a.q = q;
+  a.k = k;
+  a.v = v;
+  a.o = o;
   size_t bytes = 0;
   ifa_message why = {};
   require(ifa_cuda_attention_workspace_bytes(&a, &bytes, &why), why);
@@ -472,7 +491,9 @@ static void describe(Run *run) {
   must(cudaGetDeviceProperties(&device, number), "device");
   snprintf(text, sizeof text, "CUDA %d.%d.%d", __CUDACC_VER_MAJOR__, __CUDACC_VER_MINOR__,
            __CUDACC_VER_BUILD__);
-  run->device = device.name, run->driver = driver_version(), run->toolkit = text;
+  run->device = device.name;
+  run->driver = driver_version();
+  run->toolkit = text;
 }
 
 /* ---- JSON ---- */

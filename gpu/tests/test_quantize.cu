@@ -156,7 +156,8 @@ static test_case random_case(int number) {
   c.a.dst_stride = random_strides(c.a.dst_type, &c.a);
   /* all heads share one matrix */
   if (below(10) == 0) c.a.src_stride = ifa_strides{0, 0, c.a.head_dim + below(2)};
-  c.fill = (int)below(FILLS), c.has_mean = below(4) != 0,
+  c.fill = (int)below(FILLS);
+  c.has_mean = below(4) != 0;
   c.graph = below(6) == 0 && c.a.batch * c.a.heads * c.a.tokens != 0;
   c.src_shift = below(3) ? 0 : (int)below(9), c.dst_shift = below(3) ? 0 : (int)below(9);
   return c;
@@ -214,8 +215,12 @@ static buffers make_buffers(const test_case *c, size_t workspace_bytes) {
   b.mean = buffer_of(0, channels * 4, POISON);
   b.workspace = buffer_of(0, (int64_t)workspace_bytes, POISON);
   fill_source(c, resolved(a->src_stride, a->src_type, a), b.src.host + b.src.start);
-  send(&b.src), send(&b.dst), send(&b.scale), send(&b.channel_scale), send(&b.mean),
-      send(&b.workspace);
+  send(&b.src);
+  send(&b.dst);
+  send(&b.scale);
+  send(&b.channel_scale);
+  send(&b.mean);
+  send(&b.workspace);
   return b;
 }
 
@@ -292,8 +297,12 @@ static void run_case(const test_case *c) {
   must(cudaGetLastError(), "error left behind");
   if (!good) print_case(c);
   good ? passed++ : failed++;
-  release(&b.src), release(&b.dst), release(&b.scale), release(&b.channel_scale), release(&b.mean),
-      release(&b.workspace);
+  release(&b.src);
+  release(&b.dst);
+  release(&b.scale);
+  release(&b.channel_scale);
+  release(&b.mean);
+  release(&b.workspace);
 }
 
 /* Enough items that chunks span several passes, and more tokens than a chunk. */
@@ -315,10 +324,15 @@ static void run_large(void) {
               {IFA_F16, IFA_I8, IFA_SCALE_CHANNEL, 1, 1, 3000001, 3}};
   for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
     test_case c = {};
-    c.a.src_type = list[i].src, c.a.dst_type = list[i].dst, c.a.granularity = list[i].grain,
+    c.a.src_type = list[i].src;
+    c.a.dst_type = list[i].dst;
+    c.a.granularity = list[i].grain;
     c.a.subtract_mean = list[i].mean;
-    c.a.batch = 1, c.a.heads = list[i].heads, c.a.tokens = list[i].tokens,
-    c.a.head_dim = list[i].head_dim, c.a.block = 64;
+    c.a.batch = 1;
+    c.a.heads = list[i].heads;
+    c.a.tokens = list[i].tokens;
+    c.a.head_dim = list[i].head_dim;
+    c.a.block = 64;
     c.has_mean = 1, c.fill = i % 2 ? OFFSETS : PLAIN;
     run_case(&c);
   }
@@ -339,44 +353,59 @@ static void refuse(const char *what, const ifa_quantize_args *a, void *workspace
 
 static void run_refusals(void) {
   test_case c = {};
-  c.a.src_type = IFA_F16, c.a.dst_type = IFA_I8, c.a.granularity = IFA_SCALE_TOKEN_CHANNEL,
+  c.a.src_type = IFA_F16;
+  c.a.dst_type = IFA_I8;
+  c.a.granularity = IFA_SCALE_TOKEN_CHANNEL;
   c.a.subtract_mean = 1;
-  c.a.batch = 1, c.a.heads = 2, c.a.tokens = 65, c.a.head_dim = 64, c.has_mean = 1;
+  c.a.batch = 1;
+  c.a.heads = 2;
+  c.a.tokens = 65;
+  c.a.head_dim = 64;
+  c.has_mean = 1;
   size_t bytes = 0;
   ifa_message why;
   if (ifa_cuda_quantize_workspace_bytes(&c.a, &bytes, &why) != IFA_OK || bytes == 0) failed++;
   if (ifa_cuda_quantize_workspace_bytes(NULL, &bytes, &why) != IFA_BAD_ARGUMENT) failed++;
   if (ifa_cuda_quantize_workspace_bytes(&c.a, NULL, &why) != IFA_BAD_ARGUMENT) failed++;
   buffers b = make_buffers(&c, bytes);
-  ifa_quantize_args good = with_pointers(&c, &b, true), host = with_pointers(&c, &b, false), a;
+  typedef ifa_quantize_args Args;
+  const Args good = with_pointers(&c, &b, true), host = with_pointers(&c, &b, false);
   uint8_t *workspace = b.workspace.device;
+  auto bad = [&](const char *what, auto spoil) {
+    Args a = good;
+    spoil(a);
+    refuse(what, &a, workspace, bytes);
+  };
   refuse("NULL args", NULL, workspace, bytes);
-  a = good, a.src = NULL, refuse("NULL src", &a, workspace, bytes);
-  a = good, a.dst = NULL, refuse("NULL dst", &a, workspace, bytes);
-  a = good, a.scale = NULL, refuse("NULL scale", &a, workspace, bytes);
-  a = good, a.channel_scale = NULL, refuse("NULL channel_scale", &a, workspace, bytes);
-  a = good, a.src = host.src, refuse("host src", &a, workspace, bytes);
-  a = good, a.dst = host.dst, refuse("host dst", &a, workspace, bytes);
-  a = good, a.scale = host.scale, refuse("host scale", &a, workspace, bytes);
-  a = good, a.channel_scale = host.channel_scale,
-  refuse("host channel_scale", &a, workspace, bytes);
-  a = good, a.mean = host.mean, refuse("host mean", &a, workspace, bytes);
-  a = good, a.src = (const uint8_t *)good.src + 1, refuse("misaligned src", &a, workspace, bytes);
+  bad("NULL src", [&](Args &a) { a.src = NULL; });
+  bad("NULL dst", [&](Args &a) { a.dst = NULL; });
+  bad("NULL scale", [&](Args &a) { a.scale = NULL; });
+  bad("NULL channel_scale", [&](Args &a) { a.channel_scale = NULL; });
+  bad("host src", [&](Args &a) { a.src = host.src; });
+  bad("host dst", [&](Args &a) { a.dst = host.dst; });
+  bad("host scale", [&](Args &a) { a.scale = host.scale; });
+  bad("host channel_scale", [&](Args &a) { a.channel_scale = host.channel_scale; });
+  bad("host mean", [&](Args &a) { a.mean = host.mean; });
+  bad("misaligned src", [&](Args &a) { a.src = (const uint8_t *)good.src + 1; });
   refuse("NULL workspace", &good, NULL, bytes);
   refuse("short workspace", &good, workspace, bytes - 1);
   refuse("misaligned workspace", &good, workspace + 16, bytes);
   refuse("host workspace", &good, (void *)(((uintptr_t)b.workspace.host + 255) / 256 * 256), bytes);
-  a = good, a.head_dim = 257, refuse("head_dim 257", &a, workspace, bytes);
-  a = good, a.tokens = -1, refuse("tokens -1", &a, workspace, bytes);
-  a = good, a.dst_type = IFA_F16, refuse("dst f16", &a, workspace, bytes);
-  a = good, a.granularity = IFA_SCALE_BLOCK, refuse("block 0", &a, workspace, bytes);
-  a = good, a.dst_stride.token = 63, refuse("overlapping rows", &a, workspace, bytes);
+  bad("head_dim 257", [&](Args &a) { a.head_dim = 257; });
+  bad("tokens -1", [&](Args &a) { a.tokens = -1; });
+  bad("dst f16", [&](Args &a) { a.dst_type = IFA_F16; });
+  bad("block 0", [&](Args &a) { a.granularity = IFA_SCALE_BLOCK; });
+  bad("overlapping rows", [&](Args &a) { a.dst_stride.token = 63; });
   must(cudaStreamSynchronize(stream), "after refusals");
   int expected, got; /* nothing was launched: the poison is whole */
   difference(&b.dst, &expected, &got) < 0 && difference(&b.scale, &expected, &got) < 0 ? passed++
                                                                                        : failed++;
-  release(&b.src), release(&b.dst), release(&b.scale), release(&b.channel_scale), release(&b.mean),
-      release(&b.workspace);
+  release(&b.src);
+  release(&b.dst);
+  release(&b.scale);
+  release(&b.channel_scale);
+  release(&b.mean);
+  release(&b.workspace);
 }
 
 /* ---- timing ---- */
@@ -407,8 +436,13 @@ static float median_us(const ifa_quantize_args *a, uint8_t *workspace, size_t by
 /* Bytes: what each granularity has to move; by channel the source is read twice. */
 static void time_one(const char *name, ifa_granularity granularity, int64_t reads) {
   test_case c = {};
-  c.a.src_type = IFA_F16, c.a.dst_type = IFA_I8, c.a.granularity = granularity;
-  c.a.batch = 4, c.a.heads = 16, c.a.tokens = 4096, c.a.head_dim = 128;
+  c.a.src_type = IFA_F16;
+  c.a.dst_type = IFA_I8;
+  c.a.granularity = granularity;
+  c.a.batch = 4;
+  c.a.heads = 16;
+  c.a.tokens = 4096;
+  c.a.head_dim = 128;
   size_t bytes = 0;
   if (ifa_cuda_quantize_workspace_bytes(&c.a, &bytes, NULL) != IFA_OK) exit(1);
   buffers b = make_buffers(&c, bytes);
@@ -417,8 +451,12 @@ static void time_one(const char *name, ifa_granularity granularity, int64_t read
   int64_t elements = c.a.batch * c.a.heads * c.a.tokens * c.a.head_dim;
   int64_t moved = elements * (2 * reads + 1) + 4 * scale_count(&c.a);
   printf(" %s %.1f us %.0f GB/s", name, (double)us, (double)moved / (double)us * 1e-3);
-  release(&b.src), release(&b.dst), release(&b.scale), release(&b.channel_scale), release(&b.mean),
-      release(&b.workspace);
+  release(&b.src);
+  release(&b.dst);
+  release(&b.scale);
+  release(&b.channel_scale);
+  release(&b.mean);
+  release(&b.workspace);
 }
 
 int main(int count, char **arguments) {

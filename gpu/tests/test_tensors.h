@@ -28,7 +28,7 @@ enum { POISON = 0xfb, GUARD = 256 };
 
 /* ---- counting: from any thread ---- */
 
-static std::atomic<int> passed, failed;
+inline std::atomic<int> passed, failed;
 
 static inline void must(cudaError_t error, const char *what) {
   if (error == cudaSuccess) return;
@@ -79,8 +79,12 @@ struct Tensors {
 
   ifa_inputs inputs() const {
     ifa_inputs in = {};
-    in.q = q.data(), in.k = k.data(), in.v = v.data();
-    in.q_scale = q_scale.data(), in.k_scale = k_scale.data(), in.v_scale = v_scale.data();
+    in.q = q.data();
+    in.k = k.data();
+    in.v = v.data();
+    in.q_scale = q_scale.data();
+    in.k_scale = k_scale.data();
+    in.v_scale = v_scale.data();
     in.v_channel_scale = p.v_scale == IFA_SCALE_TOKEN_CHANNEL ? v_channel_scale.data() : NULL;
     return in;
   }
@@ -250,14 +254,21 @@ struct Device {
     load(t, stream);
   }
   void load(const Tensors &t, cudaStream_t stream) const {
-    send(q, t.q, stream), send(k, t.k, stream), send(v, t.v, stream);
-    send(q_scale, t.q_scale, stream), send(k_scale, t.k_scale, stream),
-        send(v_scale, t.v_scale, stream), send(v_channel_scale, t.v_channel_scale, stream);
+    send(q, t.q, stream);
+    send(k, t.k, stream);
+    send(v, t.v, stream);
+    send(q_scale, t.q_scale, stream);
+    send(k_scale, t.k_scale, stream);
+    send(v_scale, t.v_scale, stream);
+    send(v_channel_scale, t.v_channel_scale, stream);
   }
   ifa_inputs inputs() const {
     ifa_inputs in = {};
-    in.q = q.data, in.k = k.data, in.v = v.data;
-    in.q_scale = (float *)q_scale.data, in.k_scale = (float *)k_scale.data,
+    in.q = q.data;
+    in.k = k.data;
+    in.v = v.data;
+    in.q_scale = (float *)q_scale.data;
+    in.k_scale = (float *)k_scale.data;
     in.v_scale = (float *)v_scale.data;
     in.v_channel_scale =
         p.v_scale == IFA_SCALE_TOKEN_CHANNEL ? (float *)v_channel_scale.data : NULL;
