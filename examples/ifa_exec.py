@@ -1,15 +1,16 @@
-"""ifa_exec.py - what a kernel in Python needs to be plugged into `validate run --exec "python3 my_kernel.py"`. Needs numpy only; copy it.
+"""ifa_exec.py - what a kernel in Python needs to be plugged into `validate run --exec "python3
+my_kernel.py"`. Needs numpy only; copy it.
 
     from ifa_exec import Unsupported, live, serve
 
-    def attention(p, t):                     # p: the problem (p.nq, p.causal, ...), t: the tensors (t["q"], t["k_int"], ...)
+    def attention(p, t):  # the problem (p.nq, p.causal, ...); the tensors (t["q"], t["k_int"], ...)
         if p.window: raise Unsupported("window")
-        return o                             # float32 [b, hq, nq, d], or (o, lse)
+        return o          # float32 [b, hq, nq, d], or (o, lse)
 
     serve("my-kernel", "close q=f32 k=f32 v=f32", attention)
 
-The protocol itself is in docs/validate.md, section 11: a line of JSON each way for a case, tensors as safetensors files in a folder.
-"""
+The protocol itself is in docs/validate.md, section 11: a line of JSON each way for a case, tensors
+as safetensors files in a folder."""
 import json
 import os
 import sys
@@ -17,7 +18,12 @@ import types
 
 import numpy as np
 
-DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "I8": np.dtype("i1"), "BF16": np.dtype("<u2")}
+DTYPES = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "I8": np.dtype("i1"),
+    "BF16": np.dtype("<u2"),
+}
 
 
 class Unsupported(Exception):
@@ -28,8 +34,11 @@ def read_tensors(path):
     with open(path, "rb") as file:
         head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         data = file.read()
-    return {name: np.frombuffer(data[slice(*t["data_offsets"])], DTYPES[t["dtype"]]).reshape(t["shape"])
-            for name, t in head.items() if name != "__metadata__"}
+    return {
+        name: np.frombuffer(data[slice(*t["data_offsets"])], DTYPES[t["dtype"]]).reshape(t["shape"])
+        for name, t in head.items()
+        if name != "__metadata__"
+    }
 
 
 def write_tensors(path, tensors):
@@ -38,7 +47,11 @@ def write_tensors(path, tensors):
     for name, (array, dtype) in tensors.items():
         with np.errstate(over="ignore"):  # what f16 cannot hold is infinite
             piece = np.ascontiguousarray(array, DTYPES[dtype]).tobytes()
-        head[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [len(data), len(data) + len(piece)]}
+        head[name] = {
+            "dtype": dtype,
+            "shape": list(array.shape),
+            "data_offsets": [len(data), len(data) + len(piece)],
+        }
         data += piece
     text = json.dumps(head).encode()
     with open(path, "wb") as file:
@@ -89,7 +102,8 @@ def serve_once(attention, folder):
 
 
 def serve(name, claim, attention, not_available=None):
-    """Answers requests until there are no more. not_available: why this machine cannot run the kernel, or None."""
+    """Answers requests until there are no more. not_available: why this machine cannot run the
+    kernel, or None."""
     if len(sys.argv) > 1:
         sys.exit(serve_once(attention, sys.argv[1]))
     answers = os.fdopen(os.dup(1), "w")

@@ -3,8 +3,8 @@
 
     tools/check_spills.py BUILD_LOG
 
-Prints a line for each main configuration. Exit codes: 0, 1 a configuration of SPILL_FREE spills or a main one is not in the report, 2 usage.
-"""
+Prints a line for each main configuration. Exit codes: 0, 1 a configuration of SPILL_FREE spills or
+a main one is not in the report, 2 usage. """
 import re
 import sys
 
@@ -14,8 +14,21 @@ HEAD_DIMS = (64, 128)
 V_SCALES = {0: "V per channel", 1: "V per token"}
 
 # (architecture, head_dim, kv_tile, V's scale); and those that must not spill.
-MAIN = [(a, d, t, v) for a, (_, tiles) in ARCHITECTURES.items() for d in HEAD_DIMS for t in tiles for v in V_SCALES]
-SPILLS = [("sm_90a", 64, 128, 0), ("sm_90a", 64, 64, 0), ("sm_90a", 64, 64, 1), ("sm_90a", 128, 64, 0), ("sm_90a", 128, 64, 1), ("sm_90a", 128, 128, 1)]
+MAIN = [
+    (a, d, t, v)
+    for a, (_, tiles) in ARCHITECTURES.items()
+    for d in HEAD_DIMS
+    for t in tiles
+    for v in V_SCALES
+]
+SPILLS = [
+    ("sm_90a", 64, 128, 0),
+    ("sm_90a", 64, 64, 0),
+    ("sm_90a", 64, 64, 1),
+    ("sm_90a", 128, 64, 0),
+    ("sm_90a", 128, 64, 1),
+    ("sm_90a", 128, 128, 1),
+]
 SPILL_FREE = [c for c in MAIN if c not in SPILLS]
 
 # smNN::attend<Shape<head_dim, kv_tile, V per token, several splits>>, as the compiler mangles them.
@@ -23,7 +36,8 @@ KERNEL = re.compile(r"(sm[89]0)6attendINS_5ShapeILi(\d+)ELi(64|128)ELb([01])ELb[
 
 
 def kernels_of(log):
-    """(architecture, head_dim, kv_tile, V's scale) -> list of (registers, bytes spilled: stores + loads), one a kernel."""
+    """(architecture, head_dim, kv_tile, V's scale) -> list of (registers, bytes spilled: stores +
+    loads), one a kernel."""
     found, current = {}, None
     for line in log:
         entry = re.search(r"Compiling entry function '(\S+)' for '(\w+)'", line)
@@ -54,7 +68,10 @@ def main():
     bad = 0
     for configuration in MAIN:
         architecture, head_dim, kv_tile, v_scale = configuration
-        name = f"{ARCHITECTURES[architecture][0]}, {architecture}, head_dim {head_dim}, kv_tile {kv_tile}, {V_SCALES[v_scale]}"
+        name = (
+            f"{ARCHITECTURES[architecture][0]}, {architecture}, head_dim {head_dim},"
+            f" kv_tile {kv_tile}, {V_SCALES[v_scale]}"
+        )
         if configuration not in found:
             print(f"{name}: not in the compiler's report")
             bad += 1
@@ -62,7 +79,10 @@ def main():
         for registers, spilled in sorted(found[configuration]):
             must_not = configuration in SPILL_FREE
             wrong = spilled > 0 and must_not
-            print(f"{name}: {registers} registers, {spilled} bytes of spills" + (" - must have none" if wrong else ""))
+            print(
+                f"{name}: {registers} registers, {spilled} bytes of spills"
+                + (" - must have none" if wrong else "")
+            )
             bad += wrong
     return 1 if bad else 0
 

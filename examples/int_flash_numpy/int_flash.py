@@ -1,24 +1,28 @@
 #!/usr/bin/env python3
-"""The published INT-FlashAttention's arithmetic (arXiv 2409.16997, Algorithm 1) in numpy, and the defect of its causal kernel.
+"""The published INT-FlashAttention's arithmetic (arXiv 2409.16997, Algorithm 1) in numpy, and the
+defect of its causal kernel.
 
-    validate run --exec "python3 examples/int_flash_numpy/int_flash.py" --case "nq=256 nk=256 d=64 causal=0,1"
+    validate run --exec "python3 examples/int_flash_numpy/int_flash.py" --case "nq=256 nk=256 d=64
+    causal=0,1"
 
 This is a transcription of formulas, not of the published code:
 
-    S_Q = max_c |Q| / 127 and S_K a token, S_V = max |V| / 127 a head; Q', K', V' = the nearest integers
-    per tile of keys:  S = diag(S_Q) (Q' K'^T) diag(S_K) sm;  m_new = max(m, rowmax S);  a = exp(m - m_new)
+    S_Q = max_c |Q| / 127 and S_K a token, S_V = max |V| / 127 a head; Q', K', V' = the nearest
+    integers per tile of keys:  S = diag(S_Q) (Q' K'^T) diag(S_K) sm;  m_new = max(m, rowmax S);  a
+    = exp(m - m_new)
                        P = round(127 exp(S - m_new));  l = a l + rowsum(P);  O = a O + P V'
     O = O / l * S_V
 
-Causal, the published kernel (github.com/INT-FlashAttention2024, flash_atten_full_int8.py; BLOCK_M rows a block) goes over the keys in two
-passes: first those before the block's own diagonal, without a mask, then the diagonal block, with one. Each pass begins with m =
--infinity, because the first hands on O and l, but not m. At the second pass's first tile a = exp(-infinity) = 0 then wipes out what the first
-had gathered: a row sees only the keys of its own diagonal block. Rows of the first block have nothing to lose and are right. Its authors
-measure the kernel without a mask only.
+Causal, the published kernel (github.com/INT-FlashAttention2024, flash_atten_full_int8.py; BLOCK_M
+rows a block) goes over the keys in two passes: first those before the block's own diagonal, without
+a mask, then the diagonal block, with one. Each pass begins with m = -infinity, because the first
+hands on O and l, but not m. At the second pass's first tile a = exp(-infinity) = 0 then wipes out
+what the first had gathered: a row sees only the keys of its own diagonal block. Rows of the first
+block have nothing to lose and are right. Its authors measure the kernel without a mask only.
 
-INT_FLASH_CAUSAL=paper in the environment hands m on, as Algorithm 1 says; then all is well. Unsupported: windows, nk = 0, and causal
-masks with nq != nk. More than the published code does, so that more of the suites apply: any sizes, GQA (each head of K and V repeated), lse.
-"""
+INT_FLASH_CAUSAL=paper in the environment hands m on, as Algorithm 1 says; then all is well.
+Unsupported: windows, nk = 0, and causal masks with nq != nk. More than the published code does, so
+that more of the suites apply: any sizes, GQA (each head of K and V repeated), lse. """
 import os
 import sys
 
@@ -47,13 +51,17 @@ def one_pass(state, scores, v, tiles):
         a = np.exp(m - safe)  # 0 while m is -infinity
         p = np.rint(127 * np.exp(s - safe[:, None]))
         l = a * l + p.sum(axis=1)
-        o = a[:, None] * o + p @ v[start:start + BLOCK_N]
+        o = a[:, None] * o + p @ v[start : start + BLOCK_N]
         m = m_new
     return m, l, o
 
 
 def head(p, q, k, v):
-    (qi, q_scale), (ki, k_scale), (vi, v_scale) = quantize(q, 1), quantize(k, 1), quantize(v, (0, 1))
+    (qi, q_scale), (ki, k_scale), (vi, v_scale) = (
+        quantize(q, 1),
+        quantize(k, 1),
+        quantize(v, (0, 1)),
+    )
     out, lse = np.zeros((p.nq, p.d), np.float32), np.zeros(p.nq, np.float32)
     for top in range(0, p.nq, BLOCK_M):
         rows = np.arange(top, min(top + BLOCK_M, p.nq))
@@ -71,7 +79,9 @@ def head(p, q, k, v):
             m, l, o = one_pass(state, scores, vi, range(0, top, BLOCK_N))
             if AS_PUBLISHED:
                 m = nothing  # the defect
-            m, l, o = one_pass((m, l, o), lambda a, b: scores(a, b, True), vi, range(top, top + len(rows), BLOCK_N))
+            m, l, o = one_pass(
+                (m, l, o), lambda a, b: scores(a, b, True), vi, range(top, top + len(rows), BLOCK_N)
+            )
         out[rows] = o / l[:, None] * v_scale[0, 0]
         lse[rows] = m + np.log(l / 127)
     return out, lse
@@ -92,4 +102,8 @@ def attention(p, t):
 
 if __name__ == "__main__":
     np.seterr(all="ignore")
-    serve("int-flash-published" if AS_PUBLISHED else "int-flash-paper", "close q=int8/token k=int8/token v=int8/head p=int8", attention)
+    serve(
+        "int-flash-published" if AS_PUBLISHED else "int-flash-paper",
+        "close q=int8/token k=int8/token v=int8/head p=int8",
+        attention,
+    )

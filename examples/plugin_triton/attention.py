@@ -15,6 +15,7 @@ try:
     import torch
     import triton
     import triton.language as tl
+
     MISSING = None if torch.cuda.is_available() else "no GPU"
 except ImportError as why:
     MISSING = "no module %s" % why.name
@@ -22,15 +23,37 @@ except ImportError as why:
 if not MISSING:
 
     @triton.jit
-    def kernel(Q, K, V, O, L, sm, nq, nk, offset, group, WINDOW, CAUSAL: tl.constexpr, D: tl.constexpr, DIM: tl.constexpr,
-               BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    def kernel(
+        Q,
+        K,
+        V,
+        O,
+        L,
+        sm,
+        nq,
+        nk,
+        offset,
+        group,
+        WINDOW,
+        CAUSAL: tl.constexpr,
+        D: tl.constexpr,
+        DIM: tl.constexpr,
+        BLOCK_M: tl.constexpr,
+        BLOCK_N: tl.constexpr,
+    ):
         rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
         head = tl.program_id(1).to(tl.int64)
         d = tl.arange(0, DIM)
-        q = tl.load(Q + (head * nq + rows[:, None]) * D + d[None, :], mask=(rows[:, None] < nq) & (d[None, :] < D), other=0.0)
+        q = tl.load(
+            Q + (head * nq + rows[:, None]) * D + d[None, :],
+            mask=(rows[:, None] < nq) & (d[None, :] < D),
+            other=0.0,
+        )
         k_base, v_base = K + head // group * nk * D, V + head // group * nk * D
         position = rows[:, None] + offset
-        m = tl.full([BLOCK_M], -1.0e30, tl.float32)  # finite, so that a row that has seen no key yet makes no NaN
+        m = tl.full(
+            [BLOCK_M], -1.0e30, tl.float32
+        )  # finite, so that a row that has seen no key yet makes no NaN
         l = tl.zeros([BLOCK_M], tl.float32)
         acc = tl.zeros([BLOCK_M, DIM], tl.float32)
         for start in range(0, nk, BLOCK_N):
@@ -41,7 +64,10 @@ if not MISSING:
             seen = keys[None, :] < nk
             if CAUSAL:
                 seen = seen & (keys[None, :] <= position)
-            seen = seen & ((WINDOW == 0) | ((keys[None, :] > position - WINDOW) & (keys[None, :] < position + WINDOW)))
+            seen = seen & (
+                (WINDOW == 0)
+                | ((keys[None, :] > position - WINDOW) & (keys[None, :] < position + WINDOW))
+            )
             s = tl.where(seen, s, -1.0e30)
             m_new = tl.maximum(m, tl.max(s, 1))
             p = tl.where(seen, tl.exp(s - m_new[:, None]), 0.0)
@@ -51,8 +77,14 @@ if not MISSING:
             acc = acc * a[:, None] + tl.dot(p.to(tl.float16), v)
             m = m_new
         o = acc / tl.where(l > 0, l, 1.0)[:, None]
-        tl.store(O + (head * nq + rows[:, None]) * D + d[None, :], o, mask=(rows[:, None] < nq) & (d[None, :] < D))
-        tl.store(L + head * nq + rows, tl.where(l > 0, m + tl.log(l), -float("inf")), mask=rows < nq)
+        tl.store(
+            O + (head * nq + rows[:, None]) * D + d[None, :],
+            o,
+            mask=(rows[:, None] < nq) & (d[None, :] < D),
+        )
+        tl.store(
+            L + head * nq + rows, tl.where(l > 0, m + tl.log(l), -float("inf")), mask=rows < nq
+        )
 
 
 def launch(q, k, v, sm, window, causal, offset):
@@ -62,7 +94,24 @@ def launch(q, k, v, sm, window, causal, offset):
     lse = torch.empty(q.shape[:3], device="cuda", dtype=torch.float32)
     if o.numel():
         grid = (triton.cdiv(nq, 64), b * hq)
-        kernel[grid](q, k, v, o, lse, sm, nq, nk, offset, hq // hkv, window, int(causal), d, max(16, triton.next_power_of_2(d)), 64, 64)
+        kernel[grid](
+            q,
+            k,
+            v,
+            o,
+            lse,
+            sm,
+            nq,
+            nk,
+            offset,
+            hq // hkv,
+            window,
+            int(causal),
+            d,
+            max(16, triton.next_power_of_2(d)),
+            64,
+            64,
+        )
     return o, lse
 
 

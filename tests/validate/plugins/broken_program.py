@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""broken_program.py FAULT - a program behind --exec that breaks in the named way. Needs no package."""
+"""broken_program.py FAULT - a program behind --exec that breaks in the named way. Needs no
+package."""
 import json
 import os
 import signal
