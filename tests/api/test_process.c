@@ -48,7 +48,9 @@ static int8_t floats_quantized[HEADS * NK * DIM];
 static ifa_problem problem(int64_t nq, int64_t nk) {
   ifa_problem p = ifa_problem_default();
   p.q_heads = p.kv_heads = HEADS;
-  p.nq = nq, p.nk = nk, p.head_dim = DIM;
+  p.nq = nq;
+  p.nk = nk;
+  p.head_dim = DIM;
   p.v_scale = IFA_SCALE_TOKEN;
   return p;
 }
@@ -160,7 +162,9 @@ static int setup(void **state) {
   if (ifa_run("scalar", &tiny, &inputs, &(ifa_outputs){.o = tiny_expected}, NULL) != IFA_OK)
     return -1;
   ifa_cache_config config = ifa_cache_config_default();
-  config.kv_heads = HEADS, config.head_dim = DIM, config.blocks = NK / 64 + 1;
+  config.kv_heads = HEADS;
+  config.head_dim = DIM;
+  config.blocks = NK / 64 + 1;
   ifa_cache_tokens tokens = {.k = floats, .v = floats, .type = IFA_F32, .count = NK};
   if (ifa_cache_create(&config, NULL, 0, &held.cache, NULL) != IFA_OK ||
       ifa_cache_add(held.cache, &held.sequence, NULL) != IFA_OK ||

@@ -49,7 +49,9 @@ static void *run_all(void *library) {
   run_function *run = (run_function *)find(library, "ifa_run");
   ifa_problem p = ((ifa_problem(*)(void))find(library, "ifa_problem_default"))();
   p.q_heads = p.kv_heads = HEADS;
-  p.nq = NQ, p.nk = NK, p.head_dim = DIM;
+  p.nq = NQ;
+  p.nk = NK;
+  p.head_dim = DIM;
   ifa_inputs in = {
       .q = data, .k = data, .v = data, .q_scale = scale, .k_scale = scale, .v_scale = scale};
   ifa_outputs out = {.o = o};

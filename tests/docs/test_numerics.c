@@ -99,8 +99,15 @@ static answer ask_oracle(int per_token) {
   memcpy(k_scales + FIRST, k_scale, sizeof k_scale);
   memcpy(v_scales + FIRST, token_scale, sizeof token_scale);
   ifa_problem p = ifa_problem_default();
-  p.nk = NK, p.head_dim = DIM, p.sm_scale = 1.0f, p.window = LIVE, p.tau = TAU, p.kv_tile = TILE,
-  p.kv_split = SPLIT, p.lse = 1, p.v_scale = per_token ? IFA_SCALE_TOKEN : IFA_SCALE_CHANNEL;
+  p.nk = NK;
+  p.head_dim = DIM;
+  p.sm_scale = 1.0f;
+  p.window = LIVE;
+  p.tau = TAU;
+  p.kv_tile = TILE;
+  p.kv_split = SPLIT;
+  p.lse = 1;
+  p.v_scale = per_token ? IFA_SCALE_TOKEN : IFA_SCALE_CHANNEL;
   ifa_inputs in = {.q = q,
                    .k = keys,
                    .v = values,

@@ -128,7 +128,11 @@ static double mean_tolerance(const char *name, int64_t nk, double mean) {
 static void check_masks(const ifa_float_problem *p, const uint32_t *expected_keys) {
   float q[8], k[8], v[8];
   double o[8], lse[8];
-  for (int j = 0; j < 8; j++) q[j] = 0.0f, k[j] = 1.0f, v[j] = (float)(1 << j);
+  for (int j = 0; j < 8; j++) {
+    q[j] = 0.0f;
+    k[j] = 1.0f;
+    v[j] = (float)(1 << j);
+  }
   for (int b = 0; b < ifa_baseline_count(); b++) {
     if (!available(ifa_baseline_name(b))) continue;
     run(ifa_baseline_name(b), p, &(ifa_float_inputs){.q = q, .k = k, .v = v}, o, lse);
@@ -161,7 +165,10 @@ static void test_window(void **state) {
   check_masks(&p, (uint32_t[]){0x06, 0x0c, 0x18, 0x30});
   p.window = INT64_MAX;
   check_masks(&p, (uint32_t[]){0x07, 0x0f, 0x1f, 0x3f});
-  p.causal = 0, p.nq = 6, p.nk = 2, p.window = 2; /* positions -4 .. 1 */
+  p.causal = 0;
+  p.nq = 6;
+  p.nk = 2;
+  p.window = 2; /* positions -4 .. 1 */
   check_masks(&p, (uint32_t[]){0, 0, 0, 1, 3, 3});
 }
 
@@ -185,7 +192,9 @@ static void test_no_keys_no_queries(void **state) {
 static void test_grouped_heads(void **state) {
   (void)state;
   ifa_float_problem p = tiny(1, 1, 1);
-  p.batch = 2, p.q_heads = 4, p.kv_heads = 2;
+  p.batch = 2;
+  p.q_heads = 4;
+  p.kv_heads = 2;
   float q[8] = {0}, k[4] = {1.0f, 1.0f, 1.0f, 1.0f}, v[4] = {1.0f, 2.0f, 4.0f, 8.0f};
   double o[8], expected[8] = {1, 1, 2, 2, 4, 4, 8, 8};
   for (int b = 0; b < ifa_baseline_count(); b++) {

@@ -338,7 +338,9 @@ static void test_defaults(void **state) {
   t.a.src_stride = t.a.dst_stride = (ifa_strides){0, 0, 0};
   t.a.mean = NULL;
   assert_int_equal(quantize(&t.a, NULL), IFA_OK);
-  t.a.src_stride = src, t.a.dst_stride = dst, t.a.mean = mean;
+  t.a.src_stride = src;
+  t.a.dst_stride = dst;
+  t.a.mean = mean;
   t.a.subtract_mean = 0;
   expected e = {calloc(35, 4), calloc(35, 4), calloc(12, 4), calloc(7, 4), calloc(7, 4)};
   t.a.subtract_mean = 1;
@@ -347,7 +349,11 @@ static void test_defaults(void **state) {
     for (int d = 0; d < 7; d++)
       assert_int_equal(operand(IFA_I4, t.a.dst, 3 * 40 + n * 8 + d), e.q[n * 7 + d]);
   assert_memory_equal(t.a.scale + 15, e.scale, 20);
-  free(e.x), free(e.q), free(e.scale), free(e.channel_scale), free(e.mean);
+  free(e.x);
+  free(e.q);
+  free(e.scale);
+  free(e.channel_scale);
+  free(e.mean);
   tensor_free(&t);
 }
 
@@ -608,7 +614,9 @@ static void test_bad_strides(void **state) {
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     ifa_quantize_args a = good;
     ifa_message why = {""};
-    a.src_stride = bad[i].src, a.dst_stride = bad[i].dst, a.dst_type = bad[i].dst_type;
+    a.src_stride = bad[i].src;
+    a.dst_stride = bad[i].dst;
+    a.dst_type = bad[i].dst_type;
     assert_int_not_equal(quantize(&a, &why), IFA_OK);
     if (!strstr(why.text, bad[i].first) || !strstr(why.text, bad[i].second))
       fail_msg("'%s' does not say '%s' and '%s'", why.text, bad[i].first, bad[i].second);
@@ -637,7 +645,9 @@ static void test_empty(void **state) {
   ifa_quantize_args a = plain(NULL, 0, 2, IFA_SCALE_TENSOR, NULL, scale);
   assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_true(scale[0] == 0.0f && scale[1] == 9.0f);
-  a.granularity = IFA_SCALE_CHANNEL, a.subtract_mean = 1, a.mean = mean;
+  a.granularity = IFA_SCALE_CHANNEL;
+  a.subtract_mean = 1;
+  a.mean = mean;
   assert_int_equal(quantize(&a, NULL), IFA_OK);
   assert_true(scale[0] == 0.0f && scale[1] == 0.0f && scale[2] == 9.0f && mean[0] == 0.0f &&
               mean[1] == 0.0f && mean[2] == 9.0f);
@@ -668,7 +678,9 @@ static void test_token_order(void **state) {
       memcpy(shuffled + n * DIM, x + n * 31 % TOKENS * DIM, DIM * sizeof *x);
     ifa_quantize_args a = plain(x, TOKENS, DIM, IFA_SCALE_TOKEN, q, scale),
                       b = plain(shuffled, TOKENS, DIM, IFA_SCALE_TOKEN, r, other_scale);
-    a.subtract_mean = b.subtract_mean = 1, a.mean = mean, b.mean = other_mean;
+    a.subtract_mean = b.subtract_mean = 1;
+    a.mean = mean;
+    b.mean = other_mean;
     assert_int_equal(quantize(&a, NULL), IFA_OK);
     assert_int_equal(quantize(&b, NULL), IFA_OK);
     assert_memory_equal(mean, other_mean, sizeof mean);

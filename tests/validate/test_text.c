@@ -63,7 +63,10 @@ static void test_every_short_text(void **state) {
       assert_true(n > 0);
       assert_true(n > 1 || (made[at] >= ' ' && made[at] <= '~'));
     }
-    free(made), free(again), free(word), free(same);
+    free(made);
+    free(again);
+    free(word);
+    free(same);
   }
 }
 

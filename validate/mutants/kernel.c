@@ -149,9 +149,12 @@ static void find_live_keys(const kernel *k, int64_t i, int64_t *first, int64_t *
   const ifa_problem *p = k->p;
   int64_t position = i + p->nk - p->nq, w = p->window, left = position - w + 1,
           right = position + w;
-  if (FAULT(causal_top_left)) position = i, left = position - w + 1, right = position + w;
-  if (FAULT(position_clamped) && position < 0)
-    position = 0, left = position - w + 1, right = position + w;
+  if (FAULT(causal_top_left)) position = i;
+  if (FAULT(position_clamped) && position < 0) position = 0;
+  if (FAULT(causal_top_left) || FAULT(position_clamped)) {
+    left = position - w + 1;
+    right = position + w;
+  }
   if (FAULT(window_left_one_more)) left--;
   if (FAULT(window_left_one_less)) left++;
   if (FAULT(window_right_one_more)) right++;
