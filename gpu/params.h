@@ -28,8 +28,9 @@
 /* The kernel sm90 has blocks of a tile, 64 or 128 keys, at multiples of 1024 bytes. K and V are as
  * above; then
  *
- *     scales       keys binary32: what a key's sum is multiplied by (packed_scale_sm90); the tile's
- * scale; the value exponent b; 2 unused v_scale16    keys binary16 (packed_scale16_sm90) */
+ *     scales       keys + 4 binary32: what a key's sum is multiplied by (packed_scale_sm90); the
+ *                  tile's scale; the value exponent b (as bits); 2 unused
+ *     v_scale16    keys binary16: s_j, V per token (packed_scale16_sm90) */
 #define IFA_GPU_SM90_AT_V_SCALE16(dim, keys) (IFA_GPU_AT_SCALES(dim, keys) + ((keys) + 4) * 4)
 #define IFA_GPU_SM90_COPIED_BYTES(dim, keys) (IFA_GPU_SM90_AT_V_SCALE16(dim, keys) + (keys)*2)
 #define IFA_GPU_SM90_BLOCK_BYTES(dim, keys) \

@@ -54,9 +54,11 @@ template <int PITCH> static __device__ __forceinline__ uint64_t operand(uint32_t
  * N is the number of rows of B (columns of c): 64 or 128; k is 32 bytes. All three are
  * asynchronous.
  *
- *     wgmma_s8_first(c, a, b):  c  = A B    A: 64 rows of int8 in shared memory, described by a; B:
- * N rows of int8, described by b wgmma_s8(c, a, b):        c += A B wgmma_u8(c, a, b):        c +=
- * A B    A: uint8 in registers a[0 .. 3];  B: N rows of int8, described by b */
+ *     wgmma_s8_first(c, a, b)   c  = A B    A: 64 rows of int8 in shared memory, described by a
+ *     wgmma_s8(c, a, b)         c += A B    likewise
+ *     wgmma_u8(c, a, b)         c += A B    A: uint8 in registers a[0 .. 3]
+ *
+ * B is N rows of int8 in shared memory, described by b. */
 #define IFA_WRITTEN(x) "=r"(x)
 #define IFA_CHANGED(x) "+r"(x)
 #define IFA_REGISTERS_8(mode, c, j)                                              \

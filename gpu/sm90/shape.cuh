@@ -3,9 +3,9 @@
  * A CTA is a warpgroup that moves data and up to GROUPS that compute, 64 query rows each; no group
  * waits for another.
  *
- *     threads 0 .. 127     warp 0: one thread asks for the blocks of K and V, one bulk copy each;
- * warp 1 + g: loads Q for group g;  few registers then 128 a group     the attention of 64 rows of
- * an item, many registers
+ *     threads 0 .. 127    few registers. Warp 0: one thread asks for the blocks of K and V, one
+ *                         bulk copy each; warp 1 + g: loads Q for group g
+ *     then 128 a group    many registers: the attention of 64 rows of an item
  *
  * The host may start fewer groups than GROUPS (fewer rows an item), where there are too few items
  * for all multiprocessors. */
