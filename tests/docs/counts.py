@@ -43,7 +43,8 @@ def lines(path, pattern):
 
 EACH_BACKEND = "every case by a whole number of backends"
 CLAIMS = [
-    ("docs/testing.md", r"`tests/\*/test_\*.c`, (\d+) of them", [lines("tests/*/test_*.c", r"\bcmocka_unit_test")]),
+    ("docs/testing.md", r"`tests/\*/test_\*.c`, (\d+) of them",
+     [lines("tests/*/test_*.c", r"\b(?:cmocka_unit_test|TEST)\(\w+\)")]),
     ("docs/testing.md", r"`data/golden/`, (\d+) cases", [lines("data/golden/*.txt", r"^[0-9a-f]{16} ")]),
     ("docs/testing.md", r"each of (\d+) faults of a CPU kernel", [manuals(r"cpu: (\d+) of \d+ mutants killed")]),
     ("docs/testing.md", r"cheats/`, (\d+) plug-ins", [len(glob.glob(f"{source}/tests/validate/cheats/*.c"))]),
