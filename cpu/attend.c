@@ -616,6 +616,7 @@ static void take_matrices(void *context, int member) {
   scratch *m = enter(a, member, &env);
   for (int64_t i; (i = ifa_team_take(&a->items)) < a->items.count;) {
     ifa_cpu_job own = *a->job;
+    own.once = each == 1;
     own.make_matrix(own.make_context, member, i / p->kv_heads, i % p->kv_heads, &own);
     for (int64_t n = 0; n < each; n++) {
       load_block(&own, a->w, a->starts, i * each + n, m);

@@ -60,6 +60,9 @@ typedef struct ifa_cpu_job {
   void (*make_all)(void *context, struct ifa_cpu_job *own);
   void *make_context;
   double make_nanoseconds;
+  /* set for make_matrix: there is one block of rows, so each tile is looked at once, in order, and
+   * `tile` may make it then. The tile before it is still in use. */
+  int32_t once;
   /* of blocks with at least IFA_CPU_MANY_ROWS rows; of those with fewer */
   const ifa_cpu_kernels *many, *few;
   int threads; /* >= 1: at most; as many are used as the work is worth (common/team.h) */

@@ -137,11 +137,11 @@ static void find_mean(call *c, const source *s, int64_t matrix) {
     load(c, &plain, matrix, t, x, &of_row);
     largest = of_row > largest ? of_row : largest;
   }
-  ifa_row_mean_begin(&sums, largest);
+  ifa_row_mean_begin(&sums, largest, dim);
   sums.zero |= atomic_load_explicit(&c->bad, memory_order_relaxed); /* nothing will be right */
   for (int64_t t = 0; t < s->tokens; t++)
-    ifa_row_mean_add(c->rows, &sums, load_unchecked(c, s, matrix, t, x), dim);
-  ifa_row_mean_end(&sums, dim, s->mean + matrix * dim);
+    ifa_row_mean_add(c->rows, &sums, load_unchecked(c, s, matrix, t, x));
+  ifa_row_mean_end(&sums, s->mean + matrix * dim);
 }
 
 static void find_groups(call *c, source *s, int64_t matrix) {
@@ -264,17 +264,44 @@ static float make_tile(call *c, int64_t matrix, int64_t t, uint8_t *tile) {
   return largest;
 }
 
+/* A matrix whose tiles are made when they are read; two of them lie behind. */
+typedef struct read_once {
+  _Alignas(IFA_CPU_ALIGNMENT) call *c;
+} read_once;
+
+/* Q came first here, so it is its largest scale so far that the tile's scores are held against. */
+static const uint8_t *make_when_read(const void *context, int64_t batch, int64_t kv_head,
+                                     int64_t t) {
+  const read_once *m = context;
+  call *c = m->c;
+  uint8_t *tile = (uint8_t *)(uintptr_t)(m + 1) + (t & 1) * c->y.bytes;
+  const ifa_largest_scale k = {"k", 0, make_tile(c, batch * c->p.kv_heads + kv_head, t, tile)},
+                          q = {"q", 0, ifa_f32_of_bits(atomic_load(&c->q_largest))};
+  ifa_atomic_raise(&c->k_largest, ifa_bits_of_f32(k.value));
+  if (ifa_check_octaves(&c->p, &q, &k, NULL) == IFA_OK) return tile;
+  memset(ifa_cpu_k_scale(&c->y, tile), 0, (size_t)c->y.keys * sizeof(float));
+  ifa_cpu_head(&c->y, tile)->k_factor = 0.0f;
+  return tile;
+}
+
 static void make_matrix(void *context, int member, int64_t batch, int64_t kv_head,
                         ifa_cpu_job *own) {
   call *c = context;
-  const int64_t matrix = batch * c->p.kv_heads + kv_head;
+  const int64_t number = batch * c->p.kv_heads + kv_head;
   uint8_t *tiles = c->tiles + member * c->of_matrix * c->y.bytes;
   float largest = 0.0f;
-  prepare_queries(c, matrix);
-  prepare(c, &c->k, matrix);
-  prepare(c, &c->v, matrix);
+  prepare_queries(c, number);
+  prepare(c, &c->k, number);
+  prepare(c, &c->v, number);
+  if (own->once && c->of_matrix > 2) {
+    read_once *m = (read_once *)tiles;
+    *m = (read_once){c};
+    own->tile = make_when_read;
+    own->context = m;
+    return;
+  }
   for (int64_t t = 0; t < c->of_matrix; t++)
-    largest = fmaxf(largest, make_tile(c, matrix, t, tiles + t * c->y.bytes));
+    largest = fmaxf(largest, make_tile(c, number, t, tiles + t * c->y.bytes));
   ifa_atomic_raise(&c->k_largest, ifa_bits_of_f32(largest));
   own->floats.k.value = largest;
   own->tiles = tiles;

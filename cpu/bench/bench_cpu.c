@@ -19,6 +19,7 @@
 #include "common/random.h"
 #include "cpu/attend.h"
 #include "cpu/bench/ceiling.h"
+#include "ifa_cache.h"
 #include "ifa_cpu.h"
 #include "ref/baselines/baselines.h"
 #include "common/clock.h"
@@ -29,7 +30,7 @@ enum { MAX_REPEAT = 101, CHECKED_ROWS = 24, MAX_ISAS = 16 };
 
 typedef struct options {
   const char *isas, *json, *only;
-  int threads, repeat, blas;
+  int threads, repeat, blas, floats;
   double scale; /* of the sequence lengths */
 } options;
 
@@ -44,6 +45,10 @@ static const struct argp_option option_list[] = {
     {"scale", 's', "X", 0, "sequence lengths times X, 0.01 .. 8 (default 1)", 0},
     {"case", 'c', "TEXT", 0, "only cases whose name contains TEXT", 0},
     {"no-blas", 'n', NULL, 0, "without the OpenBLAS baseline", 0},
+    {"from-floats", 'f', NULL, 0,
+     "calls from floats to floats instead, quantization included: ifa_cpu_attention, and a cache's "
+     "append and attend",
+     0},
     {"json", 'j', "FILE", 0, "write the figures as JSON", 0},
     {0}};
 
@@ -62,6 +67,7 @@ static error_t parse(int key, char *value, struct argp_state *state) {
       return 0;
     case 'c': opt.only = value; return 0;
     case 'n': opt.blas = 0; return 0;
+    case 'f': opt.floats = 1; return 0;
     case 'j': opt.json = value; return 0;
     case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", value); return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -153,7 +159,7 @@ static float *normals(data *d, int64_t count, uint64_t stream) {
 }
 
 static void quantize(data *d, const float *x, int64_t heads, int64_t tokens, ifa_type type,
-                     ifa_granularity granularity, const void **to, const float **scale) {
+                     ifa_granularity granularity, int mean, const void **to, const float **scale) {
   const ifa_problem *p = &d->p;
   int64_t rows = p->batch * heads * tokens;
   void *q = take(d, (size_t)(rows * p->head_dim));
@@ -168,6 +174,7 @@ static void quantize(data *d, const float *x, int64_t heads, int64_t tokens, ifa
                          .dst = q,
                          .dst_type = type,
                          .granularity = granularity,
+                         .subtract_mean = mean,
                          .scale = s};
   ifa_message why;
   if (ifa_quantize(&a, &why) != IFA_OK) {
@@ -178,17 +185,19 @@ static void quantize(data *d, const float *x, int64_t heads, int64_t tokens, ifa
   *scale = s;
 }
 
-static data make(ifa_problem p) {
+static data make_with_mean(ifa_problem p, int k_mean) {
   data d = {.p = p};
   d.fq = normals(&d, p.batch * p.q_heads * p.nq * p.head_dim, 1);
   d.fk = normals(&d, p.batch * p.kv_heads * p.nk * p.head_dim, 2);
   d.fv = normals(&d, p.batch * p.kv_heads * p.nk * p.head_dim, 3);
-  quantize(&d, d.fq, p.q_heads, p.nq, p.q_type, p.q_scale, &d.in.q, &d.in.q_scale);
-  quantize(&d, d.fk, p.kv_heads, p.nk, p.k_type, p.k_scale, &d.in.k, &d.in.k_scale);
-  quantize(&d, d.fv, p.kv_heads, p.nk, p.v_type, p.v_scale, &d.in.v, &d.in.v_scale);
+  quantize(&d, d.fq, p.q_heads, p.nq, p.q_type, p.q_scale, 0, &d.in.q, &d.in.q_scale);
+  quantize(&d, d.fk, p.kv_heads, p.nk, p.k_type, p.k_scale, k_mean, &d.in.k, &d.in.k_scale);
+  quantize(&d, d.fv, p.kv_heads, p.nk, p.v_type, p.v_scale, 0, &d.in.v, &d.in.v_scale);
   d.out.o = take(&d, (size_t)(p.batch * p.q_heads * p.nq * p.head_dim) * sizeof(float));
   return d;
 }
+
+static data make(ifa_problem p) { return make_with_mean(p, 0); }
 
 static void release(data *d) {
   for (int i = 0; i < d->memory_count; i++) free(d->memory[i]);
@@ -432,7 +441,172 @@ static int decode(int bits, int64_t nq, const char *const *isas, int isa_count,
   return failed;
 }
 
+/* ---- from floats to floats ---- */
+
+/* Calls of a measurement: two milliseconds' worth. */
+static int calls_worth(double seconds) {
+  return seconds < 2e-3 ? (int)(2e-3 / (seconds + 1e-9)) + 1 : 1;
+}
+
+static int from_floats(int64_t n, int causal, int accurate, const char *isa) {
+  char name[64];
+  snprintf(name, sizeof name, "%s n%lld h8 d128, %s", causal ? "causal" : "prefill", (long long)n,
+           accurate ? "accurate" : "fast");
+  if (opt.only && !strstr(name, opt.only)) return 0;
+  ifa_cpu_attention_args a = accurate ? ifa_cpu_attention_accurate(1, 8, 8, n, n, 128)
+                                      : ifa_cpu_attention_fast(1, 8, 8, n, n, 128);
+  a.problem.causal = causal;
+  data d = make_with_mean(a.problem, a.subtract_k_mean);
+  expectation e;
+  expect(&d, &e);
+  a.q = d.fq, a.k = d.fk, a.v = d.fv, a.o = d.out.o;
+  size_t bytes;
+  ifa_message why;
+  if (ifa_cpu_attention_workspace_bytes(&a, opt.threads, &bytes, &why) != IFA_OK) exit(2);
+  void *workspace = take(&d, bytes);
+  memset(d.out.o, 0xff, (size_t)(8 * n * 128) * sizeof(float));
+  double start = now();
+  int wrong = ifa_cpu_attention(name_of(isa), &a, workspace, bytes, opt.threads, &why) != IFA_OK ||
+              !agrees(&d, &e);
+  const int calls = calls_worth(now() - start);
+  const ifa_ceiling *ceiling = ifa_ceiling_integer(isa_for(isa, n)->name);
+  double seconds[MAX_REPEAT], share[MAX_REPEAT], peak[MAX_REPEAT];
+  const double operations = 4.0 * 128 * live_pairs(&a.problem);
+  for (int r = 0; !wrong && r < opt.repeat; r++) {
+    peak[r] = ceiling ? instruction_rate(ceiling) : 0;
+    start = now();
+    for (int i = 0; i < calls; i++)
+      ifa_cpu_attention(name_of(isa), &a, workspace, bytes, opt.threads, &why);
+    seconds[r] = (now() - start) / calls;
+    share[r] = ceiling ? operations / seconds[r] / peak[r] : 0;
+  }
+  if (wrong) printf("  %-34s %-12s NOT THE ORACLE'S BITS %s\n", name, isa, why.text);
+  else
+    record(name, isa, median(seconds, opt.repeat), operations / median(seconds, opt.repeat),
+           "Gop/s", ceiling ? ceiling->name : NULL, median(peak, opt.repeat),
+           median(share, opt.repeat));
+  release(&d);
+  return wrong;
+}
+
+enum { DECODED = 16 }; /* tokens behind a prompt, one by one */
+
+static void must(ifa_status status, const ifa_message *why) {
+  if (status == IFA_OK) return;
+  fprintf(stderr, "bench_cpu: %s\n", why->text);
+  exit(2);
+}
+
+/* A prompt into a cache and attention over it, then a token at a time. */
+static int through_a_cache(int64_t prompt) {
+  char names[2][64];
+  snprintf(names[0], sizeof names[0], "cache h8 d128, prompt of %d", (int)prompt);
+  snprintf(names[1], sizeof names[1], "cache h8 d128, a token behind %d", (int)prompt);
+  if (opt.only && !strstr(names[0], opt.only) && !strstr(names[1], opt.only)) return 0;
+  const int64_t tokens = prompt + DECODED;
+  ifa_cache_config c = ifa_cache_config_default();
+  c.kv_heads = 8;
+  c.head_dim = 128;
+  c.blocks = tokens / c.block_tokens + 1;
+  ifa_cache *cache;
+  ifa_cache_workspace *workspace;
+  ifa_sequence s;
+  ifa_message why;
+  must(ifa_cache_create(&c, NULL, 0, &cache, &why), &why);
+  must(ifa_cache_add(cache, &s, &why), &why);
+  ifa_problem p = ifa_cache_problem(cache, 8);
+  p.causal = 1;
+  p.sm_scale = 1.0f / sqrtf(128.0f);
+  p.q_stride = p.o_stride = (ifa_strides){8 * tokens * 128, tokens * 128, 128};
+  must(ifa_cache_workspace_create(cache, &p, prompt, opt.threads, NULL, 0, &workspace, &why), &why);
+  ifa_problem whole = p;
+  whole.nq = whole.nk = tokens;
+  whole.q_stride = (ifa_strides){0, 0, 0};
+  data d = make(whole);
+  expectation e;
+  expect(&d, &e);
+  const ifa_ceiling *ceiling = ifa_ceiling_integer(isa_for("auto", prompt)->name);
+  double seconds[2][MAX_REPEAT], share[2][MAX_REPEAT], peak[MAX_REPEAT];
+  const double per_pair = 4.0 * 128 * 8, prompts = (double)prompt,
+               operations[2] = {per_pair * prompts * (prompts + 1) / 2,
+                                per_pair * (prompts + 0.5 * (DECODED + 1))};
+  const int turns = 16;
+  for (int r = 0; r < opt.repeat; r++) {
+    peak[r] = ceiling ? instruction_rate(ceiling) : 0;
+    seconds[0][r] = seconds[1][r] = 0;
+    for (int turn = 0; turn < turns; turn++) {
+      must(ifa_cache_truncate(cache, s, 0, &why), &why);
+      for (int64_t at = 0, count = prompt; at < tokens; at += count, count = 1) {
+        const ifa_cache_tokens piece = {
+            d.fk + at * 128, d.fv + at * 128, IFA_F32, count, tokens * 128, 128, tokens * 128, 128};
+        const ifa_cache_query q = {.sequence = s,
+                                   .nq = count,
+                                   .q = d.fq + at * 128,
+                                   .q_type = IFA_F32,
+                                   .o = (float *)d.out.o + at * 128};
+        const double start = now();
+        must(ifa_cache_append(cache, s, &piece, &why), &why);
+        must(ifa_cache_attend(cache, &p, &q, 1, workspace, &why), &why);
+        seconds[at > 0][r] += (now() - start) / (turns * (at > 0 ? DECODED : 1));
+      }
+    }
+  }
+  const int wrong = !agrees(&d, &e);
+  if (wrong) printf("  %-34s %-12s NOT THE ORACLE'S BITS\n", names[0], "auto");
+  for (int i = 0; !wrong && i < 2; i++) {
+    for (int r = 0; r < opt.repeat; r++)
+      share[i][r] = ceiling ? operations[i] / seconds[i][r] / peak[r] : 0;
+    record(names[i], "auto", median(seconds[i], opt.repeat),
+           operations[i] / median(seconds[i], opt.repeat), "Gop/s", ceiling ? ceiling->name : NULL,
+           median(peak, opt.repeat), median(share[i], opt.repeat));
+  }
+  ifa_cache_workspace_destroy(workspace);
+  ifa_cache_destroy(cache);
+  release(&d);
+  return wrong;
+}
+
+static int all_from_floats(const char *const *isas, int isa_count) {
+  static const int64_t lengths[] = {64, 256, 1024, 4096};
+  int failed = 0;
+  for (int i = 0; i < isa_count; i++)
+    for (int k = 0; k < 16 && strcmp(isas[i], "portable") != 0; k++) {
+      const int64_t n = (int64_t)((double)lengths[k / 4] * opt.scale);
+      failed |= from_floats(n ? n : 1, k / 2 % 2, k % 2, isas[i]);
+    }
+  for (int64_t prompt = 16; prompt <= 128; prompt *= prompt == 16 ? 4 : 2)
+    failed |= through_a_cache(prompt);
+  return failed;
+}
+
 /* ---- all of it ---- */
+
+static int all_from_integers(const char *const *isas, int isa_count) {
+  static const prefill_case prefills[] = {
+      {"prefill b1 h8 d128, V per channel", IFA_SCALE_CHANNEL, 0},
+      {"prefill b1 h8 d128, V per token", IFA_SCALE_TOKEN, 0},
+      {"causal b1 h8 d128, V per channel", IFA_SCALE_CHANNEL, 1},
+      {"causal b1 h8 d128, V per token", IFA_SCALE_TOKEN, 1}};
+  double blas_seconds[2] = {0, 0}, int8_seconds[MAX_ISAS] = {0};
+  int failed = 0;
+  for (int causal = 0; causal < 2; causal++)
+    if (!opt.only || strstr("OpenBLAS", opt.only) || strstr(prefills[2 * causal].name, opt.only))
+      blas_seconds[causal] = blas_prefill(causal);
+  for (int i = 0; i < 4; i++)
+    if (!opt.only || strstr(prefills[i].name, opt.only))
+      failed |= prefill(&prefills[i], isas, isa_count, blas_seconds);
+  if (!opt.only || strstr("decode INT8", opt.only))
+    failed |= decode(8, 1, isas, isa_count, int8_seconds);
+  if (!opt.only || strstr("decode INT4", opt.only))
+    failed |= decode(4, 1, isas, isa_count, int8_seconds);
+  if (!opt.only || strstr("decode several tokens", opt.only)) {
+    for (int64_t nq = 2; nq <= 8; nq *= 2) /* blocks of 8, 16 and 32 rows: where auto changes */
+      failed |= decode(8, nq, isas, isa_count, int8_seconds);
+    for (int bits = 8; bits >= 4; bits -= 4) /* blocks of 48 and 32: a prompt's */
+      failed |= decode(bits, 32, isas, isa_count, int8_seconds);
+  }
+  return failed;
+}
 
 static int wanted(const char *list, const char *name) {
   size_t length = strlen(name);
@@ -479,28 +653,7 @@ int main(int argc, char **argv) {
                median(rates, opt.repeat) * 1e-9);
       }
   }
-  static const prefill_case prefills[] = {
-      {"prefill b1 h8 d128, V per channel", IFA_SCALE_CHANNEL, 0},
-      {"prefill b1 h8 d128, V per token", IFA_SCALE_TOKEN, 0},
-      {"causal b1 h8 d128, V per channel", IFA_SCALE_CHANNEL, 1},
-      {"causal b1 h8 d128, V per token", IFA_SCALE_TOKEN, 1}};
-  double blas_seconds[2] = {0, 0}, int8_seconds[MAX_ISAS] = {0};
-  for (int causal = 0; causal < 2; causal++)
-    if (!opt.only || strstr("OpenBLAS", opt.only) || strstr(prefills[2 * causal].name, opt.only))
-      blas_seconds[causal] = blas_prefill(causal);
-  for (int i = 0; i < 4; i++)
-    if (!opt.only || strstr(prefills[i].name, opt.only))
-      failed |= prefill(&prefills[i], isas, isa_count, blas_seconds);
-  if (!opt.only || strstr("decode INT8", opt.only))
-    failed |= decode(8, 1, isas, isa_count, int8_seconds);
-  if (!opt.only || strstr("decode INT4", opt.only))
-    failed |= decode(4, 1, isas, isa_count, int8_seconds);
-  if (!opt.only || strstr("decode several tokens", opt.only)) {
-    for (int64_t nq = 2; nq <= 8; nq *= 2) /* blocks of 8, 16 and 32 rows: where auto changes */
-      failed |= decode(8, nq, isas, isa_count, int8_seconds);
-    for (int bits = 8; bits >= 4; bits -= 4) /* blocks of 48 and 32: a prompt's */
-      failed |= decode(bits, 32, isas, isa_count, int8_seconds);
-  }
+  failed = (opt.floats ? all_from_floats : all_from_integers)(isas, isa_count);
 #ifdef IFA_HAVE_JANSSON
   if (opt.json) {
     json_t *all = json_pack("{s:s, s:s, s:i, s:i, s:f, s:o}", "processor", processor, "compiler",

@@ -86,12 +86,12 @@ static void find_mean(matrix *m, float *mean) {
     uint32_t of_row = load(m, t, x);
     largest = of_row > largest ? of_row : largest;
   }
-  ifa_row_mean_begin(&sums, largest);
+  ifa_row_mean_begin(&sums, largest, dim);
   for (int64_t t = 0; t < a->tokens; t++) {
     load(m, t, x);
-    ifa_row_mean_add(m->j->rows, &sums, x, dim);
+    ifa_row_mean_add(m->j->rows, &sums, x);
   }
-  ifa_row_mean_end(&sums, dim, mean);
+  ifa_row_mean_end(&sums, mean);
   if (a->mean) memcpy(a->mean + m->number * dim, mean, (size_t)dim * sizeof *mean);
 }
 

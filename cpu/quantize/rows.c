@@ -213,26 +213,30 @@ float ifa_row_quantize(const ifa_row_kernels *rows, const float *x, int32_t dim,
 
 /* ---- a mean ---- */
 
-void ifa_row_mean_begin(ifa_row_mean *m, uint32_t largest) {
-  *m = (ifa_row_mean){.zero = ifa_f32_of_bits(largest) < IFA_TINY_GROUP};
+void ifa_row_mean_begin(ifa_row_mean *m, uint32_t largest, int32_t dim) {
+  m->dim = dim;
+  m->rows = m->exponent = 0;
+  m->zero = ifa_f32_of_bits(largest) < IFA_TINY_GROUP;
   if (!m->zero) frexpf(ifa_f32_of_bits(largest), &m->exponent);
-  m->factor = ldexpf(1.0f, 24 - m->exponent); /* -93 < exponent <= 100 */
+  m->factor = ifa_pow2(24 - m->exponent); /* -93 < exponent <= 100 */
+  memset(m->part, 0, (size_t)dim * sizeof *m->part);
+  memset(m->sum, 0, (size_t)dim * sizeof *m->sum);
 }
 
 static void gather(ifa_row_mean *m) {
-  for (int32_t d = 0; d < IFA_MAX_HEAD_DIM; d++) m->sum[d] += (double)m->part[d];
-  memset(m->part, 0, sizeof m->part);
+  for (int32_t d = 0; d < m->dim; d++) m->sum[d] += (double)m->part[d];
+  memset(m->part, 0, (size_t)m->dim * sizeof *m->part);
 }
 
-void ifa_row_mean_add(const ifa_row_kernels *k, ifa_row_mean *m, const float *x, int32_t dim) {
+void ifa_row_mean_add(const ifa_row_kernels *k, ifa_row_mean *m, const float *x) {
   if (m->zero) return;
-  k->add_up(x, m->factor, dim, m->part);
+  k->add_up(x, m->factor, m->dim, m->part);
   if (++m->rows % 64 == 0) gather(m);
 }
 
-void ifa_row_mean_end(ifa_row_mean *m, int32_t dim, float *mean) {
+void ifa_row_mean_end(ifa_row_mean *m, float *mean) {
   const double unit = ldexp(1.0, m->exponent - 24); /* exact: at least 2^-117, at most 2^76 */
   gather(m);
-  for (int32_t d = 0; d < dim; d++)
+  for (int32_t d = 0; d < m->dim; d++)
     mean[d] = m->rows ? (float)(m->sum[d] / (double)m->rows * unit) : 0.0f;
 }

@@ -60,13 +60,14 @@ typedef struct ifa_row_mean {
   int32_t part[IFA_MAX_HEAD_DIM]; /* of the last rows: at most 64 numbers of 2^24 */
   double sum[IFA_MAX_HEAD_DIM];   /* of the rows before: integers of at most 2^48 */
   int64_t rows;
+  int32_t dim;
   float factor;
   int exponent, zero; /* zero: all are so small that the mean is 0 */
 } ifa_row_mean;
 
-void ifa_row_mean_begin(ifa_row_mean *m, uint32_t largest);
-void ifa_row_mean_add(const ifa_row_kernels *k, ifa_row_mean *m, const float *x, int32_t dim);
-void ifa_row_mean_end(ifa_row_mean *m, int32_t dim, float *mean);
+void ifa_row_mean_begin(ifa_row_mean *m, uint32_t largest, int32_t dim);
+void ifa_row_mean_add(const ifa_row_kernels *k, ifa_row_mean *m, const float *x);
+void ifa_row_mean_end(ifa_row_mean *m, float *mean);
 
 /* ifa_quantize (quantize.c) with these kernels. */
 ifa_status ifa_quantize_with(const ifa_row_kernels *rows, const ifa_quantize_args *args,
