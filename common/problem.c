@@ -3,15 +3,16 @@
 #define _POSIX_C_SOURCE 200809L
 #include "common/problem.h"
 
-#include "common/fpenv.h"
-
 #include <errno.h>
+#include <fenv.h>
 #include <inttypes.h>
 #include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "common/fpenv.h"
 
 static const char *const type_names[] = {"f32", "f16", "bf16", "int8", "int4"};
 static const char *const granularity_names[] = {"tensor", "block", "token", "channel",
@@ -307,20 +308,24 @@ static int print_field(const ifa_problem *p, const field *f, char *out, size_t r
 }
 
 /* Numbers in text have a decimal point in every locale, and are rounded to nearest in every
- * rounding mode. */
+ * rounding mode: the C library may ask the x87 for it, which ifa_fpenv leaves alone. */
 typedef struct text_settings {
   locale_t locale;
-  ifa_fpenv env;
+  fenv_t env;
+  ifa_fpenv flushing;
 } text_settings;
 
 static void enter_text(text_settings *before) {
   locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
   before->locale = c ? uselocale(c) : (locale_t)0;
-  ifa_fpenv_enter(&before->env);
+  fegetenv(&before->env);
+  fesetenv(FE_DFL_ENV);
+  ifa_fpenv_enter(&before->flushing);
 }
 
 static void leave_text(const text_settings *before) {
-  ifa_fpenv_leave(&before->env);
+  ifa_fpenv_leave(&before->flushing);
+  fesetenv(&before->env);
   if (before->locale) freelocale(uselocale(before->locale));
 }
 

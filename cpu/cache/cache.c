@@ -561,15 +561,15 @@ static void write_head(const ifa_cache *cache, const uint32_t *table, int64_t fi
 }
 
 float ifa_cache_largest_k_scale(const ifa_cache *cache, uint32_t block, int32_t tokens) {
-  float largest = 0.0f;
+  const ifa_row_kernels *rows = ifa_row_kernels_best();
+  const int32_t keys = cache->config.kv_tile;
+  uint32_t largest = 0; /* of patterns: no scale is negative */
   for (int64_t h = 0; h < cache->config.kv_heads; h++)
-    for (int32_t i = 0; i < tokens; i++) {
-      float scale = ifa_cpu_k_scale(
-          &cache->layout,
-          ifa_cache_tile(cache, block, h, i / cache->config.kv_tile))[i % cache->config.kv_tile];
-      largest = scale > largest ? scale : largest;
-    }
-  return largest;
+    for (int32_t i = 0; i < tokens; i += keys)
+      largest =
+          rows->largest(ifa_cpu_k_scale(&cache->layout, ifa_cache_tile(cache, block, h, i / keys)),
+                        tokens - i < keys ? tokens - i : keys, largest);
+  return ifa_f32_of_bits(largest);
 }
 
 /* The tiles that hold the block's first `tokens` tokens. */
