@@ -86,8 +86,8 @@ const ifa_output_kernels *ifa_output_kernels_at(int index) {
   const ifa_output_kernels *have[4] = {&generic};
   int count = 1;
 #if defined(__x86_64__)
-  if (ifa_has_avx2()) have[count++] = &avx2;
-  if (ifa_has_avx512()) have[count++] = &avx512;
+  if (ifa_cpu_version() >= IFA_VERSION_AVX2) have[count++] = &avx2;
+  if (ifa_cpu_version() >= IFA_VERSION_AVX512) have[count++] = &avx512;
 #endif
   return index >= 0 && index < count ? have[index] : NULL;
 }

@@ -106,7 +106,7 @@ IFA_TARGET_AVX512 static void put_values_avx512(const ifa_cpu_layout *y, void *t
 void ifa_cpu_put_keys(const ifa_cpu_layout *y, void *tile, int32_t key,
                       const int8_t *const row[16]) {
 #if defined(__x86_64__)
-  if (ifa_has_avx512()) {
+  if (ifa_cpu_version() >= IFA_VERSION_AVX512) {
     put_keys_avx512(y, tile, key, row);
     return;
   }
@@ -117,7 +117,7 @@ void ifa_cpu_put_keys(const ifa_cpu_layout *y, void *tile, int32_t key,
 void ifa_cpu_put_values(const ifa_cpu_layout *y, void *tile, int32_t key,
                         const int8_t *const row[16]) {
 #if defined(__x86_64__)
-  if (ifa_has_avx512()) {
+  if (ifa_cpu_version() >= IFA_VERSION_AVX512) {
     put_values_avx512(y, tile, key, row);
     return;
   }

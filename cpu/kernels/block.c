@@ -30,7 +30,8 @@ int32_t ifa_cpu_value_scales(const float *scale, int32_t count, uint16_t *scale1
   int32_t j = 0;
 #if defined(__x86_64__)
   /* 2^-108 .. 2^92 */
-  if (ifa_has_avx2()) j = scales_by_f16c(scale, count, ifa_pow2(-exponent), scale16);
+  if (ifa_cpu_version() >= IFA_VERSION_AVX2)
+    j = scales_by_f16c(scale, count, ifa_pow2(-exponent), scale16);
 #endif
   for (; j < count; j++) scale16[j] = ifa_value_scale16(scale[j], exponent);
   return exponent;

@@ -7,19 +7,18 @@
 #define IFA_BODY static inline __attribute__((always_inline))
 
 #if defined(__x86_64__)
-#define IFA_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
-#define IFA_TARGET_AVX512 \
-  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,prefer-vector-width=512")))
-
-/* Which versions the machine has. */
-static inline int ifa_has_avx2(void) {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
-}
-static inline int ifa_has_avx512(void) {
-  return ifa_has_avx2() && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
+#define IFA_AVX2 "avx2,fma,f16c"
+#define IFA_AVX512 "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c"
+#define IFA_TARGET_AVX2 __attribute__((target(IFA_AVX2)))
+#if defined(__clang__)
+#define IFA_TARGET_AVX512 __attribute__((target(IFA_AVX512)))
+#else
+#define IFA_TARGET_AVX512 __attribute__((target(IFA_AVX512 ",prefer-vector-width=512")))
 #endif
+#endif
+
+/* The versions that the machine has: those up to this one. */
+enum { IFA_VERSION_GENERIC = 1, IFA_VERSION_AVX2, IFA_VERSION_AVX512 };
+int ifa_cpu_version(void);
 
 #endif
