@@ -3,8 +3,8 @@
 
     python3 tools/bench_peers.py --lib build/release/libifa.so [--threads 1,2] [--only torch,ggml] [--json FILE]
 
-makes a virtual environment in build/peers (--venv) and installs the peers there; what cannot be had is reported as not
-available. Each peer runs in a process of its own, with its thread settings made. There ours and theirs take turns on
+makes a virtual environment in build/peers (--venv) and installs the peers there (some gigabytes: PyTorch's wheel brings
+CUDA along; ggml is compiled); what cannot be had is reported as not available. Each peer runs in a process of its own, with its thread settings made. There ours and theirs take turns on
 the same tensors, after their outputs were compared with binary64 attention; printed are medians, and the median of
 theirs / ours of each turn (above 1: ours is faster). Clock: the process's CPU time with one thread (other work on the
 machine then counts less), else wall time.
@@ -26,6 +26,7 @@ DIM, F32, BF16 = 128, 0, 2
 PREFILL = [(64, 8), (256, 8), (1024, 8), (4096, 2)]  # n, heads
 PROMPTS = [16, 64, 128]
 DECODED = 32  # tokens behind a prompt
+LONGEST = 1200  # seconds of a peer
 PEERS = {  # what is installed for it
     "torch": ["torch"],
     "onnxruntime": ["onnxruntime", "onnx"],
@@ -416,7 +417,10 @@ def run_peer(options, name, threads):
     """Its lines, or why there are none."""
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
     command = [python_of(options.venv), os.path.abspath(__file__), "--worker", name, "--threads", str(threads), "--lib", options.lib, "--seconds", str(options.seconds), "--case", options.case]
-    got = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    try:
+        got = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        return [], f"no end within {LONGEST} seconds"
     lines = [json.loads(line) for line in got.stdout.splitlines() if line.startswith("{")]
     if got.returncode:
         return lines, (got.stderr.strip().splitlines() or [f"exit code {got.returncode}"])[-1]
