@@ -129,17 +129,19 @@ INLINE __mmask16 follow_units(ifa_cpu_block *b, const uint8_t *tile, int32_t row
   return live;
 }
 
-/* Section 8 for a row that sees keys from..to-1 only: its b, and its s_j, 0 where not live. */
+/* Section 8 for a row that sees keys from..to-1 only: its b, and its s_j, 0 where not live, of
+ * all keys or of the groups of 16 with one that it sees. */
 INLINE int32_t partial_values(const ifa_cpu_layout *y, const uint8_t *tile, int32_t from,
-                              int32_t to, uint16_t *scale16) {
+                              int32_t to, int all, uint16_t *scale16) {
+  const int32_t first = all ? 0 : from / 16 * 16, end = all ? y->keys : to;
   const float *scale = ifa_cpu_v_scale(y, tile);
   __m512 most = _mm512_setzero_ps();
-  for (int32_t j = 0; j < y->keys; j += 16)
+  for (int32_t j = first; j < end; j += 16)
     most = _mm512_max_ps(most, _mm512_maskz_loadu_ps(live_mask(from, to, j), scale + j));
   int32_t exponent = ifa_cpu_value_exponent(_mm512_reduce_max_ps(most));
   /* 2^-108 .. 2^92; the product is exact, or far too small for a binary16 */
   __m512 unit = _mm512_set1_ps(ifa_pow2(-exponent));
-  for (int32_t j = 0; j < y->keys; j += 16) {
+  for (int32_t j = first; j < end; j += 16) {
     __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(live_mask(from, to, j), scale + j), unit);
     x = _mm512_abs_ps(x); /* a scale may be -0 */
     _mm256_storeu_si256((__m256i *)(scale16 + j),

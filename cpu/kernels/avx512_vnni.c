@@ -289,7 +289,7 @@ INLINE void weigh_token(ifa_cpu_block *b, const uint8_t *tile, int vectors, int 
       const uint16_t *scale16 = ifa_cpu_v_scale16(y, tile);
       if (!whole) {
         if (b->from[row] > 0 || b->to[row] < y->keys) {
-          exponent[i] = partial_values(y, tile, b->from[row], b->to[row], partial);
+          exponent[i] = partial_values(y, tile, b->from[row], b->to[row], 0, partial);
           scale16 = partial;
         } else exponent[i] = ifa_cpu_head(y, tile)->value_exponent;
       }
