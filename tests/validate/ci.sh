@@ -14,8 +14,8 @@ for r in sorted((r["case"], r["backend"], r["verdict"], r["digest"]) for r in js
 same_cases() { cases_of "$1" >"$folder/a"; cases_of "$2" >"$folder/b"; [ -s "$folder/a" ] && diff "$folder/a" "$folder/b"; }
 
 # ---- shards
-expect "the whole run" 0 "253 passed" -- validate run --backend openmp --json "$folder/whole.json"
-for i in 1 2 3; do expect "shard $i" 0 "8[45] passed" -- validate run --backend openmp --shard $i/3 --json "$folder/s$i.json"; done
+expect "the whole run" 0 "253 passed" -- validate run --backend scalar --json "$folder/whole.json"
+for i in 1 2 3; do expect "shard $i" 0 "8[45] passed" -- validate run --backend scalar --shard $i/3 --json "$folder/s$i.json"; done
 expect "merged" 0 "^253 passed, 0 failed, 0 unsupported, 0 not available$" -- validate report --json "$folder/merged.json" --html "$folder/merged.html" "$folder"/s[123].json
 check "the same cases" same_cases "$folder/whole.json" "$folder/merged.json"
 expect "no difference" 0 "253 unchanged" -- validate diff "$folder/whole.json" "$folder/merged.json"
@@ -57,7 +57,7 @@ fi
 END
 chmod +x "$folder/bin/sbatch"
 slurm=$source/tools/ci/slurm.sh
-expect "slurm: four jobs and a report" 0 "^253 passed" -- env IFA_BACKEND=openmp IFA_REPORTS="$folder/slurm" "$slurm" 4 --partition=any
+expect "slurm: four jobs and a report" 0 "^253 passed" -- env IFA_BACKEND=scalar IFA_REPORTS="$folder/slurm" "$slurm" 4 --partition=any
 check "slurm: the same cases" same_cases "$folder/whole.json" "$folder/slurm/run.json"
 expect "slurm: a mismatch is the last job's" 1 "failed" -- env IFA_PLUGIN="$plugins/plugin_expected.so" IFA_REPORTS="$folder/slurm" IFA_CASES="b=1 hq=2 hkv=1 nq=9,8 nk=70 d=16" "$slurm" 2
 expect "slurm: what cannot be run" 1 -- env IFA_PLUGIN="$folder/no.so" IFA_REPORTS="$folder/slurm" "$slurm" 2
