@@ -1,4 +1,4 @@
-"""Hugging Face transformers: `attn_implementation="ifa"`, and a cache class over the paged cache (on the CPU).
+"""Hugging Face transformers (5.23 or later): `attn_implementation="ifa"`, and a cache class over the paged cache (on the CPU).
 
     import ifa.transformers                                     # registers "ifa"
     model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="ifa")
@@ -122,13 +122,10 @@ class _PagedLayer(CacheLayerMixin):  # type: ignore[misc,unused-ignore]
         return len(self.sequences[0]) if self.sequences else 0
 
     def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
-        count = query_length if isinstance(query_length, int) else int(query_length.shape[0])  # transformers 4: positions
-        return self.get_seq_length() + count, 0
+        return self.get_seq_length() + int(query_length), 0
 
     def get_max_length(self) -> int:
         return -1
-
-    get_max_cache_shape = get_max_length  # transformers 4
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Beams are forks: no token is copied."""
