@@ -88,6 +88,17 @@ class Torch(unittest.TestCase):
         ifa.torch.attention(q, k, v, lse=True, out=pair)
         self.assertEqual(bits(pair[1]), bits(ifa.torch.attention(q, k, v, lse=True)[1]))
 
+    def test_nothing_to_do(self):
+        q, k, v = tensors(place=self.place)
+        for _ in range(2):
+            for lse in (False, True):
+                found = ifa.torch.attention(q.new_empty(2, 4, 0, 64), k, v, lse=lse)
+                self.assertEqual((found[0] if lse else found).shape, (2, 4, 0, 64))
+        with self.assertRaisesRegex(ifa.BadProblem, "batch is 0"):
+            ifa.torch.attention(q[:0], k[:0], v[:0])
+        with self.assertRaisesRegex(ifa.BadProblem, "tau is 2.5"):
+            ifa.torch.attention(q, k, v, tau=2.5)
+
     def test_opcheck(self):
         for dtype, lse in ((torch.float16, True), (torch.float32, False)):
             found = torch_library.opcheck(torch.ops.ifa.attention.default, op_arguments(*tensors(dtype=dtype, place=self.place), lse))

@@ -63,21 +63,17 @@ def _attend(problem: Problem, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
         raise L.BadArgument("the output is on another device than q")
     views = {name: _operand(name, x) for name, x in (("q", q), ("k", k), ("v", v))}
     if q.is_cuda:
-        _attend_cuda(problem, views, smooth_k, out, lse_view, q)
+        with device_of(q):
+            _attend_cuda(problem, views, smooth_k, out, lse_view, q)
     else:
         attend_views(problem, views, smooth_k, out, lse_view, torch.get_num_threads())
 
 
 def _launch(plan: Plan, q: torch.Tensor, k: int, v: int, o: int, lse: Optional[int], q_address: int) -> None:
-    """On the current stream of q's card; pointers otherwise. The workspace is torch's: what comes later on the stream may
-    have it at once."""
-    card = q.get_device()
-    if card != current_device():
-        with device_of(q):
-            _launch(plan, q, k, v, o, lse, q_address)
-        return
+    """On the current stream of q's card, which is the current one; pointers otherwise. The workspace is torch's: what
+    comes later on the stream may have it at once."""
     workspace = q.new_empty(max(1, plan.bytes), dtype=torch.uint8)
-    plan.launch(q_address, k, v, o, lse, workspace.data_ptr(), current_stream(card).cuda_stream)
+    plan.launch(q_address, k, v, o, lse, workspace.data_ptr(), current_stream(q.get_device()).cuda_stream)
 
 
 def _attend_cuda(problem: Problem, views: dict[str, A.View], smooth_k: bool, out: A.View, lse: Optional[A.View], q: torch.Tensor) -> None:
@@ -104,6 +100,9 @@ def _operator(q: Any, k: Any, v: Any, causal: Any, window: Any, sm_scale: Any, l
 
 def _operator_cuda(q: Any, k: Any, v: Any, *settings: Any) -> Any:
     """A call like an earlier one goes straight to the library: some microseconds."""
+    if q.get_device() != current_device():
+        with device_of(q):
+            return _operator_cuda(q, k, v, *settings)
     shape = q.shape
     key = (shape, q.stride(), q.dtype, q.get_device(), k.shape, k.stride(), k.dtype, k.get_device(), v.shape, v.stride(), v.dtype, v.get_device(), settings)
     plan = _plans.get(key)
@@ -151,8 +150,8 @@ torch_library.register_autograd("ifa::attention", _backward, lib=_operators)
 _overload = torch.ops.ifa.attention.default
 
 
-def _tau(tau: float) -> Any:
-    return tau if tau == float("inf") else int(tau)
+def _tau(tau: Any) -> Any:
+    return int(tau) if float(tau).is_integer() else tau  # what is none is refused by name
 
 
 def attention(
