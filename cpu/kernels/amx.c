@@ -24,6 +24,7 @@
 #include "cpu/kernels/amx_tile.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/unfold.h"
+#include "cpu/kernels/units.h"
 
 /* The tiles of this thread; palette 0: released. */
 static _Thread_local ifa_tile_config current;
@@ -88,7 +89,9 @@ static void scores(ifa_cpu_block *b, const uint8_t *tile) {
   const int32_t dim = y->dim, step = step_of(dim), pitch = 4 * y->keys;
   const row_groups g = groups_of(b);
   configure(g.rows, step);
-  for (int32_t j = 0; j < y->keys; j += 32) {
+  int32_t from, end;
+  ifa_cpu_seen_by(b, b->first, b->last - b->first, &from, &end);
+  for (int32_t j = from / 32 * 32; j < end; j += 32) {
     const columns k = key_columns(y, tile, j);
     for (int32_t row = g.first; row < g.end; row += 2 * g.rows) {
       const int two = row + g.rows < g.end;
@@ -178,6 +181,7 @@ const ifa_cpu_kernels ifa_cpu_amx = {.q_form = IFA_CPU_SIGNED8,
                                      .scores = scores,
                                      .weigh = weigh,
                                      .values = values,
+                                     .near_rows = IFA_CPU_FEWEST_ROWS,
                                      .nibble_rows = 0,
                                      .unfold = ifa_cpu_unfold_tile,
                                      .leave = leave};

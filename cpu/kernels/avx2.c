@@ -67,7 +67,9 @@ static void scores(ifa_cpu_block *b, const uint8_t *tile) {
   for (int32_t row = b->first, rows; row < b->last; row += rows) {
     const int16_t *q = (const int16_t *)b->q + (size_t)row * dim;
     rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
-    for (int32_t j = 0; j < y->keys; j += 8)
+    int32_t from, end;
+    ifa_cpu_seen_by(b, row, rows, &from, &end);
+    for (int32_t j = from; j < end; j += 8)
       product(tile + (size_t)(j / 16) * keys_bytes + (size_t)(j % 16) * 4, 64, q, dim, dim / 4,
               rows, b->s + (size_t)row * (size_t)y->keys + j, (size_t)y->keys, 0);
   }
@@ -77,10 +79,13 @@ static void values(ifa_cpu_block *b, const uint8_t *tile) {
   const ifa_cpu_layout *y = b->layout;
   const size_t dim = (size_t)y->dim, keys = (size_t)y->keys;
   for (int32_t row = b->first, rows; row < b->last; row += rows) {
-    const int16_t *p = (const int16_t *)b->p + (size_t)row * keys;
     rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
-    for (int32_t d = 0; d < y->dim; d += 8)
-      product(tile + y->at_v + 4 * d, dim * 4, p, keys, keys / 4, rows,
+    int32_t from, end; /* P is 0 elsewhere */
+    ifa_cpu_seen_by(b, row, rows, &from, &end);
+    const int16_t *p = (const int16_t *)b->p + (size_t)row * keys + from;
+    const uint8_t *v = tile + y->at_v + (size_t)from * dim;
+    for (int32_t d = 0; d < y->dim && from < end; d += 8)
+      product(v + 4 * d, dim * 4, p, keys, (size_t)(end - from) / 4, rows,
               b->acc + (size_t)row * dim + d, dim, 1);
   }
 }

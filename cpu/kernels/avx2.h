@@ -14,10 +14,12 @@
 INLINE __m256i load(const void *at) { return _mm256_loadu_si256((const __m256i *)at); }
 INLINE void store(void *at, __m256i x) { _mm256_storeu_si256((__m256i *)at, x); }
 
-#define C3 0x1.9d4p-11f
-#define C2 -0x1.d5cp-10f
-#define C1 -0x1.1f4p-13f
-#define C0 0x1.24p-7f
+/* Times 2^112, as in avx512_vnni.c. */
+#define UP 0x1p112f
+#define C3 (UP * 0x1.9d4p-11f)
+#define C2 (UP * -0x1.d5cp-10f)
+#define C1 (UP * -0x1.1f4p-13f)
+#define C0 (UP * 0x1.24p-7f)
 
 INLINE __m256 set(float x) { return _mm256_set1_ps(x); }
 
@@ -41,24 +43,38 @@ INLINE uint16_t largest_word(__m128i x) {
   return (uint16_t)~_mm_extract_epi16(x, 0);
 }
 
-/* g; n13 is n << 13. */
-INLINE __m256 weight_g(__m256i n13) {
-  __m256 w = _mm256_castsi256_ps(_mm256_or_si256(
-      _mm256_andnot_si256(n13, _mm256_set1_epi32(1023 << 13)), _mm256_set1_epi32(0x3f800000)));
-  __m256 x = _mm256_fmadd_ps(w, set(C3), set(C2)),
-         c = _mm256_fmadd_ps(w, set(8193 * C3), set(8193 * C2));
-  x = _mm256_add_ps(_mm256_sub_ps(x, c), c);
-  x = _mm256_fmadd_ps(x, w, set(C1));
-  c = _mm256_mul_ps(x, set(8193.0f));
-  x = _mm256_add_ps(_mm256_sub_ps(x, c), c);
-  return _mm256_sub_ps(_mm256_fmadd_ps(x, w, set(48.0f + C0)), set(48.0f));
+#define EACH UNROLL for (int v = 0; v < VECTORS; v++)
+enum { VECTORS = 4 };
+
+/* 2^112 g of each; n13 is n << 13. Step by step for all vectors: they wait for each other's results
+ * less than for their own. */
+INLINE void weight_g(const __m256i *n13, __m256 *x) {
+  __m256 w[VECTORS], c[VECTORS];
+  EACH w[v] = _mm256_castsi256_ps(_mm256_or_si256(
+      _mm256_andnot_si256(n13[v], _mm256_set1_epi32(1023 << 13)), _mm256_set1_epi32(0x3f800000)));
+  EACH x[v] = _mm256_fmadd_ps(w[v], set(C3), set(C2));
+  EACH c[v] = _mm256_fmadd_ps(w[v], set(8193 * C3), set(8193 * C2));
+  EACH x[v] = _mm256_add_ps(_mm256_sub_ps(x[v], c[v]), c[v]);
+  EACH x[v] = _mm256_fmadd_ps(x[v], w[v], set(C1));
+  EACH c[v] = _mm256_mul_ps(x[v], set(8193.0f));
+  EACH x[v] = _mm256_add_ps(_mm256_sub_ps(x[v], c[v]), c[v]);
+  EACH x[v] = _mm256_fmadd_ps(x[v], w[v], set(UP * 48.0f + C0));
+  EACH x[v] = _mm256_sub_ps(x[v], set(UP * 48.0f));
+}
+
+/* rne(h g), 0..255: the low bits of 1.5 * 2^23 + that. */
+INLINE __m256i rounded_product(__m256i n13, __m256 g) {
+  const __m256 one = set(0x1.8p23f);
+  return _mm256_sub_epi32(_mm256_castps_si256(_mm256_fmadd_ps(_mm256_castsi256_ps(n13), g, one)),
+                          _mm256_castps_si256(one));
 }
 
 /* n << 13 of 8 keys, which is z << 13; 0 where not live. */
 INLINE __m256i weight_index13(const ifa_cpu_block *b, int32_t row, int32_t j, const float *u,
                               __m256 r, __m256 shift, __m256 least, int whole) {
   __m256i z =
-      _mm256_castps_si256(_mm256_max_ps(_mm256_fmadd_ps(_mm256_loadu_ps(u + j), r, shift), least));
+      _mm256_max_epi32(_mm256_castps_si256(_mm256_fmadd_ps(_mm256_loadu_ps(u + j), r, shift)),
+                       _mm256_castps_si256(least));
   if (!whole) z = _mm256_and_si256(z, live_mask(b->from[row], b->to[row], j));
   return _mm256_slli_epi32(z, 13);
 }
@@ -113,15 +129,19 @@ INLINE __m256i weigh_values(ifa_cpu_block *b, const uint8_t *tile, int32_t row, 
     exponent = partial_values(y, tile, b->from[row], b->to[row], partial);
     scale16 = partial;
   }
-  for (int32_t j = 0; j < y->keys; j += 8) {
-    __m256i n13 = weight_index13(b, row, j, u, r, shift, set(IFA_INDEX_ZERO), whole);
-    /* the first product is h, also where subnormal */
-    __m256 weight =
-        _mm256_mul_ps(_mm256_mul_ps(_mm256_castsi256_ps(n13), set(0x1p112f)), weight_g(n13));
-    sum = _mm256_add_epi32(sum, _mm256_cvtps_epi32(weight));
-    __m128i v = to_f16(_mm256_mul_ps(_mm256_cvtph_ps(to_f16(weight)), from_f16(scale16 + j)));
-    most = _mm_max_epu16(most, v);
-    _mm_storeu_si128((__m128i *)(value + j), v);
+  for (int32_t j = 0; j < y->keys; j += 8 * VECTORS) {
+    __m256i n13[VECTORS];
+    __m256 g[VECTORS];
+    EACH n13[v] = weight_index13(b, row, j + 8 * v, u, r, shift, set(IFA_INDEX_ZERO), whole);
+    weight_g(n13, g);
+    EACH sum = _mm256_add_epi32(sum, rounded_product(n13[v], g[v]));
+    EACH g[v] = _mm256_mul_ps(_mm256_castsi256_ps(n13[v]), g[v]);
+    EACH {
+      __m128i x =
+          to_f16(_mm256_mul_ps(_mm256_cvtph_ps(to_f16(g[v])), from_f16(scale16 + j + 8 * v)));
+      most = _mm_max_epu16(most, x);
+      _mm_storeu_si128((__m128i *)(value + j + 8 * v), x);
+    }
   }
   uint16_t largest = largest_word(most);
   int32_t m = 0;
@@ -142,16 +162,14 @@ INLINE __m256i weigh_values(ifa_cpu_block *b, const uint8_t *tile, int32_t row, 
 INLINE __m256i weigh_keys(const ifa_cpu_block *b, int32_t row, const float *u, uint8_t *p, __m256 r,
                           __m256 shift, int bytes, int whole) {
   __m256i sum = _mm256_setzero_si256();
-  for (int32_t j = 0; j < b->layout->keys; j += 16) {
-    __m256i weight[2];
-    UNROLL for (int v = 0; v < 2; v++) {
-      __m256i n13 = weight_index13(b, row, j + 8 * v, u, r, shift, set(IFA_INDEX_ZERO + 20), whole);
-      __m256 h = _mm256_castsi256_ps(_mm256_add_epi32(n13, _mm256_set1_epi32(112 << 23)));
-      /* n = 0 gives h = 2^-15: weight 0 */
-      weight[v] = _mm256_cvtps_epi32(_mm256_mul_ps(h, weight_g(n13)));
-      sum = _mm256_add_epi32(sum, weight[v]);
-    }
-    store_weights(p, j, weight[0], weight[1], bytes);
+  for (int32_t j = 0; j < b->layout->keys; j += 8 * VECTORS) {
+    __m256i n13[VECTORS];
+    __m256 g[VECTORS];
+    EACH n13[v] = weight_index13(b, row, j + 8 * v, u, r, shift, set(IFA_INDEX_ZERO + 20), whole);
+    weight_g(n13, g);
+    EACH n13[v] = rounded_product(n13[v], g[v]);
+    EACH sum = _mm256_add_epi32(sum, n13[v]);
+    for (int v = 0; v < VECTORS; v += 2) store_weights(p, j + 8 * v, n13[v], n13[v + 1], bytes);
   }
   return sum;
 }

@@ -32,20 +32,6 @@ INLINE __mmask16 live_mask(int32_t from, int32_t to, int32_t base) {
   return (__mmask16)(e > a ? ((1u << e) - 1) & ~((1u << a) - 1) : 0);
 }
 
-/* Keys of rows first .. first + rows - 1 that any of them sees, rounded outward to 16. */
-INLINE void seen_by(const ifa_cpu_block *b, int32_t first, int32_t rows, int32_t *from,
-                    int32_t *to) {
-  *from = b->layout->keys;
-  *to = 0;
-  for (int32_t row = first; row < first + rows; row++) {
-    if (b->to[row] <= b->from[row]) continue;
-    *from = b->from[row] < *from ? b->from[row] : *from;
-    *to = b->to[row] > *to ? b->to[row] : *to;
-  }
-  *from = *from / 16 * 16;
-  *to = (*to + 15) / 16 * 16;
-}
-
 /* Largest of each of 16 vectors: lane i of the result is that of vector i. Pairs of vectors are
  * folded into one, four times. */
 #define FOLD(name, type, unpacklo32, unpackhi32, unpacklo64, unpackhi64, lanes, max)   \
@@ -76,18 +62,25 @@ INLINE __mmask16 moving(__m512i unit, __m512i want, int32_t tau) {
 }
 
 /* Section 4 for 16 rows from `row` on: u into s, and the largest of each. Rows outside
- * first..last-1 give -inf. */
-INLINE __m512 score_units(ifa_cpu_block *b, const uint8_t *tile, int32_t row, int whole) {
+ * first..last-1 give -inf. Of a tile that is cut, vectors without a live key are left alone. */
+INLINE __m512 score_units(ifa_cpu_block *b, const uint8_t *tile, int32_t row, int vectors,
+                          int whole) {
   const ifa_cpu_layout *y = b->layout;
+  const int32_t keys = y->keys, first = b->first - row, last = b->last - row;
+  const int together = whole ? vectors : 1;
   const float *k_scale = ifa_cpu_k_scale(y, tile);
+  float *u = (float *)b->s + (size_t)row * (size_t)keys;
   __m512 largest[SIXTEEN];
-  for (int32_t i = 0; i < SIXTEEN; i++) {
-    float *u = (float *)b->s + (size_t)(row + i) * (size_t)y->keys;
+  for (int32_t i = 0; i < SIXTEEN; i++, u += keys) {
     __m512 most = _mm512_set1_ps(-INFINITY);
-    int32_t from = 0, end = y->keys;
-    if (row + i >= b->first && row + i < b->last) {
-      if (!whole) seen_by(b, row + i, 1, &from, &end);
-      for (int32_t j = from; j < end; j += 16) {
+    int32_t from = 0, end = 0;
+    if (i >= first && i < last) {
+      end = keys;
+      if (!whole) ifa_cpu_seen_by(b, row + i, 1, &from, &end);
+    }
+    for (int32_t base = from; base < end; base += 16 * together)
+      for (int v = 0; v < together; v++) {
+        const int32_t j = base + 16 * v;
         __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(u + j)),
                                  _mm512_loadu_ps(k_scale + j));
         _mm512_storeu_ps(u + j, x);
@@ -95,7 +88,6 @@ INLINE __m512 score_units(ifa_cpu_block *b, const uint8_t *tile, int32_t row, in
                      : _mm512_mask_max_ps(most, live_mask(b->from[row + i], b->to[row + i], j),
                                           most, x);
       }
-    }
     largest[i] = most;
   }
   return fold_max(largest);

@@ -74,7 +74,7 @@ INLINE void weigh_channel(ifa_cpu_block *b, const uint8_t *tile, int vectors, in
   const __m512 least = _mm512_set1_ps(IFA_INDEX_ZERO + 20);
   float slope[SIXTEEN], shift[SIXTEEN];
   for (int32_t base = b->first / SIXTEEN * SIXTEEN; base < b->last; base += SIXTEEN) {
-    follow_units(b, tile, base, score_units(b, tile, base, whole), slope, shift);
+    follow_units(b, tile, base, score_units(b, tile, base, vectors, whole), slope, shift);
     for (int32_t i = 0; i < SIXTEEN; i++) {
       int32_t row = base + i;
       if (row < b->first || row >= b->last) continue;
@@ -112,7 +112,8 @@ INLINE void weigh_token(ifa_cpu_block *b, const uint8_t *tile, int vectors, int 
   __m512i largest[SIXTEEN];
   for (int32_t i = 0; i < SIXTEEN; i++) exponent[i] = ifa_cpu_head(y, tile)->value_exponent;
   for (int32_t base = b->first / SIXTEEN * SIXTEEN; base < b->last; base += SIXTEEN) {
-    __mmask16 live = follow_units(b, tile, base, score_units(b, tile, base, whole), slope, shift);
+    __mmask16 live =
+        follow_units(b, tile, base, score_units(b, tile, base, vectors, whole), slope, shift);
     for (int32_t i = 0; i < SIXTEEN; i++) {
       int32_t row = base + i;
       largest[i] = _mm512_setzero_si512();

@@ -95,8 +95,8 @@ INLINE void score_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
       int32_t *s = b->s + (size_t)row * (size_t)y->keys + base;
       rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
       const ptrdiff_t ahead = to_next(b, tile, row + rows);
-      int32_t from = 0, to = y->keys;
-      if (!b->whole) seen_by(b, row, rows, &from, &to);
+      int32_t from, to;
+      ifa_cpu_seen_by(b, row, rows, &from, &to);
       if (from >= base + 64 || to <= base) continue; /* nobody looks there */
       if (y->keys == 32 || to <= base + 32)
         score_rows(y, q, k, bias + base, s, rows, 2, packed, ahead);
@@ -166,8 +166,8 @@ INLINE void value_tile(ifa_cpu_block *b, const uint8_t *tile, int packed) {
       int32_t *acc = b->acc + (size_t)row * (size_t)y->dim + d;
       rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
       const ptrdiff_t ahead = to_next(b, tile, row + rows);
-      int32_t from = 0, end = y->keys; /* P is 0 elsewhere */
-      if (!b->whole) seen_by(b, row, rows, &from, &end);
+      int32_t from, end; /* P is 0 elsewhere */
+      ifa_cpu_seen_by(b, row, rows, &from, &end);
       if (width == 64) value_rows(y, p, v, acc, from, end, rows, 4, packed, ahead);
       else if (width == 32) value_rows(y, p, v, acc, from, end, rows, 2, packed, ahead);
       else value_rows(y, p, v, acc, from, end, rows, 1, packed, ahead);
@@ -188,78 +188,108 @@ void ifa_cpu_avx512_values(ifa_cpu_block *b, const uint8_t *tile) {
  * subtracting 1.5 * 2^5, whose unit in the last place is g's 2^-18. tests/cpu/cpu_kernels.c tries
  * all n. */
 
-#define C3 0x1.9d4p-11f
-#define C2 -0x1.d5cp-10f
-#define C1 -0x1.1f4p-13f
-#define C0 0x1.24p-7f
+/* Times 2^112: h is then n << 13 as a binary32 pattern, under its own bias. */
+#define UP 0x1p112f
+#define C3 (UP * 0x1.9d4p-11f)
+#define C2 (UP * -0x1.d5cp-10f)
+#define C1 (UP * -0x1.1f4p-13f)
+#define C0 (UP * 0x1.24p-7f)
 
 INLINE __m512 set(float x) { return _mm512_set1_ps(x); }
 
-/* g; n13 is n << 13. */
-INLINE __m512 weight_g(__m512i n13) {
+#define EACH(count) UNROLL for (int v = 0; v < (count); v++)
+
+/* 2^112 g of each; n13 is n << 13. Step by step for all vectors: they wait for each other's results
+ * less than for their own. */
+INLINE void weight_g(const __m512i *n13, __m512 *x, int vectors) {
+  __m512 w[4], c[4];
   /* 2 - 2^-10 - f: (~n & 1023) << 13 under the exponent of 1 */
-  __m512 w = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(n13, _mm512_set1_epi32(1023 << 13),
-                                                           _mm512_set1_epi32(0x3f800000), 0xae));
-  __m512 x = _mm512_fmadd_ps(w, set(C3), set(C2)),
-         c = _mm512_fmadd_ps(w, set(8193 * C3), set(8193 * C2));
-  x = _mm512_add_ps(_mm512_sub_ps(x, c), c);
-  x = _mm512_fmadd_ps(x, w, set(C1));
-  c = _mm512_mul_ps(x, set(8193.0f));
-  x = _mm512_add_ps(_mm512_sub_ps(x, c), c);
-  return _mm512_sub_ps(_mm512_fmadd_ps(x, w, set(48.0f + C0)), set(48.0f));
+  EACH(vectors)
+  w[v] = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(n13[v], _mm512_set1_epi32(1023 << 13),
+                                                       _mm512_set1_epi32(0x3f800000), 0xae));
+  EACH(vectors) x[v] = _mm512_fmadd_ps(w[v], set(C3), set(C2));
+  EACH(vectors) c[v] = _mm512_fmadd_ps(w[v], set(8193 * C3), set(8193 * C2));
+  EACH(vectors) x[v] = _mm512_sub_ps(x[v], c[v]);
+  EACH(vectors) x[v] = _mm512_add_ps(x[v], c[v]);
+  EACH(vectors) x[v] = _mm512_fmadd_ps(x[v], w[v], set(C1));
+  EACH(vectors) c[v] = _mm512_mul_ps(x[v], set(8193.0f));
+  EACH(vectors) x[v] = _mm512_sub_ps(x[v], c[v]);
+  EACH(vectors) x[v] = _mm512_add_ps(x[v], c[v]);
+  EACH(vectors) x[v] = _mm512_fmadd_ps(x[v], w[v], set(UP * 48.0f + C0));
+  EACH(vectors) x[v] = _mm512_sub_ps(x[v], set(UP * 48.0f));
 }
 
-/* n << 13 of 16 keys, which is z << 13; 0 where not live. */
+/* rne(h g), 0..255: the low bits of 1.5 * 2^23 + that. */
+INLINE __m512i rounded_product(__m512i n13, __m512 g) {
+  const __m512 one = set(0x1.8p23f);
+  return _mm512_sub_epi32(_mm512_castps_si512(_mm512_fmadd_ps(_mm512_castsi512_ps(n13), g, one)),
+                          _mm512_castps_si512(one));
+}
+
+/* n << 13 of 16 keys, which is z << 13; 0 where not live. Patterns of positive numbers ascend as
+ * they do; negative ones are negative. */
 INLINE __m512i weight_index13(const float *u, __m512 slope, __m512 shift, __m512 least,
                               __mmask16 live) {
   return _mm512_maskz_slli_epi32(
       live,
-      _mm512_castps_si512(_mm512_max_ps(_mm512_fmadd_ps(_mm512_loadu_ps(u), slope, shift), least)),
+      _mm512_max_epi32(_mm512_castps_si512(_mm512_fmadd_ps(_mm512_loadu_ps(u), slope, shift)),
+                       _mm512_castps_si512(least)),
       13);
 }
 
 /* Four vectors of 0..255 as bytes in the keys' order: the packs work in quarters of 16 bytes, the
  * permutation puts their dwords in order. */
-INLINE void store_weights(uint8_t *p, const __m512i *weight, int vectors) {
+INLINE __m512i store_weights(uint8_t *p, const __m512i *weight, int vectors) {
   __m512i low = _mm512_packus_epi32(weight[0], weight[1]),
-          high = vectors == 4 ? _mm512_packus_epi32(weight[2], weight[3]) : low;
+          high = vectors == 4 ? _mm512_packus_epi32(weight[2], weight[3]) : _mm512_setzero_si512();
   __m512i bytes = _mm512_permutexvar_epi32(
       _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
       _mm512_packus_epi16(low, high));
   if (vectors == 4) _mm512_storeu_si512(p, bytes);
   else _mm256_storeu_si256((__m256i *)p, _mm512_castsi512_si256(bytes));
+  return bytes;
 }
 
 INLINE __mmask16 live_of(const ifa_cpu_block *b, int32_t row, int32_t base, int whole) {
   return whole ? 0xffff : live_mask(b->from[row], b->to[row], base);
 }
 
-/* Sections 4 to 6, V per tensor or channel: p = 0 below n = 21512, so n need not go below 20480,
- * where h is normal and its binary32 pattern is n << 13 under another bias. */
+/* Section 6 of 16 * vectors keys, V per tensor or channel: p = 0 below n = 21512, so n need not go
+ * below 20480, where h is normal. */
+INLINE void channel_weights(const float *u, float slope, float shift, __mmask16 live, int vectors,
+                            __m512i *weight) {
+  __m512i n13[4];
+  __m512 g[4];
+  EACH(vectors) {
+    n13[v] = weight_index13(u + 16 * v, set(slope), set(shift), set(IFA_INDEX_ZERO + 20), live);
+  }
+  weight_g(n13, g, vectors);
+  EACH(vectors) weight[v] = rounded_product(n13[v], g[v]);
+}
+
+/* Sections 4 to 6. Of a tile that is cut, vectors one by one, those without a live key left out. */
 INLINE void weigh_channel(ifa_cpu_block *b, const uint8_t *tile, int vectors, int whole) {
-  const ifa_cpu_layout *y = b->layout;
+  const int32_t keys = b->layout->keys, first = b->first, last = b->last;
   float slope[SIXTEEN], shift[SIXTEEN];
-  for (int32_t base = b->first / SIXTEEN * SIXTEEN; base < b->last; base += SIXTEEN) {
-    follow_units(b, tile, base, score_units(b, tile, base, whole), slope, shift);
+  for (int32_t base = first / SIXTEEN * SIXTEEN; base < last; base += SIXTEEN) {
+    follow_units(b, tile, base, score_units(b, tile, base, vectors, whole), slope, shift);
     for (int32_t i = 0; i < SIXTEEN; i++) {
       int32_t row = base + i;
-      if (row < b->first || row >= b->last) continue;
-      const float *u = (const float *)b->s + (size_t)row * (size_t)y->keys;
-      uint8_t *p = b->p + (size_t)row * (size_t)y->keys;
+      if (row < first || row >= last) continue;
+      const float *u = (const float *)b->s + (size_t)row * (size_t)keys;
+      uint8_t *p = b->p + (size_t)row * (size_t)keys;
       __m512i sum = _mm512_load_si512(b->l[row]), weight[4];
-      for (int32_t j = 0; j < y->keys; j += 16 * vectors) {
-        UNROLL for (int v = 0; v < vectors; v++) {
-          const __mmask16 live = live_of(b, row, j + 16 * v, whole);
-          weight[v] = _mm512_setzero_si512();
-          if (!whole && !live) continue;
-          __m512i n13 = weight_index13(u + j + 16 * v, set(slope[i]), set(shift[i]),
-                                       set(IFA_INDEX_ZERO + 20), live);
-          __m512 h = _mm512_castsi512_ps(_mm512_add_epi32(n13, _mm512_set1_epi32(112 << 23)));
-          /* n = 0 gives h = 2^-15: weight 0 */
-          weight[v] = _mm512_cvtps_epi32(_mm512_mul_ps(h, weight_g(n13)));
-          sum = _mm512_add_epi32(sum, weight[v]);
+      for (int32_t j = 0; j < keys; j += 16 * vectors) {
+        if (whole) {
+          channel_weights(u + j, slope[i], shift[i], 0xffff, vectors, weight);
+        } else {
+          EACH(vectors) {
+            const __mmask16 live = live_of(b, row, j + 16 * v, 0);
+            weight[v] = _mm512_setzero_si512();
+            if (live) channel_weights(u + j + 16 * v, slope[i], shift[i], live, 1, weight + v);
+          }
         }
-        store_weights(p + j, weight, vectors);
+        sum = _mm512_dpbusd_epi32(sum, store_weights(p + j, weight, vectors), _mm512_set1_epi8(1));
       }
       _mm512_store_si512(b->l[row], sum);
     }
@@ -270,59 +300,83 @@ INLINE __m256i to_f16(__m512 x) {
   return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
-/* Sections 4 to 8, V per token. y takes the place of u, 2 bytes a key. Here all n count; h = (n <<
- * 13 as a binary32) * 2^112, also where subnormal. */
+INLINE __m512 from_f16(const uint16_t *at) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)at));
+}
+
+/* Section 8 for 16 * vectors keys of a row, from key j on, after its unit: y takes the place of u,
+ * 2 bytes a key, before u of the next keys. Adds p to *sum; *most: the largest so far. All n count,
+ * also where h is subnormal. */
+INLINE void weigh_values(const ifa_cpu_block *b, int32_t row, int32_t j, const float *scale,
+                         const uint16_t *scale16, float slope, float shift, int vectors, int whole,
+                         __m512i *sum, __m256i *most) {
+  const float *u = (const float *)b->s + (size_t)row * (size_t)b->layout->keys + j;
+  uint16_t *to = (uint16_t *)(b->s + (size_t)row * (size_t)b->layout->keys) + j;
+  __m512i n13[4];
+  __m512 g[4], weight[4];
+  EACH(vectors) {
+    const __mmask16 live = live_of(b, row, j + 16 * v, whole);
+    n13[v] = weight_index13(u + 16 * v, set(slope), set(shift), set(IFA_INDEX_ZERO), live);
+  }
+  weight_g(n13, g, vectors);
+  EACH(vectors) *sum = _mm512_add_epi32(*sum, rounded_product(n13[v], g[v]));
+  EACH(vectors) weight[v] = _mm512_mul_ps(_mm512_castsi512_ps(n13[v]), g[v]);
+  EACH(vectors) {
+    const __m512 s = whole ? _mm512_loadu_ps(scale + j + 16 * v) : from_f16(scale16 + j + 16 * v);
+    const __m256i value = to_f16(_mm512_mul_ps(_mm512_cvtph_ps(to_f16(weight[v])), s));
+    *most = _mm256_max_epu16(*most, value);
+    _mm256_storeu_si256((__m256i *)(to + 16 * v), value);
+  }
+}
+
+/* Sections 4 to 8, V per token. */
 INLINE void weigh_token(ifa_cpu_block *b, const uint8_t *tile, int vectors, int whole) {
   const ifa_cpu_layout *y = b->layout;
-  float slope[SIXTEEN], shift[SIXTEEN];
+  const int32_t keys = y->keys, first = b->first, last = b->last;
+  float slope[SIXTEEN], shift[SIXTEEN], scales[IFA_CPU_MAX_TILE]; /* s_j, of a whole tile */
   int32_t exponent[SIXTEEN], value_shift[SIXTEEN];
   __m512i largest[SIXTEEN];
-  for (int32_t i = 0; i < SIXTEEN; i++) exponent[i] = ifa_cpu_head(y, tile)->value_exponent;
-  for (int32_t base = b->first / SIXTEEN * SIXTEEN; base < b->last; base += SIXTEEN) {
-    __mmask16 live = follow_units(b, tile, base, score_units(b, tile, base, whole), slope, shift);
+  for (int32_t j = 0; whole && j < keys; j += 16)
+    _mm512_storeu_ps(scales + j, from_f16(ifa_cpu_v_scale16(y, tile) + j));
+  for (int32_t base = first / SIXTEEN * SIXTEEN; base < last; base += SIXTEEN) {
+    __mmask16 live =
+        follow_units(b, tile, base, score_units(b, tile, base, vectors, whole), slope, shift);
     for (int32_t i = 0; i < SIXTEEN; i++) {
-      int32_t row = base + i;
-      largest[i] = _mm512_setzero_si512();
-      if (row < b->first || row >= b->last) continue;
-      const float *u = (const float *)b->s + (size_t)row * (size_t)y->keys;
-      uint16_t *to = (uint16_t *)(b->s + (size_t)row * (size_t)y->keys), partial[IFA_CPU_MAX_TILE];
+      int32_t row = base + i, from = 0, end = keys;
+      uint16_t partial[IFA_CPU_MAX_TILE];
       const uint16_t *scale16 = ifa_cpu_v_scale16(y, tile);
-      if (!whole) {
-        if (b->from[row] > 0 || b->to[row] < y->keys) {
-          exponent[i] = partial_values(y, tile, b->from[row], b->to[row], 0, partial);
-          scale16 = partial;
-        } else exponent[i] = ifa_cpu_head(y, tile)->value_exponent;
+      largest[i] = _mm512_setzero_si512();
+      exponent[i] = ifa_cpu_head(y, tile)->value_exponent;
+      if (row < first || row >= last) continue;
+      if (!whole && (b->from[row] > 0 || b->to[row] < keys)) {
+        exponent[i] = partial_values(y, tile, b->from[row], b->to[row], 0, partial);
+        scale16 = partial;
+        ifa_cpu_seen_by(b, row, 1, &from, &end);
       }
       __m512i sum = _mm512_load_si512(b->l[row]);
       __m256i most = _mm256_setzero_si256();
-      int32_t from = 0, end = y->keys;
-      if (!whole) seen_by(b, row, 1, &from, &end);
-      for (int32_t j = from; j < end; j += 16) { /* y of these keys lies before u of the next */
-        __m512i n13 = weight_index13(u + j, set(slope[i]), set(shift[i]), set(IFA_INDEX_ZERO),
-                                     live_of(b, row, j, whole));
-        __m512 weight =
-            _mm512_mul_ps(_mm512_mul_ps(_mm512_castsi512_ps(n13), set(0x1p112f)), weight_g(n13));
-        sum = _mm512_add_epi32(sum, _mm512_cvtps_epi32(weight));
-        __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(scale16 + j)));
-        __m256i value = to_f16(_mm512_mul_ps(_mm512_cvtph_ps(to_f16(weight)), scale));
-        most = _mm256_max_epu16(most, value);
-        _mm256_storeu_si256((__m256i *)(to + j), value);
-      }
+#define VALUES(n) \
+  weigh_values(b, row, from, scales, scale16, slope[i], shift[i], n, whole, &sum, &most)
+      for (; from + 16 * vectors <= end; from += 16 * vectors) VALUES(vectors);
+      if (!whole && end - from == 48) VALUES(3);
+      else if (!whole && end - from == 32) VALUES(2);
+      else if (!whole && end - from == 16) VALUES(1);
+#undef VALUES
       largest[i] = _mm512_cvtepu16_epi32(most);
       _mm512_store_si512(b->l[row], sum);
     }
     follow_value_units(b, base, live, fold_max16(largest), exponent, value_shift);
     for (int32_t i = 0; i < SIXTEEN; i++) {
       int32_t row = base + i;
-      if (row < b->first || row >= b->last) continue;
-      const uint16_t *from = (const uint16_t *)(b->s + (size_t)row * (size_t)y->keys);
-      uint8_t *p = b->p + (size_t)row * (size_t)y->keys;
-      __m512 up = _mm512_castsi512_ps(_mm512_set1_epi32((value_shift[i] + 127) << 23));
+      if (row < first || row >= last) continue;
+      const uint16_t *from = (const uint16_t *)(b->s + (size_t)row * (size_t)keys);
+      uint8_t *p = b->p + (size_t)row * (size_t)keys;
+      const __m512 up = _mm512_castsi512_ps(_mm512_set1_epi32((value_shift[i] + 127) << 23));
       __m512i weight[4];
-      for (int32_t j = 0; j < y->keys; j += 16 * vectors) {
-        UNROLL for (int v = 0; v < vectors; v++) {
-          const __m256i value =
-              _mm256_maskz_loadu_epi16(live_of(b, row, j + 16 * v, whole), from + j + 16 * v);
+      for (int32_t j = 0; j < keys; j += 16 * vectors) {
+        EACH(vectors) {
+          const __mmask16 seen = live_of(b, row, j + 16 * v, whole);
+          const __m256i value = _mm256_maskz_loadu_epi16(seen, from + j + 16 * v);
           weight[v] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtph_ps(value), up));
         }
         store_weights(p + j, weight, vectors);

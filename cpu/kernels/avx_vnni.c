@@ -65,8 +65,10 @@ static void scores(ifa_cpu_block *b, const uint8_t *tile) {
   const size_t dim = (size_t)y->dim, keys = (size_t)y->keys;
   for (int32_t row = b->first, rows; row < b->last; row += rows) {
     rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
-    for (size_t j = 0; j < keys; j += 16)
-      product(tile + j * dim, 64, b->q + (size_t)row * dim, dim, dim / 4, rows, bias + j, 0,
+    int32_t from, end;
+    ifa_cpu_seen_by(b, row, rows, &from, &end);
+    for (int32_t j = from; j < end; j += 16)
+      product(tile + (size_t)j * dim, 64, b->q + (size_t)row * dim, dim, dim / 4, rows, bias + j, 0,
               b->s + (size_t)row * keys + j, keys);
   }
 }
@@ -76,10 +78,12 @@ static void values(ifa_cpu_block *b, const uint8_t *tile) {
   const size_t dim = (size_t)y->dim, keys = (size_t)y->keys;
   for (int32_t row = b->first, rows; row < b->last; row += rows) {
     rows = b->last - row < GROUP_ROWS ? b->last - row : GROUP_ROWS;
-    for (size_t d = 0; d < dim; d += 16) {
+    int32_t from, end; /* P is 0 elsewhere */
+    ifa_cpu_seen_by(b, row, rows, &from, &end);
+    const uint8_t *p = b->p + (size_t)row * keys + from, *v = tile + y->at_v + (size_t)from * dim;
+    for (size_t d = 0; d < dim && from < end; d += 16) {
       int32_t *acc = b->acc + (size_t)row * dim + d;
-      product(tile + y->at_v + 4 * d, dim * 4, b->p + (size_t)row * keys, keys, keys / 4, rows, acc,
-              dim, acc, dim);
+      product(v + 4 * d, dim * 4, p, keys, (size_t)(end - from) / 4, rows, acc, dim, acc, dim);
     }
   }
 }

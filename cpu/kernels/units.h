@@ -15,6 +15,22 @@ static inline int32_t ifa_cpu_value_exponent(float largest) {
   return bits == 0 ? 0 : ((bits + 0x7fffff) >> 23) - 135;
 }
 
+/* Keys of the tile that any of rows first .. first + rows - 1 sees, rounded outward to 16; to <=
+ * from: none. */
+static inline void ifa_cpu_seen_by(const ifa_cpu_block *b, int32_t first, int32_t rows,
+                                   int32_t *from, int32_t *to) {
+  *from = b->whole ? 0 : b->layout->keys;
+  *to = b->whole ? b->layout->keys : 0;
+  if (b->whole) return;
+  for (int32_t row = first; row < first + rows; row++) {
+    if (b->to[row] <= b->from[row]) continue;
+    *from = b->from[row] < *from ? b->from[row] : *from;
+    *to = b->to[row] > *to ? b->to[row] : *to;
+  }
+  *from = *from / 16 * 16;
+  *to = (*to + 15) / 16 * 16;
+}
+
 /* Does a tile's wish leave the unit alone? */
 static inline int ifa_cpu_unit_stays(int32_t unit, int32_t want, int32_t tau) {
   return unit != IFA_NO_UNIT && want <= unit && (tau == IFA_TAU_INF || want >= unit - tau);
