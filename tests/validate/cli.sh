@@ -167,7 +167,7 @@ expect "bench" 0 "Gop/s" -- "$validate" bench --repeat 1 --case "$one"
 check "mutants are listed" test "$(grep -c '^  [a-z0-9-]' "$folder/mutants.txt")" -ge 60
 # each fault of a catalogue lies somewhere in its kernel, and nothing else does (that no name is given twice is the compiler's to say)
 faults_of() { grep -ohE "$1" "${@:2}" | sed -E 's/.*\(//; s/[,)].*//' | grep -vxE 'name|fault_name' | sort -u; } # faults_of PATTERN FILE...
-check "the CPU's faults" diff <(faults_of '^  [XE]\([a-z0-9_]+,' "$source/validate/mutants/catalogue.h") <(faults_of 'FAULT\([a-z0-9_]+\)' "$source/validate/mutants/kernel.c")
+check "the CPU's faults" diff <(faults_of '^  [XE]\([a-z0-9_]+,' "$source/validate/mutants/catalogue.h") <(faults_of 'FAULT\([a-z0-9_]+\)' "$source"/validate/mutants/*.c)
 check "the GPU's faults" diff <(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/mutants/faults.h") <(faults_of 'FAULT\([a-z0-9_]+\)' <(sed -n 's/^+ //p' "$source/gpu/mutants/faults.txt"))
 check "those of sm90" diff <(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/mutants/faults_sm90.h") <(faults_of 'FAULT\([a-z0-9_]+\)' <(sed -n 's/^+ //p' "$source/gpu/mutants/faults_sm90.txt"))
 check "the product's GPU sources are seen" grep -rq __global__ "$source/gpu" --include=*.cuh --exclude-dir=mutants

@@ -4,7 +4,7 @@
  *     X(name, part, what is wrong)              a fault that the suites must kill
  *     E(name, part, what is wrong, proof)       a change that cannot be seen: the proof says why
  *
- * A name is used as FAULT(name) in the kernel that carries it (validate/mutants/kernel.c), and
+ * A name is used as FAULT(name) in the kernel that carries it (kernel.c, operands.c, output.c), and
  * printed with '-' for '_'. A fault never reads or writes outside the arrays (a crash is easy to
  * notice); where the real mistake would, it wraps around, or reads what lies beside. */
 #ifndef IFA_VALIDATE_MUTANTS_CATALOGUE_H

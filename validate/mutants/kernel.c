@@ -5,180 +5,15 @@
  *
  * Read it from ifa_mutant_run at the end upwards. What a fault reads, it reads inside the arrays;
  * sums wrap around in 32 bits. */
-#include "validate/mutants/kernel.h"
+#include "validate/mutants/call.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/backend.h"
-#include "ref/rows.h"
-
-#define FAULT(fault_name) (k->fault == IFA_MUTANT_##fault_name)
-
-enum { MAX_TILE = 256, DIM_STEP = 16, ROW_BLOCK = 16, COPY_STAGES = 3, STALE_KEYS = 8 };
-
-struct ifa_mutant {
-  ifa_mutant_number fault;
-  uint8_t weight[IFA_WEIGHT_TOP + 1];    /* p(n) */
-  uint16_t weight16[IFA_WEIGHT_TOP + 1]; /* W(n) */
-};
-
-/* One call. */
-typedef struct kernel {
-  ifa_mutant_number fault;
-  const ifa_mutant *mutant;
-  const ifa_problem *p;
-  const ifa_inputs *in;
-  const ifa_outputs *out;
-  int32_t tile, dim;  /* keys a tile; head_dim rounded up to DIM_STEP */
-  int64_t split;      /* keys a split */
-  int operand_fault;  /* the fault is one of how operands are read */
-  int sees_dead_keys; /* the fault looks at keys that are not live: their scores are wanted too */
-  int16_t *k16, *v16; /* [batch * kv_heads][nk][dim] */
-} kernel;
-
-/* One tile of one row. Arrays are indexed by the key's place in the tile. */
-typedef struct tile {
-  int64_t start;
-  int32_t count, from, to; /* keys; the live ones */
-  int32_t s[MAX_TILE], n[MAX_TILE];
-  float u[MAX_TILE], r;
-} tile;
-
-/* One row. `weight` is not cleared between tiles and rows: only live keys' weights are read, unless
- * a fault reads others. */
-typedef struct row {
-  ifa_row at;
-  int64_t number; /* among the computed rows */
-  int64_t live_first, live_end;
-  float factor;
-  ifa_split_sums split;
-  ifa_row_sums sums;
-  int32_t weight[MAX_TILE];
-} row;
-
-static int32_t wrapped_sum(int32_t a, int32_t b) { return (int32_t)((uint32_t)a + (uint32_t)b); }
-
-/* ---- operands ---- */
-
-static int64_t inside(int64_t index, int64_t count) {
-  return index < count ? index : index % count;
-}
-
-static int32_t operand(const kernel *k, ifa_type type, const void *data, int64_t index, int is_v,
-                       int is_q) {
-  int32_t value;
-  if (type == IFA_I4) {
-    value = ifa_int4_get(data, FAULT(int4_nibbles_swapped) ? index ^ 1 : index);
-    if (FAULT(int4_unsigned) || (FAULT(int4_low_nibble_unsigned) && index % 2 == 0)) value &= 15;
-  } else {
-    value = ((const int8_t *)data)[index];
-    if ((FAULT(q_unsigned) && is_q) || (FAULT(v_unsigned) && is_v)) value &= 255;
-    if (FAULT(minus_128_clipped) && value == -128) value = -127;
-  }
-  return value;
-}
-
-/* Row (batch, head, token) of an operand to 16 bits, padded with zeros. */
-static void unpack_plainly(const kernel *k, char name, int64_t batch, int64_t head, int64_t token,
-                           int16_t *to) {
-  const ifa_problem *p = k->p;
-  const void *data = name == 'q' ? k->in->q : name == 'k' ? k->in->k : k->in->v;
-  ifa_type type = name == 'q' ? p->q_type : name == 'k' ? p->k_type : p->v_type;
-  int64_t base = ifa_offset(name == 'q'   ? p->q_stride
-                            : name == 'k' ? p->k_stride
-                                          : p->v_stride,
-                            batch, head, token);
-  if (type == IFA_I8)
-    for (int32_t d = 0; d < p->head_dim; d++) to[d] = ((const int8_t *)data)[base + d];
-  else
-    for (int32_t d = 0; d < p->head_dim; d++) to[d] = (int16_t)ifa_int4_get(data, base + d);
-  for (int32_t d = p->head_dim; d < k->dim; d++) to[d] = 0;
-}
-
-/* The same with the faults that lie here. */
-static void unpack(const kernel *k, char name, int64_t batch, int64_t head, int64_t token,
-                   int16_t *to) {
-  const ifa_problem *p = k->p;
-  if (!k->operand_fault) {
-    unpack_plainly(k, name, batch, head, token, to);
-    return;
-  }
-  const void *data = name == 'q' ? k->in->q : name == 'k' ? k->in->k : k->in->v;
-  ifa_type type = name == 'q' ? p->q_type : name == 'k' ? p->k_type : p->v_type;
-  int64_t heads = name == 'q' ? p->q_heads : p->kv_heads, tokens = name == 'q' ? p->nq : p->nk;
-  ifa_strides actual = name == 'q'   ? p->q_stride
-                       : name == 'k' ? p->k_stride
-                                     : p->v_stride,
-              s = actual;
-  int64_t extent = ifa_extent_bytes(type, actual, p->batch, heads, tokens, p->head_dim) *
-                   (type == IFA_I4 ? 2 : 1);
-  if (FAULT(k_batch_ignored) && name == 'k') batch = 0;
-  if (FAULT(v_batch_ignored) && name == 'v') batch = 0;
-  if (FAULT(k_batch_stride_of_q_heads) && name == 'k') s.batch = s.batch / p->kv_heads * p->q_heads;
-  if (FAULT(k_stride_ignored) && name == 'k')
-    s = ifa_strides_bhnd(type, heads, tokens, p->head_dim);
-  if (FAULT(v_stride_of_k) && name == 'v') s = p->k_stride;
-  if (FAULT(int4_odd_row_unpadded) && type == IFA_I4 && p->head_dim % 2)
-    s.token = s.token / (p->head_dim + 1) * p->head_dim;
-  if (FAULT(key_index_16_bits) && name != 'q') token = (uint16_t)token;
-  if (FAULT(q_last_row_clamped) && name == 'q' && tokens > 1) token = ifa_min64(token, tokens - 2);
-  int64_t base = ifa_offset(s, batch, head, token);
-  for (int32_t d = 0; d < k->dim; d++) {
-    int32_t source = d;
-    if (FAULT(dim_above_128_repeats) && name == 'v') source = d % 128;
-    if (FAULT(v_columns_swapped) && name == 'v' && (d ^ 1) < p->head_dim) source = d ^ 1;
-    if (d < p->head_dim || (FAULT(dim_padding_not_zero) && name != 'v'))
-      to[d] =
-          (int16_t)operand(k, type, data, inside(base + source, extent), name == 'v', name == 'q');
-    else to[d] = 0;
-  }
-}
 
 static const int16_t *key_row(const kernel *k, const int16_t *matrices, const row *r, int64_t key) {
   return matrices + ((r->at.batch * k->p->kv_heads + r->at.kv_head) * k->p->nk + key) * k->dim;
-}
-
-static float scale_at(const float *scales, int64_t count, int64_t index) {
-  return scales[inside(index, count)];
-}
-
-/* ---- section 3: which keys ---- */
-
-static void find_live_keys(const kernel *k, int64_t i, int64_t *first, int64_t *end) {
-  const ifa_problem *p = k->p;
-  int64_t position = i + p->nk - p->nq, w = p->window, left = position - w + 1,
-          right = position + w;
-  if (FAULT(causal_top_left)) position = i;
-  if (FAULT(position_clamped) && position < 0) position = 0;
-  if (FAULT(causal_top_left) || FAULT(position_clamped)) {
-    left = position - w + 1;
-    right = position + w;
-  }
-  if (FAULT(window_left_one_more)) left--;
-  if (FAULT(window_left_one_less)) left++;
-  if (FAULT(window_right_one_more)) right++;
-  if (FAULT(window_right_one_less)) right--;
-  if (FAULT(window_right_ignored)) right = p->nk;
-  if (FAULT(window_halved)) left = position - w / 2, right = position + w / 2 + 1;
-  if (FAULT(window_ignored_if_causal) && p->causal) w = 0;
-  *first = w && left > 0 ? left : 0;
-  if (FAULT(window_first_tile_whole)) *first = *first / k->tile * k->tile;
-  *end = p->causal ? position + 1 : w ? right : p->nk;
-  if (p->causal) {
-    if (FAULT(causal_strict)) *end -= 1;
-    if (FAULT(causal_one_more)) *end += 1;
-    if (FAULT(causal_whole_tile) && *end > 0) *end = ifa_ceil_div(*end, k->tile) * k->tile;
-    if (FAULT(causal_tile_count) && position % k->tile == 0) *end = position;
-    if (FAULT(causal_of_row_block))
-      *end = ifa_min64((i / ROW_BLOCK + 1) * ROW_BLOCK, p->nq) - 1 + p->nk - p->nq + 1;
-  }
-  if (*end > p->nk) *end = p->nk;
-  if (FAULT(last_key_dropped) && *end == p->nk) *end -= 1;
-  if (FAULT(last_tile_dropped)) *end = ifa_min64(*end, p->nk / k->tile * k->tile);
-  if (FAULT(last_split_dropped) && p->nk > k->split)
-    *end = ifa_min64(*end, p->nk / k->split * k->split);
-  if (FAULT(dead_row_mean) && *end <= *first) *first = 0, *end = p->nk;
 }
 
 /* ---- sections 4 and 5: scores, and the unit that the tile asks for ---- */
@@ -229,7 +64,7 @@ static float key_scale(const kernel *k, const row *r, int64_t key) {
                                           : ifa_ceil_div(p->nk, p->k_block);
     group = FAULT(k_block_first) ? 0 : FAULT(k_block_of_tile) ? key / k->tile : key / p->k_block;
   }
-  return scale_at(
+  return mutant_scale_at(
       k->in->k_scale,
       ifa_scale_count(p->k_scale, p->batch, p->kv_heads, p->nk, p->head_dim, p->k_block),
       matrix * groups + group);
@@ -468,7 +303,7 @@ static float value_scale(const kernel *k, const row *r, int64_t key) {
   if (FAULT(value_scale_of_q_head)) matrix = r->at.batch * p->kv_heads + r->at.head;
   if (FAULT(value_scale_first_tile)) key %= k->tile;
   if (FAULT(scale_batch_ignored)) matrix = r->at.kv_head;
-  return scale_at(k->in->v_scale, p->batch * p->kv_heads * p->nk, matrix * p->nk + key);
+  return mutant_scale_at(k->in->v_scale, p->batch * p->kv_heads * p->nk, matrix * p->nk + key);
 }
 
 static int32_t value_exponent(const kernel *k, const row *r, const tile *t) {
@@ -663,124 +498,6 @@ static void merge_split(const kernel *k, row *r) {
   sums->value_unit = ev;
 }
 
-/* ---- section 10: output ---- */
-
-static float channel_scale(const kernel *k, const row *r, const float *scales, int32_t d) {
-  const ifa_problem *p = k->p;
-  int64_t matrix = r->at.batch * p->kv_heads + r->at.kv_head;
-  if (FAULT(output_channel_of_head_0)) matrix = r->at.batch * p->kv_heads;
-  if (FAULT(output_channel_of_q_head)) matrix = r->at.batch * p->kv_heads + r->at.head;
-  if (FAULT(scale_batch_ignored)) matrix = r->at.kv_head;
-  return scale_at(scales, p->batch * p->kv_heads * p->head_dim,
-                  matrix * p->head_dim + d + (FAULT(output_channel_next) ? 1 : 0));
-}
-
-static float output_at(const kernel *k, const row *r, int32_t d) {
-  const ifa_problem *p = k->p;
-  const ifa_row_sums *s = &r->sums;
-  if (s->unit == IFA_NO_UNIT) return FAULT(dead_row_nan) ? NAN : 0.0f;
-  if (s->value_unit == IFA_NO_UNIT) return FAULT(no_value_unit_nan) ? NAN : 0.0f;
-  float quotient =
-      FAULT(output_reciprocal) ? ifa_mul(s->o[d], ifa_div(1.0f, s->l)) : ifa_div(s->o[d], s->l);
-  if (!ifa_values_per_token(p)) {
-    float scale =
-        p->v_scale == IFA_SCALE_TENSOR
-            ? k->in->v_scale[FAULT(scale_batch_ignored) ? r->at.kv_head
-                                                        : r->at.batch * p->kv_heads + r->at.kv_head]
-            : channel_scale(k, r, k->in->v_scale, d);
-    return FAULT(output_scaled_first) ? ifa_div(ifa_mul(s->o[d], scale), s->l)
-                                      : ifa_mul(quotient, scale);
-  }
-  int32_t up = s->value_unit - s->unit;
-  float scale =
-      p->v_scale == IFA_SCALE_TOKEN ? 1.0f : channel_scale(k, r, k->in->v_channel_scale, d);
-  if (FAULT(output_channel_first)) return scalbnf(ifa_mul(quotient, scale), up);
-  if (FAULT(output_factor_flushed))
-    return ifa_mul(ifa_mul(quotient, up > 127 ? INFINITY
-                                     : up > 0 ? scalbnf(1.0f, up)
-                                              : ifa_pow2(up)),
-                   scale);
-  return ifa_mul(scalbnf(quotient, up), scale);
-}
-
-static uint16_t as_f16(const kernel *k, float x) {
-  uint16_t h = ifa_f32_to_f16(x);
-  float back = ifa_f16_to_f32(h);
-  if (FAULT(output_f16_truncated) && fabsf(back) > fabsf(x)) h--;
-  if (FAULT(output_f16_half_away) && fabsf(back) < fabsf(x) && fabsf(x) < 65504.0f) {
-    double above = (double)ifa_f16_to_f32((uint16_t)(h + 1));
-    if (fabs(above - (double)x) == fabs((double)x - (double)back)) h++;
-  }
-  if (FAULT(output_f16_saturates) && (h & 0x7fff) == 0x7c00) h--;
-  if (FAULT(output_f16_flushed) && (h & 0x7fff) < 0x400) h &= 0x8000;
-  return h;
-}
-
-static uint16_t as_bf16(const kernel *k, float x) {
-  if (FAULT(output_bf16_truncated)) return (uint16_t)(ifa_bits_of_f32(x) >> 16);
-  if (FAULT(output_bf16_half_away)) return (uint16_t)((ifa_bits_of_f32(x) + 0x8000u) >> 16);
-  if (FAULT(output_bf16_through_f16)) x = ifa_f16_to_f32(ifa_f32_to_f16(x));
-  return ifa_f32_to_bf16(x);
-}
-
-static void write_element(const kernel *k, int64_t index, float x) {
-  if (FAULT(output_negative_zero) && x == 0.0f) x = 0.0f;
-  if (FAULT(output_f32_flushed) && fabsf(x) < FLT_MIN) x = copysignf(0.0f, x);
-  if (k->p->out_type == IFA_F32) ((float *)k->out->o)[index] = x;
-  else ((uint16_t *)k->out->o)[index] = k->p->out_type == IFA_F16 ? as_f16(k, x) : as_bf16(k, x);
-}
-
-/* Section 11. */
-static float log_sum_exp(const kernel *k, const ifa_row_sums *s) {
-  int32_t whole, e = FAULT(lse_without_unit) ? 0 : s->unit;
-  float fraction = ifa_log2(s->l, &whole), offset = FAULT(lse_without_255) ? 0.0f : -7.99435344f,
-        ln2 = FAULT(lse_in_octaves) ? 1.0f : 0.693147182f;
-  if (FAULT(lse_libm)) fraction = log2f(s->l), whole = 0;
-  if (FAULT(lse_range_1_2)) { /* the same series, from a significand of [1, 2) */
-    int exponent;
-    float x = 2.0f * frexpf(s->l, &exponent), t = ifa_div(ifa_add(x, -1.0f), ifa_add(x, 1.0f)),
-          q = ifa_mul(t, t);
-    whole = exponent - 1;
-    fraction =
-        ifa_mul(ifa_fma(ifa_fma(ifa_fma(ifa_fma(q, 0.320598898f, 0.412198583f), q, 0.577078016f), q,
-                                0.961796694f),
-                        q, 2.88539008f),
-                t);
-  }
-  fraction = ifa_add(fraction, offset);
-  if (FAULT(lse_not_fused))
-    return ifa_add(ifa_mul((float)(e + whole), ln2), ifa_mul(fraction, ln2));
-  return ifa_fma((float)(e + whole), ln2, ifa_mul(fraction, ln2));
-}
-
-static void write_lse(const kernel *k, const row *r) {
-  const ifa_problem *p = k->p;
-  int64_t at = r->at.index;
-  int dead = r->sums.unit == IFA_NO_UNIT;
-  if (FAULT(lse_index_of_row_number)) at = r->number;
-  if (FAULT(lse_heads_inside)) at = (r->at.batch * p->nq + r->at.row) * p->q_heads + r->at.head;
-  if (dead && (FAULT(lse_dead_row_unwritten) || FAULT(dead_row_unwritten))) return;
-  k->out->lse[at] = !dead ? log_sum_exp(k, &r->sums) : FAULT(lse_dead_row_zero) ? 0.0f : -INFINITY;
-}
-
-static void write_row(const kernel *k, const row *r) {
-  const ifa_problem *p = k->p;
-  int64_t total = p->batch * p->q_heads * p->nq,
-          index = FAULT(output_rows_ignored) ? r->number : r->at.index, written = p->head_dim;
-  int beside = FAULT(output_beside) && k->in->rows && index + 1 < total;
-  ifa_strides s = FAULT(output_stride_ignored)
-                      ? ifa_strides_bhnd(p->out_type, p->q_heads, p->nq, p->head_dim)
-                      : p->o_stride;
-  if (FAULT(dead_row_unwritten) && r->sums.unit == IFA_NO_UNIT) return;
-  if (FAULT(output_last_row_unwritten) && r->at.row == p->nq - 1 && p->nq % ROW_BLOCK == 1) return;
-  if (FAULT(output_tail_unwritten)) written = p->head_dim / 4 * 4;
-  for (int64_t i = index; i <= index + beside; i++) {
-    int64_t matrix = i / p->nq,
-            base = ifa_offset(s, matrix / p->q_heads, matrix % p->q_heads, i % p->nq);
-    for (int32_t d = 0; d < written; d++) write_element(k, base + d, output_at(k, r, d));
-  }
-}
-
 /* ---- one row, all rows ---- */
 
 static ifa_row place_of(const kernel *k, int64_t index) {
@@ -798,15 +515,15 @@ static void attend_row(const kernel *k, row *r) {
   r->at = place_of(k, ifa_computed_row(k->in, r->number));
   r->sums = (ifa_row_sums){.unit = IFA_NO_UNIT, .value_unit = IFA_NO_UNIT};
   r->factor = row_factor(k, &r->at);
-  unpack(k, 'q', r->at.batch, r->at.head, r->at.row, q16);
-  find_live_keys(k, r->at.row, &r->live_first, &r->live_end);
+  mutant_unpack(k, 'q', r->at.batch, r->at.head, r->at.row, q16);
+  mutant_live_keys(k, r->at.row, &r->live_first, &r->live_end);
   for (int64_t i = 0; i < splits; i++) {
     int64_t start = (FAULT(merge_descending) ? splits - 1 - i : i) * k->split;
     sum_split(k, r, q16, start, ifa_min64(start + k->split, p->nk));
     merge_split(k, r);
   }
-  write_row(k, r);
-  if (p->lse) write_lse(k, r);
+  mutant_write_row(k, r);
+  if (p->lse) mutant_write_lse(k, r);
 }
 
 ifa_status ifa_mutant_run(const ifa_mutant *mutant, const ifa_problem *p, const ifa_inputs *in,
@@ -836,8 +553,10 @@ ifa_status ifa_mutant_run(const ifa_mutant *mutant, const ifa_problem *p, const 
   int have_memory = r && k->k16 && k->v16;
   for (int64_t i = 0; have_memory && i < rows; i++) {
     int64_t matrix = i / p->nk;
-    unpack(k, 'k', matrix / p->kv_heads, matrix % p->kv_heads, i % p->nk, k->k16 + i * k->dim);
-    unpack(k, 'v', matrix / p->kv_heads, matrix % p->kv_heads, i % p->nk, k->v16 + i * k->dim);
+    mutant_unpack(k, 'k', matrix / p->kv_heads, matrix % p->kv_heads, i % p->nk,
+                  k->k16 + i * k->dim);
+    mutant_unpack(k, 'v', matrix / p->kv_heads, matrix % p->kv_heads, i % p->nk,
+                  k->v16 + i * k->dim);
   }
   for (int64_t i = 0; have_memory && i < ifa_computed_rows(p, in); i++) {
     r->number = i;
