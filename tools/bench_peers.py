@@ -47,7 +47,16 @@ def install(venv):
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     missing = {}
     for peer, packages in PEERS.items():
-        command = [python_of(venv), "-m", "pip", "install", "--quiet", "--no-cache-dir", "--disable-pip-version-check", "numpy"]
+        command = [
+            python_of(venv),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-cache-dir",
+            "--disable-pip-version-check",
+            "numpy",
+        ]
         got = subprocess.run(command + packages, capture_output=True, text=True, check=False)
         if got.returncode:
             missing[peer] = (got.stderr.strip().splitlines() or ["pip failed"])[-1]
@@ -67,7 +76,9 @@ class Ifa:
 
         self.names, self.lib, self.threads = structures, structures.lib, threads
         self.why = structures.Message()
-        args, why = structures.CudaAttentionArgs, c.POINTER(structures.Message)  # ifa_cpu_attention_args has the same layout
+        args, why = structures.CudaAttentionArgs, c.POINTER(
+            structures.Message
+        )  # ifa_cpu_attention_args has the same layout
         structures.declare(self.lib, {
             "ifa_cpu_attention_fast": (args, [c.c_int64] * 5 + [c.c_int32]),
             "ifa_cpu_attention_accurate": (args, [c.c_int64] * 5 + [c.c_int32]),
@@ -89,7 +100,12 @@ class Ifa:
         self.must(self.lib.ifa_cpu_attention_workspace_bytes(args, self.threads, size, why))
         memory = c.create_string_buffer(size.value + 64)
         at = c.c_void_p((c.addressof(memory) + 63) // 64 * 64)
-        pointer, function, threads, keep = c.byref(args), self.lib.ifa_cpu_attention, self.threads, (memory, q, k, v, o)
+        pointer, function, threads, keep = (
+            c.byref(args),
+            self.lib.ifa_cpu_attention,
+            self.threads,
+            (memory, q, k, v, o),
+        )
 
         def call():
             if function(None, pointer, at, size, threads, why):
@@ -108,14 +124,24 @@ class Ifa:
         problem = lib.ifa_cache_problem(cache, heads)
         problem.sm_scale, problem.causal, problem.out_type = DIM**-0.5, 1, number
         problem.q_stride = problem.o_stride = names.Strides(heads * tokens * DIM, tokens * DIM, DIM)
-        self.must(lib.ifa_cache_workspace_create(cache, problem, tokens, self.threads, None, 0, workspace, why))
+        self.must(
+            lib.ifa_cache_workspace_create(
+                cache, problem, tokens, self.threads, None, 0, workspace, why
+            )
+        )
         size = 4 if number == F32 else 2
 
         def step(q, k, v, o, first, count):
             shift = first * DIM * size
-            piece = names.CacheTokens(k + shift, v + shift, number, count, tokens * DIM, DIM, tokens * DIM, DIM)
-            query = names.CacheQuery(sequence.value, count, q + shift, number, None, o + shift, None)
-            if lib.ifa_cache_append(cache, sequence, piece, why) or lib.ifa_cache_attend(cache, problem, query, 1, workspace, why):
+            piece = names.CacheTokens(
+                k + shift, v + shift, number, count, tokens * DIM, DIM, tokens * DIM, DIM
+            )
+            query = names.CacheQuery(
+                sequence.value, count, q + shift, number, None, o + shift, None
+            )
+            if lib.ifa_cache_append(cache, sequence, piece, why) or lib.ifa_cache_attend(
+                cache, problem, query, 1, workspace, why
+            ):
                 raise RuntimeError(self.why.text.decode())
 
         return step, lambda: self.must(lib.ifa_cache_truncate(cache, sequence, 0, why))
@@ -141,7 +167,10 @@ class Torch:
         from torch.nn.functional import scaled_dot_product_attention as attention
 
         q, k, v = (self.tensor(x) for x in (q, k, v))
-        return lambda: attention(q, k, v, is_causal=bool(causal)), lambda: attention(q, k, v, is_causal=bool(causal))[0].float().numpy()
+        return (
+            lambda: attention(q, k, v, is_causal=bool(causal)),
+            lambda: attention(q, k, v, is_causal=bool(causal))[0].float().numpy(),
+        )
 
     def cache(self, q, k, v):
         """As libifa's: new tokens into tensors that are there, attention over all that came so far."""
@@ -154,7 +183,9 @@ class Torch:
             end = first + count
             keys[:, :, first:end] = k[:, :, first:end]
             values[:, :, first:end] = v[:, :, first:end]
-            return attention(q[:, :, first:end], keys[:, :, :end], values[:, :, :end], is_causal=count > 1)
+            return attention(
+                q[:, :, first:end], keys[:, :, :end], values[:, :, :end], is_causal=count > 1
+            )
 
         return step
 
@@ -185,7 +216,9 @@ class OnnxRuntime:
         onnx.checker.check_model(model)
         options = self.ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
-        session = self.ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = self.ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         binding, o = session.io_binding(), numpy.empty(shape, "f")
         for name, x in zip("qkv", (q, k, v)):
             binding.bind_cpu_input(name, x[None])
@@ -202,14 +235,26 @@ class OpenVino:
     def __init__(self, threads, kind):
         import openvino
 
-        self.ov, self.threads, self.kind, self.version = openvino, threads, kind, openvino.__version__.split("-")[0]
+        self.ov, self.threads, self.kind, self.version = (
+            openvino,
+            threads,
+            kind,
+            openvino.__version__.split("-")[0],
+        )
 
     def prefill(self, q, k, v, causal):
         from openvino import opset13
 
         inputs = [opset13.parameter([1, *q.shape], self.ov.Type.f32) for _ in range(3)]
-        model = self.ov.Model([opset13.scaled_dot_product_attention(*inputs, causal=bool(causal))], inputs)
-        settings = {"INFERENCE_NUM_THREADS": self.threads, "INFERENCE_PRECISION_HINT": self.kind, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        model = self.ov.Model(
+            [opset13.scaled_dot_product_attention(*inputs, causal=bool(causal))], inputs
+        )
+        settings = {
+            "INFERENCE_NUM_THREADS": self.threads,
+            "INFERENCE_PRECISION_HINT": self.kind,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
         request = self.ov.Core().compile_model(model, "CPU", settings).create_infer_request()
         held = [x[None].copy() for x in (q, k, v)]
         for i, x in enumerate(held):
@@ -229,13 +274,23 @@ class Ggml:
         _fields_ = [("mem_size", c.c_size_t), ("mem_buffer", c.c_void_p), ("no_alloc", c.c_bool)]
 
     class PoolParams(c.Structure):
-        _fields_ = [("cpumask", c.c_bool * 512), ("n_threads", c.c_int), ("prio", c.c_int), ("poll", c.c_uint32), ("strict_cpu", c.c_bool), ("paused", c.c_bool)]
+        _fields_ = [
+            ("cpumask", c.c_bool * 512),
+            ("n_threads", c.c_int),
+            ("prio", c.c_int),
+            ("poll", c.c_uint32),
+            ("strict_cpu", c.c_bool),
+            ("paused", c.c_bool),
+        ]
 
     def __init__(self, threads, kind):
         import llama_cpp
 
         folder = os.path.join(os.path.dirname(llama_cpp.__file__), "lib")
-        self.base, self.cpu = (c.CDLL(os.path.join(folder, name), mode=c.RTLD_GLOBAL) for name in ("libggml-base.so", "libggml-cpu.so"))
+        self.base, self.cpu = (
+            c.CDLL(os.path.join(folder, name), mode=c.RTLD_GLOBAL)
+            for name in ("libggml-base.so", "libggml-cpu.so")
+        )
         p, i = c.c_void_p, c.c_int64
         for lib, name, result, arguments in (
             (self.base, "ggml_init", p, [self.Init]), (self.base, "ggml_new_tensor_4d", p, [p, c.c_int, i, i, i, i]), (self.base, "ggml_get_data", p, [p]),
@@ -248,14 +303,18 @@ class Ggml:
         self.backend = self.cpu.ggml_backend_cpu_init()
         params = self.base.ggml_threadpool_params_default(threads)
         self.cpu.ggml_backend_cpu_set_n_threads(self.backend, threads)
-        self.cpu.ggml_backend_cpu_set_threadpool(self.backend, self.cpu.ggml_threadpool_new(c.byref(params)))
+        self.cpu.ggml_backend_cpu_set_threadpool(
+            self.backend, self.cpu.ggml_threadpool_new(c.byref(params))
+        )
         self.version = f"of llama-cpp-python {llama_cpp.__version__}"
 
     def prefill(self, q, k, v, causal):
         import numpy
 
         heads, n, dim = q.shape
-        context = self.base.ggml_init(self.Init(4 * 6 * q.size + 4 * n * n + (1 << 24), None, False))
+        context = self.base.ggml_init(
+            self.Init(4 * 6 * q.size + 4 * n * n + (1 << 24), None, False)
+        )
 
         def tensor(x, kind):
             x = numpy.ascontiguousarray(x)
@@ -265,8 +324,19 @@ class Ggml:
 
         mask = None
         if causal:
-            mask = tensor(numpy.where(numpy.tri(n, n, dtype=bool), 0, -numpy.inf).astype("e")[None], 1)
-        o = self.base.ggml_flash_attn_ext(context, tensor(q, 0), tensor(k.astype("e"), 1), tensor(v.astype("e"), 1), mask, dim**-0.5, 0.0, 0.0)
+            mask = tensor(
+                numpy.where(numpy.tri(n, n, dtype=bool), 0, -numpy.inf).astype("e")[None], 1
+            )
+        o = self.base.ggml_flash_attn_ext(
+            context,
+            tensor(q, 0),
+            tensor(k.astype("e"), 1),
+            tensor(v.astype("e"), 1),
+            mask,
+            dim**-0.5,
+            0.0,
+            0.0,
+        )
         graph = self.base.ggml_new_graph(context)
         self.base.ggml_build_forward_expand(graph, o)
 
@@ -278,8 +348,14 @@ class Ggml:
         return lambda: self.base.ggml_backend_graph_compute(self.backend, graph), result
 
 
-KINDS = [("torch", "f32", Torch), ("torch", "bf16", Torch), ("onnxruntime", "f32", OnnxRuntime), ("openvino", "bf16", OpenVino),
-         ("openvino", "f32", OpenVino), ("ggml", "f16", Ggml)]
+KINDS = [
+    ("torch", "f32", Torch),
+    ("torch", "bf16", Torch),
+    ("onnxruntime", "f32", OnnxRuntime),
+    ("openvino", "bf16", OpenVino),
+    ("openvino", "f32", OpenVino),
+    ("ggml", "f16", Ggml),
+]
 
 # ---- measuring ----
 
@@ -305,7 +381,10 @@ def take_turns(calls, seconds):
     for _ in range(rounds):
         for name in names:
             times[name].append(timed(calls[name], batch[name]))
-    ratios = {name: statistics.median(t / own for t, own in zip(times[names[0]], times[name])) for name in names[1:]}
+    ratios = {
+        name: statistics.median(t / own for t, own in zip(times[names[0]], times[name]))
+        for name in names[1:]
+    }
     return {name: statistics.median(times[name]) for name in names}, ratios, rounds
 
 
@@ -351,7 +430,12 @@ def worker(options):
     theirs, ifa = factory(threads, kind), Ifa(options.lib, threads)
     number = BF16 if (peer, kind) == ("torch", "bf16") else F32
     random = numpy.random.default_rng(1)
-    emit = lambda **line: print(json.dumps({"peer": f"{peer} {kind}", "version": theirs.version, "threads": threads, **line}), flush=True)
+    emit = lambda **line: print(
+        json.dumps(
+            {"peer": f"{peer} {kind}", "version": theirs.version, "threads": threads, **line}
+        ),
+        flush=True,
+    )
     if peer == "torch":
         emit(case="matrix product", rate=theirs.matmul())
     for n, heads in PREFILL:
@@ -359,7 +443,10 @@ def worker(options):
             case = f"n{n} {'causal' if causal else 'full'}"
             if options.case not in case:
                 continue
-            q, k, v = (from_type(as_type(random.standard_normal((heads, n, DIM), "f"), number), number) for _ in range(3))
+            q, k, v = (
+                from_type(as_type(random.standard_normal((heads, n, DIM), "f"), number), number)
+                for _ in range(3)
+            )
             expected = exact(q, k, v, causal)
             call, result = theirs.prefill(q, k, v, causal)
             calls, errors = {"theirs": call}, {"theirs": distance(result(), expected)}
@@ -381,7 +468,10 @@ def through_the_cache(theirs, ifa, number, random, emit, seconds):
     import numpy
 
     heads, tokens = 8, max(PROMPTS) + DECODED
-    q, k, v = (from_type(as_type(random.standard_normal((heads, tokens, DIM), "f"), number), number) for _ in range(3))
+    q, k, v = (
+        from_type(as_type(random.standard_normal((heads, tokens, DIM), "f"), number), number)
+        for _ in range(3)
+    )
     ours = [as_type(x, number) for x in (q, k, v)]
     o = numpy.zeros_like(ours[0])
     ours_step, forget = ifa.cache(heads, tokens, number)
@@ -392,7 +482,10 @@ def through_the_cache(theirs, ifa, number, random, emit, seconds):
         times = {"theirs": [[], []], "cache": [[], []]}
         for turn in range(max(15, min(200, int(seconds / 0.01)))):
             forget()
-            for name, step in (("theirs", theirs_step), ("cache", lambda first, count: ours_step(*pointers, first, count))):
+            for name, step in (
+                ("theirs", theirs_step),
+                ("cache", lambda first, count: ours_step(*pointers, first, count)),
+            ):
                 started = clock()
                 step(0, prompt)
                 decoding = clock()
@@ -404,8 +497,13 @@ def through_the_cache(theirs, ifa, number, random, emit, seconds):
         end = prompt + DECODED
         error = distance(from_type(o, number)[:, :end], expected[:, :end])
         if error > 0.04:
-            raise RuntimeError(f"cache, prompt {prompt}: differs from binary64 attention by {error}")
-        for phase, name in ((0, f"cache, prompt of {prompt}"), (1, f"cache, {DECODED} tokens behind {prompt}, each")):
+            raise RuntimeError(
+                f"cache, prompt {prompt}: differs from binary64 attention by {error}"
+            )
+        for phase, name in (
+            (0, f"cache, prompt of {prompt}"),
+            (1, f"cache, {DECODED} tokens behind {prompt}, each"),
+        ):
             emit(case=name, times={who: statistics.median(t[phase]) for who, t in times.items()}, errors={"cache": error}, rounds=turn + 1,
                  ratios={"cache": statistics.median(a / b for a, b in zip(times["theirs"][phase], times["cache"][phase]))})  # fmt: skip
 
@@ -416,9 +514,24 @@ def through_the_cache(theirs, ifa, number, random, emit, seconds):
 def run_peer(options, name, threads):
     """Its lines, or why there are none."""
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
-    command = [python_of(options.venv), os.path.abspath(__file__), "--worker", name, "--threads", str(threads), "--lib", options.lib, "--seconds", str(options.seconds), "--case", options.case]
+    command = [
+        python_of(options.venv),
+        os.path.abspath(__file__),
+        "--worker",
+        name,
+        "--threads",
+        str(threads),
+        "--lib",
+        options.lib,
+        "--seconds",
+        str(options.seconds),
+        "--case",
+        options.case,
+    ]
     try:
-        got = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST)
+        got = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST
+        )
     except subprocess.TimeoutExpired:
         return [], f"no end within {LONGEST} seconds"
     lines = [json.loads(line) for line in got.stdout.splitlines() if line.startswith("{")]
@@ -432,15 +545,21 @@ def show(lines, threads):
     peers = list(dict.fromkeys(line["peer"] for line in lines))
     cases = list(dict.fromkeys(line["case"] for line in lines if "ratios" in line))
     at = {(line["case"], line["peer"]): line for line in lines}
-    print(f"\n{threads} thread{'s' if threads > 1 else ''}; time of the peer over ours, above 1: ours is faster\n")
+    print(
+        f"\n{threads} thread{'s' if threads > 1 else ''}; time of the peer over ours, above 1: ours is faster\n"
+    )
     print("| | ours | " + " | ".join(peers) + " |\n" + "|---" * (len(peers) + 2) + "|")
     for case in cases:
         for preset in ("fast", "accurate", "cache"):
-            found = [at[case, p] for p in peers if (case, p) in at and preset in at[case, p]["ratios"]]
+            found = [
+                at[case, p] for p in peers if (case, p) in at and preset in at[case, p]["ratios"]
+            ]
             if not found:
                 continue
             ours = statistics.median(line["times"][preset] for line in found)
-            cells = [f"{at[case, p]['ratios'][preset]:.2f}" if (case, p) in at else "" for p in peers]
+            cells = [
+                f"{at[case, p]['ratios'][preset]:.2f}" if (case, p) in at else "" for p in peers
+            ]
             print(f"| {case}, {preset} | {ours * 1e6:.0f} us | " + " | ".join(cells) + " |" if preset != "cache" else
                   f"| {case} | {ours * 1e6:.0f} us | " + " | ".join(cells) + " |")  # fmt: skip
     for line in lines:

@@ -13,7 +13,9 @@ import ifa
 
 CLAIM = "close q=f16 k=f16 v=f16 p=f16"
 
-spec = importlib.util.spec_from_file_location("plugin_triton", Path(__file__).resolve().parents[1] / "plugin_triton" / "attention.py")
+spec = importlib.util.spec_from_file_location(
+    "plugin_triton", Path(__file__).resolve().parents[1] / "plugin_triton" / "attention.py"
+)
 plugin = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(plugin)
 

@@ -10,7 +10,17 @@ import numpy as np
 def plain(k, v, q, **options):
     """The oracle on operands quantized as the cache does."""
     kk, vv = (ifa.quantize(x[None], scale="token") for x in (k, v))
-    return ifa.attention(ifa.quantize(q[None]), kk, vv, causal=True, tau=2, kv_tile=64, backend="scalar", out_type="f32", **options)[0]
+    return ifa.attention(
+        ifa.quantize(q[None]),
+        kk,
+        vv,
+        causal=True,
+        tau=2,
+        kv_tile=64,
+        backend="scalar",
+        out_type="f32",
+        **options,
+    )[0]
 
 
 class Cache(unittest.TestCase):
@@ -25,18 +35,22 @@ class Cache(unittest.TestCase):
         a, b = self.cache.sequence(), self.cache.sequence()
         ka, va, kb, vb = (self.tokens(n) for n in (100, 100, 30, 30))
         a.append(ka[:, :64], va[:, :64])
-        b.append(np.ascontiguousarray(kb.transpose(1, 0, 2)).transpose(1, 0, 2), vb)  # tokens before heads
+        b.append(
+            np.ascontiguousarray(kb.transpose(1, 0, 2)).transpose(1, 0, 2), vb
+        )  # tokens before heads
         a.append(ka[:, 64:], va[:, 64:])
         self.assertEqual((len(a), len(b)), (100, 30))
         qa, qb = self.tokens(7, 4), self.tokens(1, 4)
         oa, ob = self.cache.attend([(a, qa), (b, qb)])
         self.assertEqual(oa.tobytes(), plain(ka, va, qa).tobytes())
         self.assertEqual(ob.tobytes(), plain(kb, vb, qb).tobytes())
-        (o, lse), = self.cache.attend([(a, qa)], lse=True, out=[np.empty((4, 7, 32), np.float32)])
+        ((o, lse),) = self.cache.attend([(a, qa)], lse=True, out=[np.empty((4, 7, 32), np.float32)])
         self.assertEqual((o.tobytes(), lse.shape), (oa.tobytes(), (4, 7)))
         k, _, k_scale, _ = a.read()
         want = ifa.quantize(ka[None])
-        self.assertEqual((k.tobytes(), k_scale.tobytes()), (want.data.tobytes(), want.scale.tobytes()))
+        self.assertEqual(
+            (k.tobytes(), k_scale.tobytes()), (want.data.tobytes(), want.scale.tobytes())
+        )
 
     def test_forks_share_and_part(self):
         a = self.cache.sequence()
@@ -48,11 +62,16 @@ class Cache(unittest.TestCase):
         b.append(*more)
         a.truncate(10)
         q = self.tokens(1, 2)
-        ob, = self.cache.attend([(b, q)])
-        self.assertEqual(ob.tobytes(), plain(np.concatenate([k, more[0]], 1), np.concatenate([v, more[1]], 1), q).tobytes())
+        (ob,) = self.cache.attend([(b, q)])
+        self.assertEqual(
+            ob.tobytes(),
+            plain(np.concatenate([k, more[0]], 1), np.concatenate([v, more[1]], 1), q).tobytes(),
+        )
         self.cache.check()
         b.remove()
-        self.assertEqual(self.cache.usage(), {"free_blocks": 15, "free_sequences": 2, "shared_blocks": 0})
+        self.assertEqual(
+            self.cache.usage(), {"free_blocks": 15, "free_sequences": 2, "shared_blocks": 0}
+        )
         with self.assertRaisesRegex(ifa.BadArgument, "removed"):
             len(b)
 
@@ -61,7 +80,9 @@ class Cache(unittest.TestCase):
         s.append(self.tokens(5), self.tokens(5))
         del s
         gc.collect()
-        self.assertEqual(self.cache.usage(), {"free_blocks": 16, "free_sequences": 3, "shared_blocks": 0})
+        self.assertEqual(
+            self.cache.usage(), {"free_blocks": 16, "free_sequences": 3, "shared_blocks": 0}
+        )
 
     def test_refusals(self):
         s = self.cache.sequence()

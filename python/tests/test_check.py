@@ -33,14 +33,26 @@ attention = example()
 
 def through_the_library(q, k, v, p):
     """An exact kernel: fills its outputs."""
-    ifa.attention(*p.quantized(), sm_scale=p.sm_scale, causal=p.causal, window=p.window, tau=p.tau, kv_tile=p.kv_tile,
-                  kv_split=p.kv_split, lse=p.lse, rows=p.rows, out=(p.o, p.lse_out) if p.lse else p.o)
+    ifa.attention(
+        *p.quantized(),
+        sm_scale=p.sm_scale,
+        causal=p.causal,
+        window=p.window,
+        tau=p.tau,
+        kv_tile=p.kv_tile,
+        kv_split=p.kv_split,
+        lse=p.lse,
+        rows=p.rows,
+        out=(p.o, p.lse_out) if p.lse else p.o,
+    )
 
 
 def wrong_mask(q, k, v, p):
     """Aligned at the top left."""
     seen = np.arange(p.nk) <= np.arange(p.nq)[:, None] if p.causal else np.ones((p.nq, p.nk), bool)
-    s = np.where(seen, np.float32(p.sm_scale) * (q @ np.repeat(k, p.group, 1).swapaxes(2, 3)), -np.inf)
+    s = np.where(
+        seen, np.float32(p.sm_scale) * (q @ np.repeat(k, p.group, 1).swapaxes(2, 3)), -np.inf
+    )
     w = np.exp(s - s.max(3, keepdims=True))
     return (w @ np.repeat(v, p.group, 1)) / w.sum(3, keepdims=True)
 
@@ -54,7 +66,9 @@ def checked(kernel, claim=EXACT32, **options):
 
 
 class Check(unittest.TestCase):
-    def failure(self, kernel, text, verdict="failed", claim=EXACT32, cases="b=1 hq=2 hkv=1 nq=9 nk=40 d=16"):
+    def failure(
+        self, kernel, text, verdict="failed", claim=EXACT32, cases="b=1 hq=2 hkv=1 nq=9 nk=40 d=16"
+    ):
         report, printed, _ = checked(kernel, claim, cases=cases)
         self.assertEqual((report.exit_code, report.results[0].verdict), (1, verdict))
         self.assertIn(text, report.results[0].message)
@@ -74,10 +88,12 @@ class Check(unittest.TestCase):
         self.assertGreater(len(report.results), 200)
 
     def test_a_wrong_causal_mask_is_found(self):
-        report, printed, _ = checked(wrong_mask, cases=["nq=70 nk=70 causal=1", "nq=70 nk=90 causal=0,1"])
+        report, printed, _ = checked(
+            wrong_mask, cases=["nq=70 nk=70 causal=1", "nq=70 nk=90 causal=0,1"]
+        )
         self.assertEqual([r.verdict for r in report.results], ["passed", "passed", "failed"])
         self.assertIn("o[b 0][h 0][i 0][d 0] is ", printed)
-        line = 'repeat: ifa.check(wrong_mask, claim=\'close q=f32 k=f32 v=f32\', cases="b=1 hq=1 hkv=1 nq=70 nk=90 d=64 causal=1 fill=normal seed=1")'
+        line = "repeat: ifa.check(wrong_mask, claim='close q=f32 k=f32 v=f32', cases=\"b=1 hq=1 hkv=1 nq=70 nk=90 d=64 causal=1 fill=normal seed=1\")"
         self.assertIn(line, printed)
         again = eval(line[len("repeat: ") :].replace("cases=", "quiet=True, cases="))
         self.assertEqual(again.results[0].details["places"], report.results[2].details["places"])
@@ -90,7 +106,10 @@ class Check(unittest.TestCase):
             p.o[0, 1, 3, 7] = np.nextafter(p.o[0, 1, 3, 7], np.float32(9))
 
         report = self.failure(off, "o differs in 1 of 288 elements", claim="exact")
-        self.assertEqual([place["where"] for place in report.results[0].details["places"]], ["o[b 0][h 1][i 3][d 7]"])
+        self.assertEqual(
+            [place["where"] for place in report.results[0].details["places"]],
+            ["o[b 0][h 1][i 3][d 7]"],
+        )
 
     def test_the_first_stage_that_differs(self):
         """An exact kernel that shows its stages: scores in integers here, one of them wrong."""
@@ -102,8 +121,13 @@ class Check(unittest.TestCase):
                 p.stages.s[...] = np.where(p.live(), s, 0).reshape(p.stages.s.shape)
                 p.stages.s[3, 5] += error
 
-        report = self.failure(shows, "S differs in 1 of 720 elements; it is the first stage to differ", claim="exact")
-        self.assertEqual((report.results[0].details["stage"], report.results[0].details["places"][0]["where"]), ("S", "S[b 0][h 0][i 3][key 5]"))
+        report = self.failure(
+            shows, "S differs in 1 of 720 elements; it is the first stage to differ", claim="exact"
+        )
+        self.assertEqual(
+            (report.results[0].details["stage"], report.results[0].details["places"][0]["where"]),
+            ("S", "S[b 0][h 0][i 3][key 5]"),
+        )
         self.failure(lambda *a: shows(*a, error=0), "unit differs in", claim="exact")
 
     def test_cheats(self):
@@ -117,7 +141,9 @@ class Check(unittest.TestCase):
         def writes_outside(q, k, v, p):
             o = attention(q, k, v, p)[0]
             p.o[...] = o
-            np.lib.stride_tricks.as_strided(p.o, (1,), (4,), writeable=True).base  # a view that begins at o
+            np.lib.stride_tricks.as_strided(
+                p.o, (1,), (4,), writeable=True
+            ).base  # a view that begins at o
             end = np.lib.stride_tricks.as_strided(p.o.reshape(-1), (p.o.size + 1,), (4,))
             end[-1] = 0
 
@@ -151,19 +177,32 @@ class Check(unittest.TestCase):
             p.o[...] = attention(q, k, v, p)[0]
 
         self.failure(all_rows, "belongs to no computed row", cases="nq=40 nk=40 rows=3")
-        report, printed, _ = checked(attention, cases="nq=40 nk=40 rows=3 lse=0,1 layout=bnhd,bhnd out=f16,bf16,f32")
-        self.assertEqual(report.exit_code, 0, printed)  # of what is returned only the chosen ones are taken
+        report, printed, _ = checked(
+            attention, cases="nq=40 nk=40 rows=3 lse=0,1 layout=bnhd,bhnd out=f16,bf16,f32"
+        )
+        self.assertEqual(
+            report.exit_code, 0, printed
+        )  # of what is returned only the chosen ones are taken
 
     def test_answers_that_are_none(self):
-        self.failure(lambda q, k, v, p: q[:, :1], "it returned o of shape [1, 1, 9, 16]; it is [1, 2, 9, 16]", "bad output")
+        self.failure(
+            lambda q, k, v, p: q[:, :1],
+            "it returned o of shape [1, 1, 9, 16]; it is [1, 2, 9, 16]",
+            "bad output",
+        )
         self.failure(lambda q, k, v, p: "o", "it returned o of str", "bad output")
         report, _, traced = checked(lambda q, k, v, p: q.nothing, cases="nq=3 nk=3")
         self.assertIn("it raised AttributeError", report.results[0].message)
         self.assertIn("q.nothing", traced)
 
     def test_without_log_sum_exp(self):
-        report, printed, _ = checked(lambda q, k, v, p: attention(q, k, v, p)[0], cases="nq=3 nk=3 lse=0,1", lse=False)
-        self.assertEqual((str(report), "lse=1" in report.results[1].case), ("2 passed, 0 failed, 0 unsupported, 0 not available", False))
+        report, printed, _ = checked(
+            lambda q, k, v, p: attention(q, k, v, p)[0], cases="nq=3 nk=3 lse=0,1", lse=False
+        )
+        self.assertEqual(
+            (str(report), "lse=1" in report.results[1].case),
+            ("2 passed, 0 failed, 0 unsupported, 0 not available", False),
+        )
 
     def test_unsupported_is_no_pass(self):
         def refuses(q, k, v, p):
@@ -173,9 +212,14 @@ class Check(unittest.TestCase):
             raise ifa.NotAvailable("no card")
 
         report, _, _ = checked(refuses, cases="nq=3 nk=3 causal=0,1")
-        self.assertEqual((report.exit_code, report.results[1].verdict, str(report)), (3, "unsupported", "0 passed, 0 failed, 2 unsupported, 0 not available"))
+        self.assertEqual(
+            (report.exit_code, report.results[1].verdict, str(report)),
+            (3, "unsupported", "0 passed, 0 failed, 2 unsupported, 0 not available"),
+        )
         self.assertEqual(checked(absent, cases="nq=3 nk=3")[0].results[0].verdict, "not available")
-        report, _, _ = checked(lambda q, k, v, p: attention(q, k, v, p)[0], cases="nq=3 nk=3 lse=0,1")
+        report, _, _ = checked(
+            lambda q, k, v, p: attention(q, k, v, p)[0], cases="nq=3 nk=3 lse=0,1"
+        )
         self.assertEqual([r.verdict for r in report.results], ["passed", "unsupported"])
 
     def test_what_a_claim_hands_out(self):
@@ -188,7 +232,10 @@ class Check(unittest.TestCase):
         checked(look, "close q=f16 k=bf16", cases="nq=3 nk=5 d=33 v=int4 layout=bnhd")
         q, k, v, p = (seen[name] for name in "qkvp")
         self.assertEqual((q.dtype, k.dtype, v.dtype), (np.float16, np.float32, np.uint8))
-        self.assertEqual((v.shape, p.operands.q.shape, p.operands.q.dtype), ((1, 1, 5, 17), (1, 1, 3, 33), np.int8))
+        self.assertEqual(
+            (v.shape, p.operands.q.shape, p.operands.q.dtype),
+            ((1, 1, 5, 17), (1, 1, 3, 33), np.int8),
+        )
         self.assertFalse((k.view(np.uint32) & 0xFFFF).any())
         self.assertEqual(q.tobytes(), p.floats[0].astype(np.float16).tobytes())
         checked(look, "exact", cases="nq=3 nk=5")
@@ -208,10 +255,15 @@ class Check(unittest.TestCase):
 
     def test_reports(self):
         with tempfile.TemporaryDirectory() as folder:
-            paths = {kind: os.path.join(folder, f"r.{kind}") for kind in ("json", "html", "junit", "csv")}
+            paths = {
+                kind: os.path.join(folder, f"r.{kind}") for kind in ("json", "html", "junit", "csv")
+            }
             report, _, _ = checked(wrong_mask, cases="nq=70 nk=90 causal=0,1", **paths)
             found = json.loads(Path(paths["json"]).read_text())
-            self.assertEqual(([r["verdict"] for r in found["results"]], found["counts"]["failed"]), (["passed", "failed"], 1))
+            self.assertEqual(
+                ([r["verdict"] for r in found["results"]], found["counts"]["failed"]),
+                (["passed", "failed"], 1),
+            )
             self.assertEqual(found["results"][1], report.results[1].details)
             suite = xml.etree.ElementTree.parse(paths["junit"]).getroot()
             self.assertEqual((suite.get("tests"), suite.get("failures")), ("2", "1"))
@@ -238,12 +290,19 @@ class Check(unittest.TestCase):
             go.wait(30)
             return attention(q, k, v, p)
 
-        thread = threading.Thread(target=lambda: ifa.check(slow, EXACT32, cases="nq=3 nk=3", quiet=True))
+        thread = threading.Thread(
+            target=lambda: ifa.check(slow, EXACT32, cases="nq=3 nk=3", quiet=True)
+        )
         thread.start()
         begun.wait(30)
         context = multiprocessing.get_context("fork")
         queue = context.Queue()
-        child = context.Process(target=lambda: queue.put(ifa.check(attention, EXACT32, cases="nq=3 nk=3", quiet=True).exit_code), daemon=True)
+        child = context.Process(
+            target=lambda: queue.put(
+                ifa.check(attention, EXACT32, cases="nq=3 nk=3", quiet=True).exit_code
+            ),
+            daemon=True,
+        )
         child.start()
         self.assertEqual(queue.get(timeout=30), 0)
         go.set()
@@ -282,10 +341,15 @@ class Pytest(unittest.TestCase):
             out = io.StringIO()
             with redirect_stdout(out):
                 code = pytest.main(["-q", "-p", "no:cacheprovider", str(path)], plugins=[Count()])
-            self.assertEqual((int(code), {k: len(v) for k, v in counts.items()}), (1, {"passed": 3, "failed": 1, "skipped": 1}))
+            self.assertEqual(
+                (int(code), {k: len(v) for k, v in counts.items()}),
+                (1, {"passed": 3, "failed": 1, "skipped": 1}),
+            )
             self.assertIn("causal=1", counts["failed"][0].nodeid)
             self.assertIn("repeat: ifa.check(wrong_mask", str(counts["failed"][0].longrepr))
-            self.assertNotIn("_check.py", str(counts["failed"][0].longrepr).split("FAILED  wrong_mask")[1])
+            self.assertNotIn(
+                "_check.py", str(counts["failed"][0].longrepr).split("FAILED  wrong_mask")[1]
+            )
 
 
 if __name__ == "__main__":

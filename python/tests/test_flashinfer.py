@@ -25,15 +25,23 @@ def definition(op, inputs, dtype="bfloat16", **more):
     return {
         "name": f"{op}_h4_kv2_d64",
         "op_type": op,
-        "axes": {**{name: {"type": "const", "value": value} for name, value in const.items()}, "batch_size": {"type": "var"}},
-        "inputs": {name: {"shape": [], "dtype": dtype if name in tensors else "int32"} for name in inputs},
+        "axes": {
+            **{name: {"type": "const", "value": value} for name, value in const.items()},
+            "batch_size": {"type": "var"},
+        },
+        "inputs": {
+            name: {"shape": [], "dtype": dtype if name in tensors else "int32"} for name in inputs
+        },
         "outputs": {"output": {}, "lse": {}},
         **more,
     }
 
 
 RAGGED = definition("gqa_ragged", ("q", "k", "v", "qo_indptr", "kv_indptr", "sm_scale"))
-DECODE = definition("gqa_paged", ("q", "k_cache", "v_cache", "kv_indptr", "kv_indices", "kv_last_page_len", "sm_scale"))
+DECODE = definition(
+    "gqa_paged",
+    ("q", "k_cache", "v_cache", "kv_indptr", "kv_indices", "kv_last_page_len", "sm_scale"),
+)
 
 
 def attend(q, k, v, sm, causal, late=0):
@@ -43,11 +51,15 @@ def attend(q, k, v, sm, causal, late=0):
     nq, nk = q.shape[0], k.shape[0]
     if causal:
         s = s.masked_fill(torch.arange(nk) > torch.arange(nq)[:, None] + nk - nq - late, -math.inf)
-    return torch.einsum("hqk,khd->qhd", s.softmax(2), v).bfloat16(), torch.logsumexp(s, 2).T / math.log(2)
+    return torch.einsum("hqk,khd->qhd", s.softmax(2), v).bfloat16(), torch.logsumexp(
+        s, 2
+    ).T / math.log(2)
 
 
 def ragged(q, k, v, qo, kv, sm, late=0):
-    parts = [attend(q[a:b], k[c:d], v[c:d], sm, True, late) for a, b, c, d in zip(qo, qo[1:], kv, kv[1:])]
+    parts = [
+        attend(q[a:b], k[c:d], v[c:d], sm, True, late) for a, b, c, d in zip(qo, qo[1:], kv, kv[1:])
+    ]
     return tuple(torch.cat(x) for x in zip(*parts))
 
 
@@ -56,7 +68,15 @@ def decode(q, k_cache, v_cache, kv, indices, last, sm):
     for i in range(len(kv) - 1):
         pages = indices[kv[i] : kv[i + 1]].long()
         n = (len(pages) - 1) * 16 + int(last[i])
-        outputs.append(attend(q[i : i + 1], k_cache[pages].flatten(0, 1)[:n], v_cache[pages].flatten(0, 1)[:n], sm, False))
+        outputs.append(
+            attend(
+                q[i : i + 1],
+                k_cache[pages].flatten(0, 1)[:n],
+                v_cache[pages].flatten(0, 1)[:n],
+                sm,
+                False,
+            )
+        )
     return tuple(torch.cat(x) for x in zip(*outputs))
 
 
@@ -72,21 +92,33 @@ class FlashInfer(unittest.TestCase):
     def test_right_solutions(self):
         for found, run, cases in ((RAGGED, ragged, 9), (DECODE, decode, 5)):
             report, printed = checked(found, run)
-            self.assertEqual((report.exit_code, str(report).split(",")[0]), (0, f"{cases} passed"), printed)
-            self.assertIn(f"tolerance as written: {cases} of {cases} pass; bound for each element: {cases} passed", printed)
+            self.assertEqual(
+                (report.exit_code, str(report).split(",")[0]), (0, f"{cases} passed"), printed
+            )
+            self.assertIn(
+                f"tolerance as written: {cases} of {cases} pass; bound for each element: {cases} passed",
+                printed,
+            )
 
     def test_a_wrong_mask(self):
-        report, printed = checked(RAGGED, lambda *a: ragged(*a, late=1 if len(a[0]) > 20 else 0), show=1)
+        report, printed = checked(
+            RAGGED, lambda *a: ragged(*a, late=1 if len(a[0]) > 20 else 0), show=1
+        )
         self.assertEqual(report.exit_code, 1)
         self.assertIn("nq=33 nk=130", report.failures[0].case)
-        self.assertIn("repeat: ifa.check(definition.kernel(run), claim='close q=bf16 k=bf16 v=bf16 p=bf16 o=bf16', device='cpu', cases=", printed)
+        self.assertIn(
+            "repeat: ifa.check(definition.kernel(run), claim='close q=bf16 k=bf16 v=bf16 p=bf16 o=bf16', device='cpu', cases=",
+            printed,
+        )
 
     def test_a_page_that_is_nobodys(self):
         def reads_the_whole_last_page(q, k_cache, v_cache, kv, indices, last, sm):
             return decode(q, k_cache, v_cache, kv, indices, torch.full_like(last, 16), sm)
 
         report, _ = checked(DECODE, reads_the_whole_last_page, quiet=True)
-        self.assertEqual([r.verdict for r in report.results], ["failed"] * 2 + ["passed"] + ["failed"] * 2)  # 64 keys fill their pages
+        self.assertEqual(
+            [r.verdict for r in report.results], ["failed"] * 2 + ["passed"] + ["failed"] * 2
+        )  # 64 keys fill their pages
 
     def test_what_a_tolerance_overlooks(self):
         """One row that is off by 0.008: within 0.01, and far outside of what bf16 explains."""
@@ -99,15 +131,26 @@ class FlashInfer(unittest.TestCase):
 
         report, printed = checked(RAGGED, off, show=0)
         self.assertEqual((report.exit_code, [m.passed for m in report.matched]), (1, [True] * 9))
-        self.assertIn("bound for each element: failed; tolerance: 100.00% within it, enough", printed)
-        self.assertIn("tolerance as written: 9 of 9 pass; bound for each element: 0 passed", printed)
+        self.assertIn(
+            "bound for each element: failed; tolerance: 100.00% within it, enough", printed
+        )
+        self.assertIn(
+            "tolerance as written: 9 of 9 pass; bound for each element: 0 passed", printed
+        )
 
     def test_workloads(self):
         with tempfile.TemporaryDirectory() as folder:
-            tensors = {"kv": np.array([0, 2, 2, 5], np.int32), "last": np.array([3, 0, 16], np.int32)}
+            tensors = {
+                "kv": np.array([0, 2, 2, 5], np.int32),
+                "last": np.array([3, 0, 16], np.int32),
+            }
             head, data = {}, b""
             for name, x in tensors.items():
-                head[name] = {"dtype": "I32", "shape": list(x.shape), "data_offsets": [len(data), len(data) + x.nbytes]}
+                head[name] = {
+                    "dtype": "I32",
+                    "shape": list(x.shape),
+                    "data_offsets": [len(data), len(data) + x.nbytes],
+                }
                 data += x.tobytes()
             text = json.dumps(head).encode()
             Path(folder, "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
@@ -115,14 +158,24 @@ class FlashInfer(unittest.TestCase):
             def tensor(name):
                 return {"type": "safetensors", "path": "a.safetensors", "tensor_key": name}
 
-            inputs = {"q": {"type": "random"}, "kv_indptr": tensor("kv"), "kv_last_page_len": tensor("last"), "sm_scale": {"type": "scalar", "value": 0.25}}
+            inputs = {
+                "q": {"type": "random"},
+                "kv_indptr": tensor("kv"),
+                "kv_last_page_len": tensor("last"),
+                "sm_scale": {"type": "scalar", "value": 0.25},
+            }
             tolerance = {"max_atol": 0.5, "max_rtol": 0.0, "required_matched_ratio": 0.9}
-            lines = [{"definition": "d", "workload": {"inputs": inputs, "tolerance": tolerance}}] * 2
+            lines = [
+                {"definition": "d", "workload": {"inputs": inputs, "tolerance": tolerance}}
+            ] * 2
             path = Path(folder, "w.jsonl")
             path.write_text("\n".join(map(json.dumps, lines)) + "\n")
             found = ifa.flashinfer.Definition.parse(DECODE)
             cases = found.cases(path)
-            self.assertEqual([c.split("d=64")[0].split()[3:] for c, _ in cases], [["nq=1", "nk=19"], ["nq=1", "nk=0"], ["nq=1", "nk=48"]])
+            self.assertEqual(
+                [c.split("d=64")[0].split()[3:] for c, _ in cases],
+                [["nq=1", "nk=19"], ["nq=1", "nk=0"], ["nq=1", "nk=48"]],
+            )
             self.assertTrue(all("sm=0.25" in c for c, _ in cases))
             self.assertEqual((cases[0][1].max_atol, cases[0][1].required_matched_ratio), (0.5, 0.9))
             path.write_text('{"workload": {"inputs": {}}}\n')
@@ -133,7 +186,10 @@ class FlashInfer(unittest.TestCase):
         parse = ifa.flashinfer.Definition.parse
         for text, found in (
             ("op_type is 'gemm'", dict(RAGGED, op_type="gemm")),
-            ("inputs of float8_e4m3fn", definition("gqa_ragged", RAGGED["inputs"], "float8_e4m3fn")),
+            (
+                "inputs of float8_e4m3fn",
+                definition("gqa_ragged", RAGGED["inputs"], "float8_e4m3fn"),
+            ),
             ("input 'mask'", definition("gqa_ragged", (*RAGGED["inputs"], "mask"))),
         ):
             with self.subTest(text), self.assertRaisesRegex(ifa.Unsupported, text):

@@ -27,7 +27,10 @@ FP16 = "close q=f16 k=f16 v=f16 p=f16 o=f16"
 
 def tensors(dim=64, nq=50, nk=130, heads=4, kv_heads=2, batch=2, dtype=None, place="cpu"):
     make = torch.Generator().manual_seed(1)
-    found = (torch.randn(batch, h, n, dim, generator=make) for h, n in ((heads, nq), (kv_heads, nk), (kv_heads, nk)))
+    found = (
+        torch.randn(batch, h, n, dim, generator=make)
+        for h, n in ((heads, nq), (kv_heads, nk), (kv_heads, nk))
+    )
     return tuple(x.to(place, dtype or torch.float32) for x in found)
 
 
@@ -39,7 +42,28 @@ def bits(x):
 
 
 def op_arguments(q, k, v, lse=True):
-    return (q, k, v, True, 0, None, lse, torch.float16, True, "int8", "int8", "int8", "token", "token", "token", 64, 256, 4.0, 64, 0)
+    return (
+        q,
+        k,
+        v,
+        True,
+        0,
+        None,
+        lse,
+        torch.float16,
+        True,
+        "int8",
+        "int8",
+        "int8",
+        "token",
+        "token",
+        "token",
+        64,
+        256,
+        4.0,
+        64,
+        0,
+    )
 
 
 def load(path):
@@ -62,12 +86,16 @@ class Torch(unittest.TestCase):
 
     def test_numpys_bits(self):
         kinds = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-        for (kind, dtype), preset, causal in itertools.product(kinds.items(), ("fast", "accurate", "int4"), (False, True)):
+        for (kind, dtype), preset, causal in itertools.product(
+            kinds.items(), ("fast", "accurate", "int4"), (False, True)
+        ):
             q, k, v = tensors(dtype=dtype, place=self.place)
             options = dict(preset=preset, causal=causal, window=0 if causal else 40)
             o, lse = ifa.attention(q, k, v, lse=True, **options)
             floats = [x.float().cpu().numpy() for x in (q, k, v)]  # exact: the floats are the same
-            want, want_lse = ifa.attention(*floats, lse=True, out_type=kind, backend="scalar", **options)
+            want, want_lse = ifa.attention(
+                *floats, lse=True, out_type=kind, backend="scalar", **options
+            )
             with self.subTest(kind=kind, **options):
                 self.assertEqual((o.dtype, o.is_cuda), (dtype, self.place == "cuda"))
                 self.assertEqual(bits(o), bits(want))
@@ -101,25 +129,39 @@ class Torch(unittest.TestCase):
 
     def test_opcheck(self):
         for dtype, lse in ((torch.float16, True), (torch.float32, False)):
-            found = torch_library.opcheck(torch.ops.ifa.attention.default, op_arguments(*tensors(dtype=dtype, place=self.place), lse))
+            found = torch_library.opcheck(
+                torch.ops.ifa.attention.default,
+                op_arguments(*tensors(dtype=dtype, place=self.place), lse),
+            )
             self.assertEqual(set(found.values()), {"SUCCESS"})
 
     def test_compiled_without_a_break(self):
         def layer(q, k, v):
-            return ifa.torch.scaled_dot_product_attention(q * 2, k, v, is_causal=True, enable_gqa=True).sum(1)
+            return ifa.torch.scaled_dot_product_attention(
+                q * 2, k, v, is_causal=True, enable_gqa=True
+            ).sum(1)
 
-        backend = "inductor" if self.place == "cuda" else "aot_eager"  # inductor needs a minute of the compiler on a CPU
+        backend = (
+            "inductor" if self.place == "cuda" else "aot_eager"
+        )  # inductor needs a minute of the compiler on a CPU
         compiled = torch.compile(layer, fullgraph=True, backend=backend)
         with torch.no_grad():
             for nq in (40, 56, 64):  # sizes become symbols
                 operands = tensors(nq=nq, nk=nq, place=self.place)
                 self.assertLess((compiled(*operands) - layer(*operands)).abs().max().item(), 1e-5)
-                out = torch.compile(ifa.torch.attention, fullgraph=True, backend=backend)(*operands, causal=True)
+                out = torch.compile(ifa.torch.attention, fullgraph=True, backend=backend)(
+                    *operands, causal=True
+                )
                 self.assertEqual(bits(out), bits(ifa.torch.attention(*operands, causal=True)))
 
     def test_drop_in(self):
         theirs = torch.nn.functional.scaled_dot_product_attention
-        for nq, nk, options in ((50, 130, {}), (130, 130, {"is_causal": True}), (50, 130, {"is_causal": True}), (50, 130, {"scale": 0.3})):
+        for nq, nk, options in (
+            (50, 130, {}),
+            (130, 130, {"is_causal": True}),
+            (50, 130, {"is_causal": True}),
+            (50, 130, {"scale": 0.3}),
+        ):
             q, k, v = tensors(nq=nq, nk=nk, place=self.place)
             with self.subTest(nq=nq, nk=nk, **options):
                 mine = ifa.torch.scaled_dot_product_attention(q, k, v, enable_gqa=True, **options)
@@ -160,7 +202,16 @@ class Torch(unittest.TestCase):
 
     def test_torchs_attention_in_fp16_is_close(self):
         kernel = load(EXAMPLES / "check_torch" / "attention.py").attention
-        report, printed = checked(kernel, FP16, lse=False, device=self.place, cases=["nq=1,33,70 nk=1,70,130 d=16,64 causal=0,1 hq=4 hkv=2", "nq=70 nk=90 window=20 out=f16"])
+        report, printed = checked(
+            kernel,
+            FP16,
+            lse=False,
+            device=self.place,
+            cases=[
+                "nq=1,33,70 nk=1,70,130 d=16,64 causal=0,1 hq=4 hkv=2",
+                "nq=70 nk=90 window=20 out=f16",
+            ],
+        )
         self.assertEqual(report.exit_code, 0, printed)
         self.assertEqual((str(report).split(",")[0], kernel.__name__), ("37 passed", "attention"))
 
@@ -168,8 +219,12 @@ class Torch(unittest.TestCase):
         def top_left(q, k, v, p):
             return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=p.causal)
 
-        report, printed = checked(top_left, FP16, device=self.place, cases="nq=70 nk=70,71 causal=0,1")
-        self.assertEqual([r.verdict for r in report.results], ["passed", "passed", "passed", "failed"], printed)
+        report, printed = checked(
+            top_left, FP16, device=self.place, cases="nq=70 nk=70,71 causal=0,1"
+        )
+        self.assertEqual(
+            [r.verdict for r in report.results], ["passed", "passed", "passed", "failed"], printed
+        )
         self.assertIn(f"device='{self.place}'", printed)
 
     def test_check_guards_and_inputs(self):
@@ -181,7 +236,11 @@ class Torch(unittest.TestCase):
             q[0, 0, 0, 0] = 3
             return q.float()
 
-        for kernel, text in ((writes_outside, "guard bytes around o"), (changes_input, "it changed its input q (f16)"), (lambda q, k, v, p: None, "it wrote nothing")):
+        for kernel, text in (
+            (writes_outside, "guard bytes around o"),
+            (changes_input, "it changed its input q (f16)"),
+            (lambda q, k, v, p: None, "it wrote nothing"),
+        ):
             report, printed = checked(kernel, FP16, device=self.place, cases="nq=3 nk=3")
             self.assertEqual((report.exit_code, report.results[0].verdict), (1, "failed"))
             self.assertIn(text, printed)
@@ -202,31 +261,50 @@ class Torch(unittest.TestCase):
         checked(look, "exact", device=self.place, cases="nq=3 nk=5 v=int4 layout=bnhd lse=0")
         q, p = seen["q"], seen["p"]
         on_card = self.place == "cuda"
-        self.assertEqual((q.dtype, q.is_cuda, p.operands.v.dtype, p.o.is_cuda), (torch.int8, on_card, torch.uint8, on_card))
+        self.assertEqual(
+            (q.dtype, q.is_cuda, p.operands.v.dtype, p.o.is_cuda),
+            (torch.int8, on_card, torch.uint8, on_card),
+        )
         near = (q.float() * p.operands.q_scale[..., None] - p.floats[0]).abs().max()
         self.assertLess(near.item(), 0.02)
 
 
-@unittest.skipUnless(CUDA, "not available: a CUDA device, torch and a build of ifa with its kernels")
+@unittest.skipUnless(
+    CUDA, "not available: a CUDA device, torch and a build of ifa with its kernels"
+)
 class TorchCuda(Torch if torch else unittest.TestCase):
     place = "cuda"
 
     def test_the_same_bits_everywhere(self):
-        for preset, dtype in itertools.product(("fast", "accurate"), (torch.float16, torch.bfloat16, torch.float32)):
+        for preset, dtype in itertools.product(
+            ("fast", "accurate"), (torch.float16, torch.bfloat16, torch.float32)
+        ):
             operands = tensors(128, 300, 700, 8, 2, dtype=dtype)
             here = ifa.attention(*operands, preset=preset, causal=True)
             there = ifa.attention(*(x.cuda() for x in operands), preset=preset, causal=True)
             kind = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}[dtype]
-            arrays = ifa.attention(*(x.float().numpy() for x in operands), preset=preset, causal=True, out_type=kind)
+            arrays = ifa.attention(
+                *(x.float().numpy() for x in operands), preset=preset, causal=True, out_type=kind
+            )
             self.assertEqual(bits(here), bits(there))
             self.assertEqual(bits(arrays), bits(there))
 
     def test_again_with_other_data(self):
         """Calls alike share a plan: settings, layouts and types that differ do not."""
         for _ in range(2):
-            for preset, nq, dtype, lse in itertools.product(("fast", "accurate"), (50, 51), (torch.float16, torch.float32), (False, True)):
-                for operands in (tensors(nq=nq, dtype=dtype), [x.transpose(1, 2).contiguous().transpose(1, 2) for x in tensors(nq=nq, dtype=dtype)]):
-                    got = ifa.torch.attention(*(x.cuda() for x in operands), preset=preset, lse=lse, causal=True)
+            for preset, nq, dtype, lse in itertools.product(
+                ("fast", "accurate"), (50, 51), (torch.float16, torch.float32), (False, True)
+            ):
+                for operands in (
+                    tensors(nq=nq, dtype=dtype),
+                    [
+                        x.transpose(1, 2).contiguous().transpose(1, 2)
+                        for x in tensors(nq=nq, dtype=dtype)
+                    ],
+                ):
+                    got = ifa.torch.attention(
+                        *(x.cuda() for x in operands), preset=preset, lse=lse, causal=True
+                    )
                     want = ifa.torch.attention(*operands, preset=preset, lse=lse, causal=True)
                     for a, b in zip(got, want) if lse else ((got, want),):
                         self.assertEqual(bits(a), bits(b))
@@ -263,12 +341,21 @@ class TorchCuda(Torch if torch else unittest.TestCase):
         out, lse = torch.empty_like(operands[0]), torch.empty(2, 4, 50, device="cuda")
         others = [Other(x) for x in operands]
         options = dict(causal=True, lse=True, out=(Other(out), Other(lse)))
-        with self.assertRaisesRegex(ifa.BadArgument, r"workspace is missing: an array of \d+ bytes") as refused:
+        with self.assertRaisesRegex(
+            ifa.BadArgument, r"workspace is missing: an array of \d+ bytes"
+        ) as refused:
             ifa.attention(*others, **options)
-        room = torch.empty(int(str(refused.exception).split()[-5]), dtype=torch.uint8, device="cuda")
+        room = torch.empty(
+            int(str(refused.exception).split()[-5]), dtype=torch.uint8, device="cuda"
+        )
         with self.assertRaisesRegex(ifa.BadArgument, "it must be at least"):
             ifa.attention(*others, workspace=Other(room[1:]), **options)
-        ifa.attention(*others, workspace=Other(room), stream=torch.cuda.current_stream().cuda_stream, **options)
+        ifa.attention(
+            *others,
+            workspace=Other(room),
+            stream=torch.cuda.current_stream().cuda_stream,
+            **options,
+        )
         self.assertEqual((bits(out), bits(lse)), (bits(want), bits(want_lse)))
         with self.assertRaisesRegex(ifa.BadArgument, "q is on a CUDA device, v is not"):
             ifa.attention(*others[:2], operands[2].float().cpu().numpy(), **options)
@@ -296,7 +383,9 @@ class TorchCuda(Torch if torch else unittest.TestCase):
             torch.cuda._sleep(20_000_000)  # what comes later on this stream waits for it
             late = [x + 0 for x in operands]
             o = ifa.torch.attention(*late)
-        self.assertFalse(stream.query())  # the call came back before its stream was done: it did not wait
+        self.assertFalse(
+            stream.query()
+        )  # the call came back before its stream was done: it did not wait
         stream.synchronize()
         self.assertEqual(bits(o), want)
 
@@ -313,7 +402,9 @@ class TorchCuda(Torch if torch else unittest.TestCase):
         report, printed = checked(example.attention, FP16.replace(" o=f16", ""), device="cuda")
         self.assertEqual(report.exit_code, 0, printed)
         self.assertGreater(int(str(report).split()[0]), 200)
-        report, printed = checked(example.wrong_mask, FP16.replace(" o=f16", ""), device="cuda", failures=1)
+        report, printed = checked(
+            example.wrong_mask, FP16.replace(" o=f16", ""), device="cuda", failures=1
+        )
         self.assertEqual(report.exit_code, 1)
         self.assertIn("causal=1", report.failures[0].case)
         print(printed, file=sys.stderr)

@@ -67,7 +67,6 @@ CLAIMS = [
 ]  # fmt: skip
 
 
-
 def holds(found, values):
     """A whole number of backends for EACH_BACKEND: passed and empty, and not available."""
     numbers = [int(group) for group in found.groups()]

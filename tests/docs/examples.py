@@ -54,11 +54,19 @@ def pattern(line, figures):
     if re.search(r"Processor|EPYC|gcc \d", line):
         return ".*"
     masked = re.sub(r"(?<![\w.])" + FIGURE + r"(?=\s*" + UNIT + r"(?![a-z]))", "\x01", line)
-    masked = re.sub(r"\((\x01|" + FIGURE + r") \.\. (\x01|" + FIGURE + r")\)", "(\x01 .. \x01)", masked)
+    masked = re.sub(
+        r"\((\x01|" + FIGURE + r") \.\. (\x01|" + FIGURE + r")\)", "(\x01 .. \x01)", masked
+    )
     if figures and line.startswith("  "):
         masked = re.sub(r"(?<![\w.-])\d[\d.e+]*", "\x01", masked)
     text = "".join(
-        r"\S+" if piece == "\x01" else ".*" if piece == "..." else r"\s+" if piece.isspace() else re.escape(piece)
+        r"\S+"
+        if piece == "\x01"
+        else ".*"
+        if piece == "..."
+        else r"\s+"
+        if piece.isspace()
+        else re.escape(piece)
         for piece in re.split(r"(\x01|\.\.\.|\s+)", masked)
         if piece
     )
@@ -67,7 +75,9 @@ def pattern(line, figures):
 
 def absent_backends(validate):
     """The backends that this build or machine does not have."""
-    lines = subprocess.run([validate, "list"], capture_output=True, text=True, check=True).stdout.split("\n")
+    lines = subprocess.run(
+        [validate, "list"], capture_output=True, text=True, check=True
+    ).stdout.split("\n")
     return [a.split()[0] for a, b in zip(lines, lines[1:]) if b.strip().startswith("not available")]
 
 
@@ -82,7 +92,9 @@ def differs(expected, printed, absent, figures):
         free = i > 0 and expected[i - 1].strip() == "..."
         at = 0
         while at < len(rest) and not re.fullmatch(pattern(line.rstrip(), figures), rest[at]):
-            skipped = any(re.match(r"\s*" + re.escape(name) + r"\b", rest[at]) for name in ABSENT_OR_NEW)
+            skipped = any(
+                re.match(r"\s*" + re.escape(name) + r"\b", rest[at]) for name in ABSENT_OR_NEW
+            )
             if not free and not skipped:
                 return f"{line!r} was expected, {rest[at]!r} was printed"
             at += 1
@@ -99,7 +111,9 @@ ABSENT_OR_NEW = ("cpu-", "cuda", "f32-blas", "vfmadd", "vpdpbusd", "vpmaddwd", "
 
 def command_of(text, source, cc):
     """The command as it runs here: what the document writes for an installed copy, for this build."""
-    text = text.replace("build/release/validate/validate", "validate").replace("~/ifa/bin/validate", "validate")
+    text = text.replace("build/release/validate/validate", "validate").replace(
+        "~/ifa/bin/validate", "validate"
+    )
     text = re.sub(r"^cp ~/ifa/share/ifa/examples/", f"cp {source}/examples/", text)
     text = re.sub(r"^cc ", f"{cc} ", text).replace("-I ~/ifa/include", f"-I {source}/include")
     return text
@@ -108,12 +122,20 @@ def command_of(text, source, cc):
 def main():
     validate, broken, source, cc = (os.path.abspath(a) if os.sep in a else a for a in sys.argv[1:5])
     slow, everything = "--slow" in sys.argv, "--all" in sys.argv
-    documents = [f"{source}/README.md", f"{source}/ref/README.md", *sorted(glob.glob(f"{source}/docs/*.md"))]
+    documents = [
+        f"{source}/README.md",
+        f"{source}/ref/README.md",
+        *sorted(glob.glob(f"{source}/docs/*.md")),
+    ]
     python = next(
         (
             p
             for p in (shutil.which("python3"), "/usr/bin/python3")
-            if p and subprocess.run([p, "-c", "import numpy"], stderr=subprocess.DEVNULL, check=False).returncode == 0
+            if p
+            and subprocess.run(
+                [p, "-c", "import numpy"], stderr=subprocess.DEVNULL, check=False
+            ).returncode
+            == 0
         ),
         None,
     )
@@ -132,7 +154,9 @@ def main():
             os.symlink(python, f"{folder}/bin/python3")
             os.mkdir(f"{folder}/broken")
             os.symlink(broken, f"{folder}/broken/validate")
-            environment = dict(os.environ, PATH=f"{folder}/bin:{os.environ['PATH']}", PYTHONDONTWRITEBYTECODE="1")
+            environment = dict(
+                os.environ, PATH=f"{folder}/bin:{os.environ['PATH']}", PYTHONDONTWRITEBYTECODE="1"
+            )
             built = os.path.dirname(validate)
             environment.update(
                 PYTHONPATH=f"{source}/python/src",
@@ -154,7 +178,9 @@ def main():
                 while expected and not expected[-1].strip():
                     expected.pop()
                 if command.startswith("cat "):  # a listing: the reader's file
-                    open(f"{folder}/{command[4:]}", "w", encoding="utf-8").write("\n".join(expected) + "\n")
+                    open(f"{folder}/{command[4:]}", "w", encoding="utf-8").write(
+                        "\n".join(expected) + "\n"
+                    )
                     continue
                 path = environment["PATH"]
                 if "IFA_BROKEN" in command or "yesterday.json" in command:

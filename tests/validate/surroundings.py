@@ -924,7 +924,7 @@ for keys, said in (
         path("q.safetensors"),
         "--output",
         path("o3.safetensors"),
-        *keys
+        *keys,
     )
     check(
         "attend %s names the file" % keys,

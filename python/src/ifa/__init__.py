@@ -39,8 +39,38 @@ def get_include() -> str:
 
 
 __all__ = [
-    *("attention", "quantize", "Quantized", "Problem", "Cache", "Sequence", "PRESETS", "live", "backends", "get_include"),
-    *("Error", "BadProblem", "BadArgument", "BadData", "BadFile", "Unsupported", "NotAvailable", "OutOfMemory"),
-    *("check", "cases", "list_cases", "Case", "Operands", "Stages", "Report", "Result", "CheckFailed"),
+    *(
+        "attention",
+        "quantize",
+        "Quantized",
+        "Problem",
+        "Cache",
+        "Sequence",
+        "PRESETS",
+        "live",
+        "backends",
+        "get_include",
+    ),
+    *(
+        "Error",
+        "BadProblem",
+        "BadArgument",
+        "BadData",
+        "BadFile",
+        "Unsupported",
+        "NotAvailable",
+        "OutOfMemory",
+    ),
+    *(
+        "check",
+        "cases",
+        "list_cases",
+        "Case",
+        "Operands",
+        "Stages",
+        "Report",
+        "Result",
+        "CheckFailed",
+    ),
     *("SystemRefused", "Full", "CONTRACT", "HAS_CUDA"),
 ]

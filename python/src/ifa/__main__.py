@@ -10,7 +10,10 @@ def validate() -> None:
     """Becomes the program: its exit codes and signals are those of `validate`."""
     program = FOLDER / "bin" / "validate"
     if not program.exists():
-        print("validate: not available: this package was built without it (it needs jansson and xxhash)", file=sys.stderr)
+        print(
+            "validate: not available: this package was built without it (it needs jansson and xxhash)",
+            file=sys.stderr,
+        )
         sys.exit(3)
     os.execv(program, ["validate", *sys.argv[1:]])
 

@@ -36,8 +36,22 @@ class _Tensor(c.Structure):
 _pointer_of = c.pythonapi.PyCapsule_GetPointer
 _pointer_of.restype, _pointer_of.argtypes = c.c_void_p, [c.py_object, c.c_char_p]
 
-_DLPACK_TYPES = {(2, 32): "f32", (2, 16): "f16", (4, 16): "bf16", (2, 64): "f64", (0, 8): "int8", (1, 8): "uint8"}
-_NUMPY_TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "float64": "f64", "int8": "int8", "uint8": "uint8"}
+_DLPACK_TYPES = {
+    (2, 32): "f32",
+    (2, 16): "f16",
+    (4, 16): "bf16",
+    (2, 64): "f64",
+    (0, 8): "int8",
+    (1, 8): "uint8",
+}
+_NUMPY_TYPES = {
+    "float32": "f32",
+    "float16": "f16",
+    "bfloat16": "bf16",
+    "float64": "f64",
+    "int8": "int8",
+    "uint8": "uint8",
+}
 FLOATS = ("f32", "f16", "bf16")
 WIDTH = {"f32": 4, "f16": 2, "bf16": 2, "int8": 1, "uint8": 1}
 
@@ -48,7 +62,14 @@ class View:
     __slots__ = ("address", "shape", "strides", "type", "cuda", "keep", "writable")
 
     def __init__(
-        self, address: int, shape: tuple[int, ...], strides: tuple[int, ...], kind: str, cuda: bool, keep: Any, writable: bool
+        self,
+        address: int,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        kind: str,
+        cuda: bool,
+        keep: Any,
+        writable: bool,
     ) -> None:
         self.address, self.shape, self.strides, self.type = address, shape, strides, kind
         self.cuda, self.keep, self.writable = cuda, keep, writable
@@ -80,7 +101,9 @@ def is_torch(x: Any) -> bool:
 def _numpy_view(name: str, x: np.ndarray[Any, Any]) -> View:
     kind = _NUMPY_TYPES.get(x.dtype.name, x.dtype.name)
     if not x.dtype.isnative or any(s % x.itemsize for s in x.strides):
-        raise BadArgument(f"{name} is of {x.dtype}, or its strides are no multiples of it: take a copy")
+        raise BadArgument(
+            f"{name} is of {x.dtype}, or its strides are no multiples of it: take a copy"
+        )
     strides = tuple(s // x.itemsize for s in x.strides)
     return View(x.ctypes.data, x.shape, strides, kind, False, x, bool(x.flags.writeable))
 
@@ -88,7 +111,9 @@ def _numpy_view(name: str, x: np.ndarray[Any, Any]) -> View:
 def _dlpack_view(name: str, x: Any, stream: Optional[int]) -> View:
     kind, _ = x.__dlpack_device__()
     if kind not in (CPU, CUDA, CUDA_HOST):
-        raise BadArgument(f"{name} is on a device of DLPack's kind {int(kind)}; it must be on the CPU or a CUDA device")
+        raise BadArgument(
+            f"{name} is on a device of DLPack's kind {int(kind)}; it must be on the CPU or a CUDA device"
+        )
     cuda = kind == CUDA
     capsule = x.__dlpack__(stream=stream if stream else 1) if cuda else x.__dlpack__()
     t = _Tensor.from_address(_pointer_of(capsule, b"dltensor"))
@@ -97,7 +122,9 @@ def _dlpack_view(name: str, x: Any, stream: Optional[int]) -> View:
         strides = tuple(t.strides[i] for i in range(t.ndim))
     else:
         strides = tuple(int(np.prod(shape[i + 1 :], dtype=np.int64)) for i in range(t.ndim))
-    type_name = _DLPACK_TYPES.get((t.dtype.code, t.dtype.bits), f"DLPack type {t.dtype.code}, {t.dtype.bits} bits")
+    type_name = _DLPACK_TYPES.get(
+        (t.dtype.code, t.dtype.bits), f"DLPack type {t.dtype.code}, {t.dtype.bits} bits"
+    )
     return View((t.data or 0) + t.byte_offset, shape, strides, type_name, cuda, (x, capsule), True)
 
 
@@ -113,21 +140,27 @@ def view_of(name: str, x: Any, stream: Optional[int] = None) -> View:
         return _dlpack_view(name, x, stream)
     if isinstance(x, (list, tuple, float, int)) or hasattr(x, "__array__"):
         return _numpy_view(name, np.asarray(x))
-    raise BadArgument(f"{name} is a {type(x).__name__}; it must be an array: numpy's, or one with __dlpack__")
+    raise BadArgument(
+        f"{name} is a {type(x).__name__}; it must be an array: numpy's, or one with __dlpack__"
+    )
 
 
 def floats(name: str, x: Any, ndim: int, stream: Optional[int] = None) -> View:
     """A float array of `ndim` dimensions as the kernels take it; a layout that they do not take is copied (on the CPU)."""
     view = view_of(name, x, stream)
     if view.type not in FLOATS:
-        raise BadArgument(f"{name} is of {view.type}; it must be of f32, f16 or bf16 (with numpy: {name}.astype(numpy.float32))")
+        raise BadArgument(
+            f"{name} is of {view.type}; it must be of f32, f16 or bf16 (with numpy: {name}.astype(numpy.float32))"
+        )
     if len(view.shape) != ndim:
         wanted = "[batch, heads, tokens, head_dim]" if ndim == 4 else "[heads, tokens, head_dim]"
         raise BadArgument(f"{name} has shape {list(view.shape)}; it must be {wanted}")
     if view.rows_contiguous():
         return view
     if view.cuda:
-        raise BadArgument(f"{name} has strides {list(view.strides)}: head_dim must be contiguous, no stride negative")
+        raise BadArgument(
+            f"{name} has strides {list(view.strides)}: head_dim must be contiguous, no stride negative"
+        )
     return dense_copy(name, view)
 
 
@@ -140,16 +173,26 @@ def dense_copy(name: str, view: View) -> View:
     else:  # DLPack's on the CPU, perhaps of bf16, which numpy lacks
         if any(s < 0 for s in view.strides):
             raise BadArgument(f"{name} has a negative stride")
-        count = 1 + sum((n - 1) * s for n, s in zip(view.shape, view.strides)) if all(view.shape) else 0
-        flat = np.ctypeslib.as_array((c.c_uint8 * (count * width)).from_address(view.address)) if count else np.empty(0, np.uint8)
+        count = (
+            1 + sum((n - 1) * s for n, s in zip(view.shape, view.strides)) if all(view.shape) else 0
+        )
+        flat = (
+            np.ctypeslib.as_array((c.c_uint8 * (count * width)).from_address(view.address))
+            if count
+            else np.empty(0, np.uint8)
+        )
         whole = flat.view({1: np.uint8, 2: np.uint16, 4: np.uint32}[width])
-        source = np.lib.stride_tricks.as_strided(whole, view.shape, [s * width for s in view.strides])
+        source = np.lib.stride_tricks.as_strided(
+            whole, view.shape, [s * width for s in view.strides]
+        )
     copy = np.ascontiguousarray(source)
     strides = tuple(s // copy.itemsize for s in copy.strides)
     return View(copy.ctypes.data, view.shape, strides, view.type, False, copy, True)
 
 
-def output(name: str, x: Any, shape: tuple[int, ...], types: tuple[str, ...], stream: Optional[int] = None) -> View:
+def output(
+    name: str, x: Any, shape: tuple[int, ...], types: tuple[str, ...], stream: Optional[int] = None
+) -> View:
     """An array to be written: of this shape and one of these types, never a copy."""
     view = view_of(name, x, stream)
     if view.shape != shape:
@@ -161,7 +204,9 @@ def output(name: str, x: Any, shape: tuple[int, ...], types: tuple[str, ...], st
     if not view.writable:
         raise BadArgument(f"{name} is read-only")
     if not view.rows_contiguous():
-        raise BadArgument(f"{name} has strides {list(view.strides)}: head_dim must be contiguous, no stride negative")
+        raise BadArgument(
+            f"{name} has strides {list(view.strides)}: head_dim must be contiguous, no stride negative"
+        )
     return view
 
 

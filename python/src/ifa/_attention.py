@@ -38,7 +38,9 @@ class Quantized:
         return (b, h, n, self.head_dim)
 
 
-_Operand = tuple[A.View, A.View, Optional[A.View]]  # integers, scales, and of "token_channel" the channels' scales
+_Operand = tuple[
+    A.View, A.View, Optional[A.View]
+]  # integers, scales, and of "token_channel" the channels' scales
 
 
 def scale_shape(granularity: str, shape: tuple[int, ...], block: int) -> tuple[int, ...]:
@@ -52,16 +54,31 @@ def scale_shape(granularity: str, shape: tuple[int, ...], block: int) -> tuple[i
     }[granularity]
 
 
-def quantize_view(name: str, view: A.View, kind: str, granularity: str, block: int, subtract_mean: bool) -> Quantized:
+def quantize_view(
+    name: str, view: A.View, kind: str, granularity: str, block: int, subtract_mean: bool
+) -> Quantized:
     if kind not in ("int8", "int4"):
         raise L.BadArgument(f"type of {name} is {kind!r}; it must be int8 or int4")
     if granularity not in L.GRANULARITIES:
-        raise L.BadArgument(f"scale of {name} is {granularity!r}; it must be one of {', '.join(L.GRANULARITIES)}")
+        raise L.BadArgument(
+            f"scale of {name} is {granularity!r}; it must be one of {', '.join(L.GRANULARITIES)}"
+        )
     if granularity == "block" and block < 1:
         raise L.BadArgument(f"block of {name} is {block}; it must be at least 1")
     b, h, n, d = view.shape
-    q = np.empty((b, h, n, (d + 1) // 2), np.uint8) if kind == "int4" else np.empty((b, h, n, d), np.int8)
-    result = Quantized(q, np.empty(scale_shape(granularity, view.shape, block), np.float32), kind, granularity, d, block)
+    q = (
+        np.empty((b, h, n, (d + 1) // 2), np.uint8)
+        if kind == "int4"
+        else np.empty((b, h, n, d), np.int8)
+    )
+    result = Quantized(
+        q,
+        np.empty(scale_shape(granularity, view.shape, block), np.float32),
+        kind,
+        granularity,
+        d,
+        block,
+    )
     if granularity == "token_channel":
         result.channel_scale = np.empty((b, h, d), np.float32)
     if subtract_mean:
@@ -99,7 +116,13 @@ def quantize_view(name: str, view: A.View, kind: str, granularity: str, block: i
 
 
 def quantize(
-    x: Any, type: str = "int8", scale: str = "token", *, block: int = 64, subtract_mean: bool = False, name: str = "x"
+    x: Any,
+    type: str = "int8",
+    scale: str = "token",
+    *,
+    block: int = 64,
+    subtract_mean: bool = False,
+    name: str = "x",
 ) -> Quantized:
     """Symmetric quantization of [batch, heads, tokens, head_dim] floats (f32, f16 or bf16; numpy or __dlpack__ on the
     CPU; any strides): the bits of ifa_quantize. scale: "tensor", "block" (of `block` tokens), "token", "channel" or
@@ -116,23 +139,38 @@ def _given(name: str, x: Quantized) -> tuple[A.View, A.View, Optional[A.View]]:
     """Quantized operands as they are given; scales dense, as the library wants them."""
     data = A.view_of(name, x.data)
     width = (x.head_dim + 1) // 2 if x.type == "int4" else x.head_dim
-    if x.type not in ("int8", "int4") or len(data.shape) != 4 or data.shape[3] != width or A.WIDTH.get(data.type) != 1:
-        raise L.BadArgument(f"{name}: {list(data.shape)} of {data.type} is no [batch, heads, tokens, {width}] of {x.type}")
+    if (
+        x.type not in ("int8", "int4")
+        or len(data.shape) != 4
+        or data.shape[3] != width
+        or A.WIDTH.get(data.type) != 1
+    ):
+        raise L.BadArgument(
+            f"{name}: {list(data.shape)} of {data.type} is no [batch, heads, tokens, {width}] of {x.type}"
+        )
     if not data.rows_contiguous():
         data = A.dense_copy(name, data)
     if x.granularity not in L.GRANULARITIES:
-        raise L.BadArgument(f"scale of {name} is {x.granularity!r}; it must be one of {', '.join(L.GRANULARITIES)}")
+        raise L.BadArgument(
+            f"scale of {name} is {x.granularity!r}; it must be one of {', '.join(L.GRANULARITIES)}"
+        )
     b, h, _, d = x.shape
     channel = None
     if x.granularity == "token_channel":
         channel = _dense_scale(f"{name}.channel_scale", x.channel_scale, (b, h, d))
-    return data, _dense_scale(f"{name}.scale", x.scale, scale_shape(x.granularity, x.shape, x.block)), channel
+    return (
+        data,
+        _dense_scale(f"{name}.scale", x.scale, scale_shape(x.granularity, x.shape, x.block)),
+        channel,
+    )
 
 
 def _dense_scale(name: str, x: Any, shape: tuple[int, ...]) -> A.View:
     view = A.view_of(name, x)
     if view.shape != shape or view.type != "f32":
-        raise L.BadArgument(f"{name} is {list(view.shape)} of {view.type}; it must be {list(shape)} of f32")
+        raise L.BadArgument(
+            f"{name} is {list(view.shape)} of {view.type}; it must be {list(shape)} of f32"
+        )
     dense = tuple(int(np.prod(shape[i + 1 :], dtype=np.int64)) for i in range(len(shape)))
     same = all(n == 1 or a == b for n, a, b in zip(shape, view.strides, dense))
     return view if same else A.dense_copy(name, view)
@@ -143,7 +181,9 @@ def _rows(rows: Any, count: int) -> Optional[np.ndarray[Any, Any]]:
         return None
     numbers = np.ascontiguousarray(rows, np.int64)
     if numbers.ndim != 1:
-        raise L.BadArgument(f"rows has shape {list(numbers.shape)}; it must be a list of numbers below {count}")
+        raise L.BadArgument(
+            f"rows has shape {list(numbers.shape)}; it must be a list of numbers below {count}"
+        )
     return numbers
 
 
@@ -191,9 +231,21 @@ def attention(
         from . import torch as ifa_torch
 
         if rows is not None or backend != "cpu" or any(isinstance(x, Quantized) for x in (q, k, v)):
-            raise L.BadArgument("rows, backend and Quantized operands are for numpy arrays: x.numpy() is a view of a tensor on the CPU")
+            raise L.BadArgument(
+                "rows, backend and Quantized operands are for numpy arrays: x.numpy() is a view of a tensor on the CPU"
+            )
         return ifa_torch.attention(
-            q, k, v, causal=causal, window=window, sm_scale=sm_scale, preset=preset, lse=lse, out_type=out_type, out=out, **options
+            q,
+            k,
+            v,
+            causal=causal,
+            window=window,
+            sm_scale=sm_scale,
+            preset=preset,
+            lse=lse,
+            out_type=out_type,
+            out=out,
+            **options,
         )
     fields, smooth = settings(preset, options)
     operands: dict[str, _Operand] = {}
@@ -212,21 +264,41 @@ def attention(
     problem = Problem(**{name: value for name, value in fields.items()})
     problem.batch, problem.q_heads, problem.nq, problem.head_dim = shapes["q"]
     problem.kv_heads, problem.nk = shapes["k"][1:3]
-    if shapes["k"] != shapes["v"] or shapes["k"][0] != problem.batch or shapes["k"][3] != problem.head_dim:
-        raise L.BadArgument(f"q {list(shapes['q'])}, k {list(shapes['k'])} and v {list(shapes['v'])} do not go together")
+    if (
+        shapes["k"] != shapes["v"]
+        or shapes["k"][0] != problem.batch
+        or shapes["k"][3] != problem.head_dim
+    ):
+        raise L.BadArgument(
+            f"q {list(shapes['q'])}, k {list(shapes['k'])} and v {list(shapes['v'])} do not go together"
+        )
     problem.sm_scale = default_scale(sm_scale, problem.head_dim)
     problem.causal, problem.window, problem.lse = causal, window, lse
     on_device = {name for name, view in floats.items() if view.cuda}
     if on_device and len(on_device) < 3:
-        raise L.BadArgument(f"{sorted(on_device)[0]} is on a CUDA device, {sorted(set('qkv') - on_device)[0]} is not")
+        raise L.BadArgument(
+            f"{sorted(on_device)[0]} is on a CUDA device, {sorted(set('qkv') - on_device)[0]} is not"
+        )
     if on_device and (out is None or rows is not None or backend != "cpu"):
         raise L.BadArgument("arrays on a CUDA device need out=, and take neither rows nor backend")
-    written = _outputs(problem, out, out_type or float_types.get("q", "f32"), bool(out_type), bool(on_device), stream)
+    written = _outputs(
+        problem,
+        out,
+        out_type or float_types.get("q", "f32"),
+        bool(out_type),
+        bool(on_device),
+        stream,
+    )
     if on_device:
         attend_cuda(problem, floats, smooth, written[1], written[3], workspace, stream)
         return out
     o, o_view, sums, lse_view = written
-    if len(floats) == 3 and len(set(float_types.values())) == 1 and rows is None and backend == "cpu":
+    if (
+        len(floats) == 3
+        and len(set(float_types.values())) == 1
+        and rows is None
+        and backend == "cpu"
+    ):
         attend_cpu(problem, floats, smooth, o_view, lse_view, threads)
     else:
         _quantize_floats(problem, floats, smooth, operands)
@@ -234,15 +306,26 @@ def attention(
     return (o, sums) if lse else o
 
 
-def _quantize_floats(problem: Problem, floats: dict[str, A.View], smooth: bool, operands: dict[str, _Operand]) -> None:
+def _quantize_floats(
+    problem: Problem, floats: dict[str, A.View], smooth: bool, operands: dict[str, _Operand]
+) -> None:
     problem.check()
     for name, view in floats.items():
         kind, scale = getattr(problem, f"{name}_type"), getattr(problem, f"{name}_scale")
         block = getattr(problem, f"{name}_block") if scale == "block" else 0
-        operands[name] = _given(name, quantize_view(name, view, kind, scale, block, smooth and name == "k"))
+        operands[name] = _given(
+            name, quantize_view(name, view, kind, scale, block, smooth and name == "k")
+        )
 
 
-def attend_views(problem: Problem, floats: dict[str, A.View], smooth: bool, o: A.View, lse: Optional[A.View], threads: Optional[int] = None) -> None:
+def attend_views(
+    problem: Problem,
+    floats: dict[str, A.View],
+    smooth: bool,
+    o: A.View,
+    lse: Optional[A.View],
+    threads: Optional[int] = None,
+) -> None:
     """Floats on the CPU, all sizes and settings in the problem."""
     if len({view.type for view in floats.values()}) == 1:
         attend_cpu(problem, floats, smooth, o, lse, threads)
@@ -252,7 +335,14 @@ def attend_views(problem: Problem, floats: dict[str, A.View], smooth: bool, o: A
     _run(problem, operands, o, lse, None, "cpu")
 
 
-def _outputs(problem: Problem, out: Any, kind: str, demanded: bool, cuda: bool = False, stream: Optional[int] = None) -> tuple[Any, A.View, Any, Optional[A.View]]:
+def _outputs(
+    problem: Problem,
+    out: Any,
+    kind: str,
+    demanded: bool,
+    cuda: bool = False,
+    stream: Optional[int] = None,
+) -> tuple[Any, A.View, Any, Optional[A.View]]:
     """Output and lse as arrays and as views; sets out_type."""
     shape = (problem.batch, problem.q_heads, problem.nq, problem.head_dim)
     pair = (out if problem.lse else (out, None)) if out is not None else (None, None)
@@ -263,17 +353,27 @@ def _outputs(problem: Problem, out: Any, kind: str, demanded: bool, cuda: bool =
     o = np.empty(shape, A.numpy_dtype(kind)) if pair[0] is None else pair[0]
     view = A.output("out", o, shape, (kind,) if demanded or pair[0] is None else A.FLOATS, stream)
     if view.cuda != cuda:
-        raise L.BadArgument("out is not where q, k and v are: one is on a CUDA device, the other is not")
+        raise L.BadArgument(
+            "out is not where q, k and v are: one is on a CUDA device, the other is not"
+        )
     problem.out_type = view.type
     if not problem.lse:
         return o, view, None, None
     lse = np.empty(shape[:3], np.float32) if pair[1] is None else pair[1]
     lse_view = A.view_of("lse", lse, stream)
     if lse_view.cuda != cuda:
-        raise L.BadArgument("lse is not where q, k and v are: one is on a CUDA device, the other is not")
+        raise L.BadArgument(
+            "lse is not where q, k and v are: one is on a CUDA device, the other is not"
+        )
     dense = (shape[1] * shape[2], shape[2], 1)
-    if lse_view.shape != shape[:3] or lse_view.type != "f32" or any(n > 1 and s != t for n, s, t in zip(shape, lse_view.strides, dense)):
-        raise L.BadArgument(f"lse is {list(lse_view.shape)} of {lse_view.type}; it must be dense {list(shape[:3])} of f32")
+    if (
+        lse_view.shape != shape[:3]
+        or lse_view.type != "f32"
+        or any(n > 1 and s != t for n, s, t in zip(shape, lse_view.strides, dense))
+    ):
+        raise L.BadArgument(
+            f"lse is {list(lse_view.shape)} of {lse_view.type}; it must be dense {list(shape[:3])} of f32"
+        )
     return o, view, lse, lse_view
 
 
@@ -287,7 +387,11 @@ def _run(
 ) -> None:
     p = problem._to_c()
     for name, (data, _, _) in operands.items():
-        setattr(p, f"{name}_stride", A.strides_of(data, 2 if getattr(problem, f"{name}_type") == "int4" else 1))
+        setattr(
+            p,
+            f"{name}_stride",
+            A.strides_of(data, 2 if getattr(problem, f"{name}_type") == "int4" else 1),
+        )
     p.o_stride = A.strides_of(o_view)
     numbers = _rows(rows, problem.batch * problem.q_heads * problem.nq)
     channel = operands["v"][2]
@@ -311,5 +415,3 @@ def live(p: Any) -> np.ndarray[Any, Any]:
     if p.window:
         seen &= (key > position - p.window) & (key < position + p.window)
     return seen
-
-

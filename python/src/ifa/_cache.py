@@ -18,7 +18,9 @@ class Sequence:
 
     def __init__(self, cache: Cache, handle: int) -> None:
         self._cache, self._handle = cache, handle
-        self._finalizer = weakref.finalize(self, L.lib.ifa_cache_remove, cache._pointer, handle, None)
+        self._finalizer = weakref.finalize(
+            self, L.lib.ifa_cache_remove, cache._pointer, handle, None
+        )
         cache._sequences.add(self)
 
     def __len__(self) -> int:
@@ -41,13 +43,19 @@ class Sequence:
             if view.cuda:
                 raise L.BadArgument(f"{name} is on a CUDA device; the cache is on the CPU")
             if (view.shape[0], view.shape[2]) != (config.kv_heads, config.head_dim):
-                raise L.BadArgument(f"{name} has shape {list(view.shape)}; it must be [{config.kv_heads}, tokens, {config.head_dim}]")
+                raise L.BadArgument(
+                    f"{name} has shape {list(view.shape)}; it must be [{config.kv_heads}, tokens, {config.head_dim}]"
+                )
         (kv, vv), count = views, views[0].shape[1]
         if vv.shape != kv.shape or vv.type != kv.type:
-            raise L.BadArgument(f"k is {list(kv.shape)} of {kv.type}, v {list(vv.shape)} of {vv.type}; they must be alike")
+            raise L.BadArgument(
+                f"k is {list(kv.shape)} of {kv.type}, v {list(vv.shape)} of {vv.type}; they must be alike"
+            )
         if count == 0:
             return
-        tokens = L.CacheTokens(kv.address, vv.address, L.TYPES[kv.type], count, *kv.strides[:2], *vv.strides[:2])
+        tokens = L.CacheTokens(
+            kv.address, vv.address, L.TYPES[kv.type], count, *kv.strides[:2], *vv.strides[:2]
+        )
         L.call("ifa_cache_append", self._cache._pointer, self._live(), c.byref(tokens))
 
     def fork(self) -> Sequence:
@@ -82,7 +90,12 @@ class Sequence:
         k_scale, v_scale = (np.empty((heads, count), np.float32) for _ in "kv")
         if count:
             L.call(
-                "ifa_cache_read", self._cache._pointer, self._live(), first, count, *(x.ctypes.data for x in (k, v, k_scale, v_scale))
+                "ifa_cache_read",
+                self._cache._pointer,
+                self._live(),
+                first,
+                count,
+                *(x.ctypes.data for x in (k, v, k_scale, v_scale)),
             )
         return k, v, k_scale, v_scale
 
@@ -111,7 +124,15 @@ class Cache:
             if kind not in ("int8", "int4"):
                 raise L.BadArgument(f"{name} is {kind!r}; it must be int8 or int4")
         self._config = L.CacheConfig(
-            kv_heads, head_dim, L.TYPES[k_type], L.TYPES[v_type], kv_tile, block_tokens, blocks, sequences, sequence_tokens
+            kv_heads,
+            head_dim,
+            L.TYPES[k_type],
+            L.TYPES[v_type],
+            kv_tile,
+            block_tokens,
+            blocks,
+            sequences,
+            sequence_tokens,
         )
         pointer = c.c_void_p()
         L.call("ifa_cache_create", c.byref(self._config), None, 0, c.byref(pointer))
@@ -145,7 +166,10 @@ class Cache:
     def usage(self) -> dict[str, int]:
         """free_blocks, free_sequences, shared_blocks."""
         usage = L.lib.ifa_cache_usage_of(self._live())
-        return {name: getattr(usage, name) for name in ("free_blocks", "free_sequences", "shared_blocks")}
+        return {
+            name: getattr(usage, name)
+            for name in ("free_blocks", "free_sequences", "shared_blocks")
+        }
 
     def check(self) -> None:
         """Everything that the cache believes about itself, looked over; BadData and where."""
@@ -178,7 +202,8 @@ class Cache:
     ) -> list[Any]:
         """Attention of each query on its sequence, all in one call. q [q_heads, nq, head_dim] floats (f32, f16 or bf16):
         the sequence's last nq tokens. A list of outputs [q_heads, nq, head_dim] (of pairs with their lse [q_heads, nq]):
-        what ifa.attention(backend="scalar") gives on the tokens that the cache holds, K and V per token, bit by bit."""
+        what ifa.attention(backend="scalar") gives on the tokens that the cache holds, K and V per token, bit by bit.
+        """
         if not queries:
             return []
         views = [A.floats(f"q of query {i}", q, 3) for i, (_, q) in enumerate(queries)]
@@ -186,20 +211,38 @@ class Cache:
         problem = self.problem(first.shape[0])
         for i, view in enumerate(views):
             if view.cuda or (view.shape[0], view.shape[2]) != (problem.q_heads, problem.head_dim):
-                raise L.BadArgument(f"q of query {i} has shape {list(view.shape)}; it must be [{problem.q_heads}, rows, {problem.head_dim}], on the CPU")
+                raise L.BadArgument(
+                    f"q of query {i} has shape {list(view.shape)}; it must be [{problem.q_heads}, rows, {problem.head_dim}], on the CPU"
+                )
         views = self._strided_alike(views)
         first = views[0]
         kind = out_type or first.type
         if kind not in A.FLOATS:
             raise L.BadArgument(f"out_type is {kind!r}; it must be one of {', '.join(A.FLOATS)}")
-        problem.causal, problem.window, problem.tau, problem.kv_split = causal, window, tau, kv_split
-        problem.sm_scale, problem.q_type, problem.out_type, problem.lse = default_scale(sm_scale, problem.head_dim), q_type, kind, lse
+        problem.causal, problem.window, problem.tau, problem.kv_split = (
+            causal,
+            window,
+            tau,
+            kv_split,
+        )
+        problem.sm_scale, problem.q_type, problem.out_type, problem.lse = (
+            default_scale(sm_scale, problem.head_dim),
+            q_type,
+            kind,
+            lse,
+        )
         if out is None:  # by one stride too: [nq, q_heads, head_dim] in memory
-            out = [np.empty((n, h, d), A.numpy_dtype(kind)).transpose(1, 0, 2) for h, n, d in (view.shape for view in views)]
+            out = [
+                np.empty((n, h, d), A.numpy_dtype(kind)).transpose(1, 0, 2)
+                for h, n, d in (view.shape for view in views)
+            ]
         outs = list(out)
         if len(outs) != len(views):
             raise L.BadArgument(f"out has {len(outs)} arrays for {len(views)} queries")
-        written = [A.output(f"out of query {i}", o, view.shape, (kind,)) for i, (o, view) in enumerate(zip(outs, views))]
+        written = [
+            A.output(f"out of query {i}", o, view.shape, (kind,))
+            for i, (o, view) in enumerate(zip(outs, views))
+        ]
         sums = [np.empty(view.shape[:2], np.float32) for view in views] if lse else None
         p = problem._to_c()
         p.q_stride = L.Strides(0, first.strides[0], first.strides[1])
@@ -209,9 +252,17 @@ class Cache:
             if sequence._cache is not self:
                 raise L.BadArgument(f"the sequence of query {i} is another cache's")
             if o.strides[:2] != written[0].strides[:2]:
-                raise L.BadArgument(f"out of query {i} has strides {list(o.strides)}; the first one's are {list(written[0].strides)}")
+                raise L.BadArgument(
+                    f"out of query {i} has strides {list(o.strides)}; the first one's are {list(written[0].strides)}"
+                )
             list_of[i] = L.CacheQuery(
-                sequence._live(), view.shape[1], view.address, L.TYPES[view.type], None, o.address, sums[i].ctypes.data if sums else None
+                sequence._live(),
+                view.shape[1],
+                view.address,
+                L.TYPES[view.type],
+                None,
+                o.address,
+                sums[i].ctypes.data if sums else None,
             )
         self._run(p, list_of, sum(view.shape[1] for view in views), threads)
         return list(zip(outs, sums)) if sums else outs
@@ -224,14 +275,33 @@ class Cache:
         copies = []
         for i, view in enumerate(views):
             h, n, d = view.shape
-            turned = A.View(view.address, (n, h, d), (view.strides[1], view.strides[0], view.strides[2]), view.type, False, view, True)
+            turned = A.View(
+                view.address,
+                (n, h, d),
+                (view.strides[1], view.strides[0], view.strides[2]),
+                view.type,
+                False,
+                view,
+                True,
+            )
             copy = A.dense_copy(f"q of query {i}", turned)
-            copies.append(A.View(copy.address, view.shape, (d, h * d, 1), view.type, False, copy, True))
+            copies.append(
+                A.View(copy.address, view.shape, (d, h * d, 1), view.type, False, copy, True)
+            )
         return copies
 
     def _run(self, p: L.CProblem, queries: Any, rows: int, threads: int) -> None:
         workspace = c.c_void_p()
-        L.call("ifa_cache_workspace_create", self._live(), c.byref(p), rows, threads, None, 0, c.byref(workspace))
+        L.call(
+            "ifa_cache_workspace_create",
+            self._live(),
+            c.byref(p),
+            rows,
+            threads,
+            None,
+            0,
+            c.byref(workspace),
+        )
         try:
             L.call("ifa_cache_attend", self._live(), c.byref(p), queries, len(queries), workspace)
         finally:

@@ -18,7 +18,10 @@ from ._attention import Quantized, live, scale_shape
 from ._problem import Problem
 
 _GUARD, _ALIGNMENT = 256, 64
-_FORMATS = {2: "f16", 3: "bf16"}  # ifa_format: what floats are rounded to before the kernel gets them
+_FORMATS = {
+    2: "f16",
+    3: "bf16",
+}  # ifa_format: what floats are rounded to before the kernel gets them
 _GIVEN = 0
 
 
@@ -60,7 +63,9 @@ class Case(Problem):
     a kernel returns only those are looked at. stages: None, or what an exact kernel may fill as well, when its output was
     wrong."""
 
-    operands: Operands = dataclasses.field(default_factory=lambda: Operands(None, None, None, None, None, None))
+    operands: Operands = dataclasses.field(
+        default_factory=lambda: Operands(None, None, None, None, None, None)
+    )
     floats: tuple[Any, Any, Any] = (None, None, None)
     o: Any = None
     lse_out: Any = None
@@ -76,9 +81,25 @@ class Case(Problem):
         """The operands as ifa.attention takes them."""
         o = self.operands
         return (
-            Quantized(o.q, o.q_scale, self.q_type, self.q_scale, self.head_dim, self.q_block if self.q_scale == "block" else 0),
-            Quantized(o.k, o.k_scale, self.k_type, self.k_scale, self.head_dim, self.k_block if self.k_scale == "block" else 0),
-            Quantized(o.v, o.v_scale, self.v_type, self.v_scale, self.head_dim, 0, o.v_channel_scale),
+            Quantized(
+                o.q,
+                o.q_scale,
+                self.q_type,
+                self.q_scale,
+                self.head_dim,
+                self.q_block if self.q_scale == "block" else 0,
+            ),
+            Quantized(
+                o.k,
+                o.k_scale,
+                self.k_type,
+                self.k_scale,
+                self.head_dim,
+                self.k_block if self.k_scale == "block" else 0,
+            ),
+            Quantized(
+                o.v, o.v_scale, self.v_type, self.v_scale, self.head_dim, 0, o.v_channel_scale
+            ),
         )
 
     def live(self) -> np.ndarray[Any, Any]:
@@ -110,12 +131,22 @@ def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
 class NumpyDevice:
     """Arrays are numpy's. bf16 is given as the rounded values in float32, and taken so."""
 
-    names = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "int8": np.int8, "uint8": np.uint8, "int32": np.int32, "int64": np.int64}
+    names = {
+        "f32": np.float32,
+        "f16": np.float16,
+        "bf16": np.uint16,
+        "int8": np.int8,
+        "uint8": np.uint8,
+        "int32": np.int32,
+        "int64": np.int64,
+    }
 
     def memory(self, host: np.ndarray[Any, Any]) -> Any:
         return host.copy()
 
-    def array(self, memory: Any, at: int, kind: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+    def array(
+        self, memory: Any, at: int, kind: str, shape: tuple[int, ...], strides: tuple[int, ...]
+    ) -> Any:
         dtype = np.dtype(self.names[kind])
         flat = memory[at : at + _extent(shape, strides) * dtype.itemsize].view(dtype)
         return np.lib.stride_tricks.as_strided(flat, shape, [s * dtype.itemsize for s in strides])
@@ -133,7 +164,9 @@ class NumpyDevice:
         if x.dtype.kind not in "fiu" and x.dtype.name != "bfloat16":
             return None
         with np.errstate(over="ignore"):  # what f16 cannot hold is infinite
-            return _round_bf16(x.astype(np.float32)) if kind == "bf16" else x.astype(self.names[kind])
+            return (
+                _round_bf16(x.astype(np.float32)) if kind == "bf16" else x.astype(self.names[kind])
+            )
 
 
 class TorchDevice:
@@ -148,12 +181,16 @@ class TorchDevice:
         if self.place.startswith("cuda") and not torch.cuda.is_available():
             raise L.NotAvailable(f"device={device!r}: torch has no CUDA device here")
         names = ("float32", "float16", "bfloat16", "int8", "uint8", "int32", "int64")
-        self.names = dict(zip(("f32", "f16", "bf16", *names[3:]), (getattr(torch, name) for name in names)))
+        self.names = dict(
+            zip(("f32", "f16", "bf16", *names[3:]), (getattr(torch, name) for name in names))
+        )
 
     def memory(self, host: np.ndarray[Any, Any]) -> Any:
         return self.torch.from_numpy(host.copy()).to(self.place)
 
-    def array(self, memory: Any, at: int, kind: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+    def array(
+        self, memory: Any, at: int, kind: str, shape: tuple[int, ...], strides: tuple[int, ...]
+    ) -> Any:
         dtype = self.names[kind]
         flat = memory[at : at + _extent(shape, strides) * dtype.itemsize].view(dtype)
         return flat.as_strided(shape, strides)
@@ -177,10 +214,19 @@ class _Arrays:
     """Arrays one behind another in one piece of memory, guard bytes of 0xff (NaN, -1) between them."""
 
     def __init__(self) -> None:
-        self.pieces: list[tuple[str, np.ndarray[Any, Any], str, tuple[int, ...], tuple[int, ...], int]] = []
+        self.pieces: list[
+            tuple[str, np.ndarray[Any, Any], str, tuple[int, ...], tuple[int, ...], int]
+        ] = []
         self.size = 0
 
-    def add(self, name: str, data: np.ndarray[Any, Any], kind: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    def add(
+        self,
+        name: str,
+        data: np.ndarray[Any, Any],
+        kind: str,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+    ) -> None:
         flat = data.reshape(-1).view(np.uint8)
         self.pieces.append((name, flat, kind, shape, strides, self.size))
         self.size += -(-(len(flat) + _GUARD) // _ALIGNMENT) * _ALIGNMENT
@@ -190,7 +236,10 @@ class _Arrays:
         for _, flat, _, _, _, at in self.pieces:
             self.given[at : at + len(flat)] = flat
         self.owner, self.memory = device, device.memory(self.given)
-        return {name: device.array(self.memory, at, kind, shape, strides) for name, _, kind, shape, strides, at in self.pieces}
+        return {
+            name: device.array(self.memory, at, kind, shape, strides)
+            for name, _, kind, shape, strides, at in self.pieces
+        }
 
     def changed(self) -> Optional[str]:
         """The first array that is not as it was handed out."""
@@ -201,9 +250,20 @@ class _Arrays:
         return [name for name, *_, at in self.pieces if at <= first][-1]
 
 
-def _inputs(p: L.CProblem, problem: Problem, inputs: J.PluginInputs, formats: list[int], close: bool, device: Any) -> _Arrays:
+def _inputs(
+    p: L.CProblem,
+    problem: Problem,
+    inputs: J.PluginInputs,
+    formats: list[int],
+    close: bool,
+    device: Any,
+) -> _Arrays:
     arrays = _Arrays()
-    heads = {"q": (problem.q_heads, problem.nq), "k": (problem.kv_heads, problem.nk), "v": (problem.kv_heads, problem.nk)}
+    heads = {
+        "q": (problem.q_heads, problem.nq),
+        "k": (problem.kv_heads, problem.nk),
+        "v": (problem.kv_heads, problem.nk),
+    }
     for i, (name, (h, n)) in enumerate(heads.items()):
         b, d = problem.batch, problem.head_dim
         shape = (b, h, n, d)
@@ -211,7 +271,13 @@ def _inputs(p: L.CProblem, problem: Problem, inputs: J.PluginInputs, formats: li
         raw, s = ("uint8", 2) if kind == "int4" else ("int8", 1)
         strides = tuple(x // s for x in getattr(problem, f"{name}_stride")) + (1,)
         width = (b, h, n, -(-d // s))
-        arrays.add(name, _bytes_at(getattr(inputs.operands, name), _extent(width, strides)), raw, width, strides)
+        arrays.add(
+            name,
+            _bytes_at(getattr(inputs.operands, name), _extent(width, strides)),
+            raw,
+            width,
+            strides,
+        )
         floats = _bytes_at(getattr(inputs, name), 4 * b * h * n * d).view(np.float32)
         arrays.add(f"{name} (float)", floats, "f32", shape, _dense(shape))
         rounded = _FORMATS.get(formats[i]) if close else None
@@ -221,17 +287,35 @@ def _inputs(p: L.CProblem, problem: Problem, inputs: J.PluginInputs, formats: li
         elif rounded == "bf16":
             bits = _round_bf16(floats)
             if device.float_kind("bf16") == "f32":
-                arrays.add(f"{name} (bf16)", (bits.astype(np.uint32) << 16).view(np.float32), "f32", shape, _dense(shape))
+                arrays.add(
+                    f"{name} (bf16)",
+                    (bits.astype(np.uint32) << 16).view(np.float32),
+                    "f32",
+                    shape,
+                    _dense(shape),
+                )
             else:
                 arrays.add(f"{name} (bf16)", bits, "bf16", shape, _dense(shape))
         granularity = getattr(problem, f"{name}_scale")
         block = getattr(problem, f"{name}_block") if granularity == "block" else 0
         scales = scale_shape(granularity, shape, block)
         count = int(np.prod(scales, dtype=np.int64))
-        arrays.add(f"{name}_scale", _bytes_at(getattr(inputs.operands, f"{name}_scale"), 4 * count), "f32", scales, _dense(scales))
+        arrays.add(
+            f"{name}_scale",
+            _bytes_at(getattr(inputs.operands, f"{name}_scale"), 4 * count),
+            "f32",
+            scales,
+            _dense(scales),
+        )
         if granularity == "token_channel":
             channels = (b, h, d)
-            arrays.add(f"{name}_channel_scale", _bytes_at(inputs.operands.v_channel_scale, 4 * b * h * d), "f32", channels, _dense(channels))
+            arrays.add(
+                f"{name}_channel_scale",
+                _bytes_at(inputs.operands.v_channel_scale, 4 * b * h * d),
+                "f32",
+                channels,
+                _dense(channels),
+            )
     if inputs.operands.rows:
         count = inputs.operands.row_count
         arrays.add("rows", _bytes_at(inputs.operands.rows, 8 * count), "int64", (count,), (1,))
@@ -241,7 +325,16 @@ def _inputs(p: L.CProblem, problem: Problem, inputs: J.PluginInputs, formats: li
 class _Written:
     """An output between its guard bytes: on the kernel's device, and here."""
 
-    def __init__(self, address: int, count: int, guard: int, kind: str, shape: tuple[int, ...], strides: tuple[int, ...], device: Any) -> None:
+    def __init__(
+        self,
+        address: int,
+        count: int,
+        guard: int,
+        kind: str,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        device: Any,
+    ) -> None:
         self.whole = _bytes_at(address - guard, count + 2 * guard)
         self.owner, self.kind = device, kind
         self.memory = device.memory(self.whole)
@@ -258,7 +351,9 @@ class _Written:
             self.here[...] = values
             return
         h, n = self.here.shape[1:3]
-        self.here[rows // n // h, rows // n % h, rows % n] = values[rows // n // h, rows // n % h, rows % n]
+        self.here[rows // n // h, rows // n % h, rows % n] = values[
+            rows // n // h, rows // n % h, rows % n
+        ]
 
 
 class _Recorder:
@@ -266,9 +361,21 @@ class _Recorder:
 
     def __init__(self, called: J.CalledCase, problem: Problem) -> None:
         n, d = problem.nk, problem.head_dim
-        count = called.inputs.operands.row_count if called.inputs.operands.rows else problem.batch * problem.q_heads * problem.nq
+        count = (
+            called.inputs.operands.row_count
+            if called.inputs.operands.rows
+            else problem.batch * problem.q_heads * problem.nq
+        )
         tiles, splits = -(-n // problem.kv_tile), -(-n // (problem.kv_split or 32768))
-        shapes = dict(s=(n,), unit=(tiles,), p=(n,), value_unit=(tiles,), value_p=(n,), l=(splits,), acc=(splits, d))
+        shapes = dict(
+            s=(n,),
+            unit=(tiles,),
+            p=(n,),
+            value_unit=(tiles,),
+            value_p=(n,),
+            l=(splits,),
+            acc=(splits, d),
+        )
         addresses = J.Stages.from_address(called.outputs.stages)
         self.there: dict[str, np.ndarray[Any, Any]] = {}
         self.arrays = _Arrays()
@@ -290,7 +397,9 @@ class _Recorder:
         return not np.array_equal(now, self.arrays.given)
 
 
-def _take(returned: Any, written: _Written, name: str, rows: Optional[np.ndarray[Any, Any]]) -> Optional[str]:
+def _take(
+    returned: Any, written: _Written, name: str, rows: Optional[np.ndarray[Any, Any]]
+) -> Optional[str]:
     """None, or what is wrong with a returned output."""
     if returned is None or returned is written.array:
         return None
@@ -305,20 +414,43 @@ def _take(returned: Any, written: _Written, name: str, rows: Optional[np.ndarray
     return None
 
 
-def run_kernel(kernel: Any, called: J.CalledCase, formats: list[int], close: bool, device: Any) -> tuple[int, str]:
+def run_kernel(
+    kernel: Any, called: J.CalledCase, formats: list[int], close: bool, device: Any
+) -> tuple[int, str]:
     """One run of a kernel on a case: the verdict on its answer (PASSED: it is to be judged), and why not."""
     p, problem = called.problem, Problem._from_c(called.problem)
     arrays = _inputs(p, problem, called.inputs, formats, close, device)
     given = arrays.hand_out(device)
     shape = (problem.batch, problem.q_heads, problem.nq, problem.head_dim)
-    o = _Written(called.outputs.o, called.o_bytes, called.guard_bytes, problem.out_type, shape, problem.o_stride + (1,), device)
+    o = _Written(
+        called.outputs.o,
+        called.o_bytes,
+        called.guard_bytes,
+        problem.out_type,
+        shape,
+        problem.o_stride + (1,),
+        device,
+    )
     lse = None
     if problem.lse:
-        lse = _Written(called.outputs.lse, called.lse_bytes, called.guard_bytes, "f32", shape[:3], _dense(shape[:3]), device)
+        lse = _Written(
+            called.outputs.lse,
+            called.lse_bytes,
+            called.guard_bytes,
+            "f32",
+            shape[:3],
+            _dense(shape[:3]),
+            device,
+        )
     recorder = _Recorder(called, problem) if called.outputs.stages else None
     case = Case(
         **{field.name: getattr(problem, field.name) for field in dataclasses.fields(Problem)},
-        operands=Operands(*(given.get(name) for name in ("q", "k", "v", "q_scale", "k_scale", "v_scale", "v_channel_scale"))),
+        operands=Operands(
+            *(
+                given.get(name)
+                for name in ("q", "k", "v", "q_scale", "k_scale", "v_scale", "v_channel_scale")
+            )
+        ),
         floats=(given["q (float)"], given["k (float)"], given["v (float)"]),
         o=o.array,
         lse_out=None if lse is None else lse.array,
@@ -330,7 +462,9 @@ def run_kernel(kernel: Any, called: J.CalledCase, formats: list[int], close: boo
         if not close or kind == _GIVEN:
             operands.append(given[name])
         else:
-            operands.append(given.get(f"{name} ({_FORMATS.get(kind, '')})", given[f"{name} (float)"]))
+            operands.append(
+                given.get(f"{name} ({_FORMATS.get(kind, '')})", given[f"{name} (float)"])
+            )
     try:
         returned = kernel(*operands, case)
     except L.Unsupported as why:
@@ -347,12 +481,18 @@ def run_kernel(kernel: Any, called: J.CalledCase, formats: list[int], close: boo
         return J.UNSUPPORTED, "stages"
     rows = None
     if called.inputs.operands.rows:
-        rows = _bytes_at(called.inputs.operands.rows, 8 * called.inputs.operands.row_count).view(np.int64)
+        rows = _bytes_at(called.inputs.operands.rows, 8 * called.inputs.operands.row_count).view(
+            np.int64
+        )
     return _take_all(returned, o, lse, rows)
 
 
-def _take_all(returned: Any, o: _Written, lse: Optional[_Written], rows: Optional[np.ndarray[Any, Any]]) -> tuple[int, str]:
-    first, second = returned if isinstance(returned, (tuple, list)) and len(returned) == 2 else (returned, None)
+def _take_all(
+    returned: Any, o: _Written, lse: Optional[_Written], rows: Optional[np.ndarray[Any, Any]]
+) -> tuple[int, str]:
+    first, second = (
+        returned if isinstance(returned, (tuple, list)) and len(returned) == 2 else (returned, None)
+    )
     if lse is not None and returned is not None and second is None:
         return J.UNSUPPORTED, "lse: it returned the output alone"
     wrong = _take(first, o, "o", rows)

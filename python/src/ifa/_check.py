@@ -17,7 +17,8 @@ Kernel = Callable[..., Any]
 @dataclasses.dataclass
 class Result:
     """One case. verdict: "passed", "failed", "unsupported", "not available", "empty", "bad output" or "invalid". text: as
-    `validate run` prints it. details: the entry of the JSON report (places that differ, distances, repeat, ...)."""
+    `validate run` prints it. details: the entry of the JSON report (places that differ, distances, repeat, ...).
+    """
 
     case: str
     verdict: str
@@ -76,7 +77,11 @@ class CheckFailed(AssertionError):
 
 
 def _name_of(kernel: Kernel) -> str:
-    for name in (getattr(kernel, "__name__", None), getattr(getattr(kernel, "fn", None), "__name__", None), type(kernel).__name__):
+    for name in (
+        getattr(kernel, "__name__", None),
+        getattr(getattr(kernel, "fn", None), "__name__", None),
+        type(kernel).__name__,
+    ):
         if isinstance(name, str) and name:
             return name
     return "kernel"
@@ -155,7 +160,15 @@ def check(
     of the first is printed. A kernel that crashes takes the process along, and one that hangs is not ended: `validate run
     --exec` has a process for it."""
     name = name or _name_of(kernel)
-    judge = J.Judge(_sources(suite, cases), name, claim, seed, once, lse, *_repeat(getattr(kernel, "_repeated_as", name), claim, device, once))
+    judge = J.Judge(
+        _sources(suite, cases),
+        name,
+        claim,
+        seed,
+        once,
+        lse,
+        *_repeat(getattr(kernel, "_repeated_as", name), claim, device, once),
+    )
     try:
         place = _device(device)
     except L.NotAvailable as why:
@@ -182,7 +195,9 @@ def check(
             report.write(path, kind)
     if not quiet:
         if len(report.failures) > show:
-            print(f"... {len(report.failures) - show} more failures: the report's .failures has them")
+            print(
+                f"... {len(report.failures) - show} more failures: the report's .failures has them"
+            )
         print(report)
     return report
 
@@ -204,7 +219,10 @@ def _run(judge: J.Judge, index: int, kernel: Kernel, device: Any) -> tuple[Resul
     except L.Error as why:
         return Result(text, "invalid", str(why), f"INVALID  {text}\n  {why.status}: {why}", {}), ""
     message = details.get("message", "")
-    return Result(text, details["verdict"], message, judge.last_text().rstrip("\n"), details), (traces or [""])[0]
+    return (
+        Result(text, details["verdict"], message, judge.last_text().rstrip("\n"), details),
+        (traces or [""])[0],
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,18 +249,27 @@ class TestCase:
         return self.text
 
 
-def list_cases(suite: Union[str, list[str], None] = None, cases: Union[str, list[str], None] = None, seed: int = 1) -> Iterator[str]:
+def list_cases(
+    suite: Union[str, list[str], None] = None,
+    cases: Union[str, list[str], None] = None,
+    seed: int = 1,
+) -> Iterator[str]:
     """The cases of suites and lines, each as a line that `check(cases=...)` and `validate run --case` take."""
     judge = J.Judge(_sources(suite, cases), "none", "exact", seed, True, True, "", "")
     return (judge.case_text(i) for i in range(len(judge)))
 
 
-def cases(suite: Union[str, list[str], None] = None, *, cases: Union[str, list[str], None] = None, seed: int = 1) -> Any:
+def cases(
+    suite: Union[str, list[str], None] = None,
+    *,
+    cases: Union[str, list[str], None] = None,
+    seed: int = 1,
+) -> Any:
     """Parametrizes a test of pytest by case:
 
-        @ifa.cases("smoke")
-        def test_attention(case):
-            case.check(my_kernel, claim="close q=f16 k=f16 v=f16 p=f16 o=f16")
+    @ifa.cases("smoke")
+    def test_attention(case):
+        case.check(my_kernel, claim="close q=f16 k=f16 v=f16 p=f16 o=f16")
     """
     import pytest
 

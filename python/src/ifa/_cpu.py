@@ -35,7 +35,14 @@ def _workspace(count: int) -> np.ndarray[Any, Any]:
     return room[-room.ctypes.data % _ALIGNMENT :][:count]
 
 
-def attend(problem: Problem, views: dict[str, A.View], smooth_k: bool, out: A.View, lse: Optional[A.View], threads: Optional[int]) -> None:
+def attend(
+    problem: Problem,
+    views: dict[str, A.View],
+    smooth_k: bool,
+    out: A.View,
+    lse: Optional[A.View],
+    threads: Optional[int],
+) -> None:
     """q, k and v of one type, all on the CPU."""
     args = arguments(problem, views, smooth_k, out)
     for name, view in views.items():

@@ -23,7 +23,9 @@ class PluginInputs(c.Structure):
 class Stages(c.Structure):
     """ifa_stages"""
 
-    _fields_ = [(name, c.c_void_p) for name in ("s", "unit", "p", "value_unit", "value_p", "l", "acc")]
+    _fields_ = [
+        (name, c.c_void_p) for name in ("s", "unit", "p", "value_unit", "value_p", "l", "acc")
+    ]
 
 
 class CalledCase(c.Structure):
@@ -47,7 +49,10 @@ class _Options(c.Structure):
         ("once", c.c_int32),
         ("no_lse", c.c_int32),
         ("seed", c.c_uint64),
-        *((name, c.c_char_p) for name in ("name", "claim", "repeat_before", "repeat_after", "real_folder")),
+        *(
+            (name, c.c_char_p)
+            for name in ("name", "claim", "repeat_before", "repeat_after", "real_folder")
+        ),
     ]
 
 
@@ -60,7 +65,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ifa_judge_claim": (None, [c.c_void_p, c.POINTER(c.c_int32), c.POINTER(c.c_int32)]),
     "ifa_judge_case_count": (c.c_int64, [c.c_void_p]),
     "ifa_judge_case_text": (c.c_void_p, [c.c_void_p, c.c_int64]),
-    "ifa_judge_run": (c.c_int, [c.c_void_p, c.c_int64, _CALL, c.c_void_p, c.POINTER(c.c_void_p), _MESSAGE]),
+    "ifa_judge_run": (
+        c.c_int,
+        [c.c_void_p, c.c_int64, _CALL, c.c_void_p, c.POINTER(c.c_void_p), _MESSAGE],
+    ),
     "ifa_judge_last_text": (c.c_void_p, [c.c_void_p]),
     "ifa_judge_counts_text": (c.c_void_p, [c.c_void_p]),
     "ifa_judge_exit_code": (c.c_int32, [c.c_void_p]),
@@ -88,10 +96,14 @@ def _library() -> c.CDLL:
         try:
             library = c.CDLL(path)
         except OSError as why:
-            raise L.NotAvailable(f"{why}: this package was built without the judge (it needs jansson and xxhash)") from None
+            raise L.NotAvailable(
+                f"{why}: this package was built without the judge (it needs jansson and xxhash)"
+            ) from None
         L.declare(library, _SIGNATURES)
         if library.ifa_judge_version() != _VERSION:
-            raise L.NotAvailable(f"{path} is of version {library.ifa_judge_version()}; this package needs {_VERSION}")
+            raise L.NotAvailable(
+                f"{path} is of version {library.ifa_judge_version()}; this package needs {_VERSION}"
+            )
         _loaded = library
     return _loaded
 
@@ -104,7 +116,17 @@ def _bytes(text: str) -> bytes:
 class Judge:
     """A list of cases, one kernel's name and claim, and the report so far."""
 
-    def __init__(self, sources: list[tuple[str, str]], name: str, claim: str, seed: int, once: bool, lse: bool, before: str, after: str) -> None:
+    def __init__(
+        self,
+        sources: list[tuple[str, str]],
+        name: str,
+        claim: str,
+        seed: int,
+        once: bool,
+        lse: bool,
+        before: str,
+        after: str,
+    ) -> None:
         self._lib = _library()
         texts = (c.c_char_p * len(sources))(*(_bytes(text) for _, text in sources))
         options = _Options(
@@ -160,7 +182,7 @@ class Judge:
             except BaseException as why:
                 raised.append(why)
                 verdict, text = FAILED, "interrupted"
-            message.contents.text = text.encode("ascii", "backslashreplace")[: 319]
+            message.contents.text = text.encode("ascii", "backslashreplace")[:319]
             return verdict
 
         result = c.c_void_p()

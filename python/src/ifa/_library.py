@@ -107,7 +107,10 @@ class CProblem(c.Structure):
     _fields_ = [
         *((name, c.c_int64) for name in ("batch", "q_heads", "kv_heads", "nq", "nk")),
         ("head_dim", c.c_int32),
-        *((name, c.c_int) for name in ("q_type", "k_type", "v_type", "q_scale", "k_scale", "v_scale")),
+        *(
+            (name, c.c_int)
+            for name in ("q_type", "k_type", "v_type", "q_scale", "k_scale", "v_scale")
+        ),
         ("q_block", c.c_int32),
         ("k_block", c.c_int32),
         *((name, Strides) for name in ("q_stride", "k_stride", "v_stride", "o_stride")),
@@ -126,7 +129,10 @@ class Inputs(c.Structure):
     """ifa_inputs"""
 
     _fields_ = [
-        *((name, c.c_void_p) for name in ("q", "k", "v", "q_scale", "k_scale", "v_scale", "v_channel_scale", "rows")),
+        *(
+            (name, c.c_void_p)
+            for name in ("q", "k", "v", "q_scale", "k_scale", "v_scale", "v_channel_scale", "rows")
+        ),
         ("row_count", c.c_int64),
     ]
 
@@ -194,7 +200,10 @@ class CacheTokens(c.Structure):
         ("v", c.c_void_p),
         ("type", c.c_int),
         ("count", c.c_int64),
-        *((name, c.c_int64) for name in ("k_head_stride", "k_token_stride", "v_head_stride", "v_token_stride")),
+        *(
+            (name, c.c_int64)
+            for name in ("k_head_stride", "k_token_stride", "v_head_stride", "v_token_stride")
+        ),
     ]
 
 
@@ -220,9 +229,15 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ifa_backend_count": (c.c_int, []),
     "ifa_backend_name": (c.c_char_p, [c.c_int]),
     "ifa_backend_supports": (c.c_int, [c.c_char_p, c.POINTER(CProblem), _MESSAGE]),
-    "ifa_run": (c.c_int, [c.c_char_p, c.POINTER(CProblem), c.POINTER(Inputs), c.POINTER(Outputs), _MESSAGE]),
+    "ifa_run": (
+        c.c_int,
+        [c.c_char_p, c.POINTER(CProblem), c.POINTER(Inputs), c.POINTER(Outputs), _MESSAGE],
+    ),
     "ifa_quantize": (c.c_int, [c.POINTER(QuantizeArgs), _MESSAGE]),
-    "ifa_scale_count": (c.c_int64, [c.c_int, c.c_int64, c.c_int64, c.c_int64, c.c_int64, c.c_int32]),
+    "ifa_scale_count": (
+        c.c_int64,
+        [c.c_int, c.c_int64, c.c_int64, c.c_int64, c.c_int64, c.c_int32],
+    ),
     "ifa_cpu_attention_workspace_bytes": (
         c.c_int,
         [c.POINTER(AttentionArgs), c.c_int, c.POINTER(c.c_size_t), _MESSAGE],
@@ -233,7 +248,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "ifa_cache_config_default": (CacheConfig, []),
     "ifa_cache_bytes": (c.c_int, [c.POINTER(CacheConfig), c.POINTER(c.c_size_t), _MESSAGE]),
-    "ifa_cache_create": (c.c_int, [c.POINTER(CacheConfig), c.c_void_p, c.c_size_t, c.POINTER(c.c_void_p), _MESSAGE]),
+    "ifa_cache_create": (
+        c.c_int,
+        [c.POINTER(CacheConfig), c.c_void_p, c.c_size_t, c.POINTER(c.c_void_p), _MESSAGE],
+    ),
     "ifa_cache_destroy": (None, [c.c_void_p]),
     "ifa_cache_usage_of": (CacheUsage, [c.c_void_p]),
     "ifa_cache_check": (c.c_int, [c.c_void_p, _MESSAGE]),
@@ -245,7 +263,17 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ifa_cache_append": (c.c_int, [c.c_void_p, c.c_uint64, c.POINTER(CacheTokens), _MESSAGE]),
     "ifa_cache_read": (
         c.c_int,
-        [c.c_void_p, c.c_uint64, c.c_int64, c.c_int64, c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p, _MESSAGE],
+        [
+            c.c_void_p,
+            c.c_uint64,
+            c.c_int64,
+            c.c_int64,
+            c.c_void_p,
+            c.c_void_p,
+            c.c_void_p,
+            c.c_void_p,
+            _MESSAGE,
+        ],
     ),
     "ifa_cache_problem": (CProblem, [c.c_void_p, c.c_int64]),
     "ifa_cache_workspace_create": (
@@ -282,8 +310,14 @@ _CUDA_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
             _MESSAGE,
         ],
     ),
-    "ifa_cuda_quantize_workspace_bytes": (c.c_int, [c.POINTER(QuantizeArgs), c.POINTER(c.c_size_t), _MESSAGE]),
-    "ifa_cuda_quantize": (c.c_int, [c.POINTER(QuantizeArgs), c.c_void_p, c.c_size_t, c.c_void_p, _MESSAGE]),
+    "ifa_cuda_quantize_workspace_bytes": (
+        c.c_int,
+        [c.POINTER(QuantizeArgs), c.POINTER(c.c_size_t), _MESSAGE],
+    ),
+    "ifa_cuda_quantize": (
+        c.c_int,
+        [c.POINTER(QuantizeArgs), c.c_void_p, c.c_size_t, c.c_void_p, _MESSAGE],
+    ),
     "ifa_cuda_attention_workspace_bytes": (
         c.c_int,
         [c.POINTER(AttentionArgs), c.POINTER(c.c_size_t), _MESSAGE],

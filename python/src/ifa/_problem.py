@@ -75,7 +75,9 @@ class Problem:
                 setattr(p, field.name, value)
             except TypeError:
                 raise L.BadProblem(f"{field.name} is {value!r}; it must be a number") from None
-            if isinstance(value, int) and getattr(p, field.name) != value:  # ctypes cuts what does not fit
+            if (
+                isinstance(value, int) and getattr(p, field.name) != value
+            ):  # ctypes cuts what does not fit
                 raise L.BadProblem(f"{field.name} is {value}: out of range")
         return p
 
@@ -119,7 +121,15 @@ class Problem:
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": dict(v_scale="channel", smooth_k=False, tau=4, kv_tile=64),
     "accurate": dict(v_scale="token", smooth_k=True, tau=4, kv_tile=64),
-    "int4": dict(q_type="int4", k_type="int4", v_type="int4", v_scale="token", smooth_k=True, tau=4, kv_tile=64),
+    "int4": dict(
+        q_type="int4",
+        k_type="int4",
+        v_type="int4",
+        v_scale="token",
+        smooth_k=True,
+        tau=4,
+        kv_tile=64,
+    ),
 }
 _OPTIONS = {
     *("q_type", "k_type", "v_type", "q_scale", "k_scale", "v_scale", "q_block", "k_block"),
@@ -133,7 +143,9 @@ def settings(preset: str, options: dict[str, Any]) -> tuple[dict[str, Any], bool
         raise L.BadArgument(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
     for name in options:
         if name not in _OPTIONS:
-            raise L.BadArgument(f"there is no option {name!r}; there are {', '.join(sorted(_OPTIONS))}")
+            raise L.BadArgument(
+                f"there is no option {name!r}; there are {', '.join(sorted(_OPTIONS))}"
+            )
     fields = {**PRESETS[preset], **options}
     return fields, bool(fields.pop("smooth_k"))
 

@@ -22,7 +22,18 @@ from ._case import Case
 from ._check import Report, check as _check
 
 _CLAIMS = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
-_KNOWN = {"q", "k", "v", "k_cache", "v_cache", "qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_len", "sm_scale"}
+_KNOWN = {
+    "q",
+    "k",
+    "v",
+    "k_cache",
+    "v_cache",
+    "qo_indptr",
+    "kv_indptr",
+    "kv_indices",
+    "kv_last_page_len",
+    "sm_scale",
+}
 # (nq, nk) where no workload says otherwise: around pages and tiles, more queries than keys never.
 _LENGTHS = ((1, 1), (1, 17), (1, 64), (1, 65), (1, 1000), (7, 7), (33, 130), (64, 64), (70, 300))
 
@@ -67,17 +78,27 @@ class Definition:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
             return cls.parse(found)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as why:
-            raise L.BadFile(f"{path}: no definition of FlashInfer-Bench: {type(why).__name__} {why}") from None
+            raise L.BadFile(
+                f"{path}: no definition of FlashInfer-Bench: {type(why).__name__} {why}"
+            ) from None
 
     @classmethod
     def parse(cls, found: dict[str, Any]) -> Definition:
         name, op = found["name"], found["op_type"]
         if op not in ("gqa_paged", "gqa_ragged"):
             raise L.Unsupported(f"{name}: op_type is {op!r}; only gqa_paged and gqa_ragged")
-        axes = {axis: spec["value"] for axis, spec in found["axes"].items() if spec["type"] == "const"}
-        types = {spec["dtype"] for axis, spec in found["inputs"].items() if axis in ("q", "k", "v", "k_cache", "v_cache")}
+        axes = {
+            axis: spec["value"] for axis, spec in found["axes"].items() if spec["type"] == "const"
+        }
+        types = {
+            spec["dtype"]
+            for axis, spec in found["inputs"].items()
+            if axis in ("q", "k", "v", "k_cache", "v_cache")
+        }
         if len(types) != 1 or not types <= set(_CLAIMS):
-            raise L.Unsupported(f"{name}: inputs of {', '.join(sorted(types))}; only {', '.join(_CLAIMS)}")
+            raise L.Unsupported(
+                f"{name}: inputs of {', '.join(sorted(types))}; only {', '.join(_CLAIMS)}"
+            )
         unknown = set(found["inputs"]) - _KNOWN
         if unknown:
             raise L.Unsupported(f"{name}: input {sorted(unknown)[0]!r}")
@@ -109,7 +130,9 @@ class Definition:
         """Each sequence of each workload (a JSON-lines file; its tensors lie beside it or at absolute paths), without
         repeats; without workloads lengths around pages and tiles."""
         if workloads is None:
-            return [(self.line(nq, nk), Tolerance()) for nq, nk in _LENGTHS if self.causal or nq == 1]
+            return [
+                (self.line(nq, nk), Tolerance()) for nq, nk in _LENGTHS if self.causal or nq == 1
+            ]
         found: dict[str, Tolerance] = {}
         for number, text in enumerate(Path(workloads).read_text(encoding="utf-8").splitlines(), 1):
             if not text.strip():
@@ -117,11 +140,18 @@ class Definition:
             try:
                 entry = json.loads(text)
                 workload = entry.get("workload", entry)
-                tolerance = Tolerance(**{k: v for k, v in workload.get("tolerance", {}).items() if k in _TOLERANCE})
+                tolerance = Tolerance(
+                    **{k: v for k, v in workload.get("tolerance", {}).items() if k in _TOLERANCE}
+                )
                 for nq, nk in self._lengths(workload, Path(workloads).parent):
-                    found.setdefault(self.line(nq, nk, workload["inputs"].get("sm_scale", {}).get("value")), tolerance)
+                    found.setdefault(
+                        self.line(nq, nk, workload["inputs"].get("sm_scale", {}).get("value")),
+                        tolerance,
+                    )
             except (json.JSONDecodeError, KeyError, TypeError, AttributeError, OSError) as why:
-                raise L.BadFile(f"{workloads}:{number}: no workload: {type(why).__name__} {why}") from None
+                raise L.BadFile(
+                    f"{workloads}:{number}: no workload: {type(why).__name__} {why}"
+                ) from None
         return list(found.items())
 
     def _lengths(self, workload: dict[str, Any], folder: Path) -> list[tuple[int, int]]:
@@ -136,10 +166,16 @@ class Definition:
             kv = np.where(kv > 0, (kv - 1) * self.page_size + tensor("kv_last_page_len"), 0)
         elif self.page_size:
             kv = kv * self.page_size
-        q = np.diff(tensor("qo_indptr")).astype(int) if "qo_indptr" in self.inputs else np.ones(len(kv), int)
+        q = (
+            np.diff(tensor("qo_indptr")).astype(int)
+            if "qo_indptr" in self.inputs
+            else np.ones(len(kv), int)
+        )
         return [(int(a), int(b)) for a, b in zip(q, kv)]
 
-    def kernel(self, run: Callable[..., Any], matched: Optional[Callable[[Any, Case], None]] = None) -> Callable[..., Any]:
+    def kernel(
+        self, run: Callable[..., Any], matched: Optional[Callable[[Any, Case], None]] = None
+    ) -> Callable[..., Any]:
         """`run` as a kernel of ifa.check. matched: is told of each answer."""
 
         def solution(q: Any, k: Any, v: Any, p: Case) -> Any:
@@ -151,7 +187,9 @@ class Definition:
                 matched(o, p)
             if not p.lse:
                 return o
-            natural = lse[first : first + p.nq].transpose(0, 1)[None] * float(np.log(2.0))  # the definition's is of base 2
+            natural = lse[first : first + p.nq].transpose(0, 1)[None] * float(
+                np.log(2.0)
+            )  # the definition's is of base 2
             return o, natural
 
         solution.__name__ = self.name
@@ -168,7 +206,9 @@ def _read_tensor(path: Path, name: str) -> np.ndarray[Any, Any]:
     size = int.from_bytes(data[:8], "little")
     spec = json.loads(data[8 : 8 + size])[name]
     first, end = (8 + size + x for x in spec["data_offsets"])
-    return np.frombuffer(data[first:end], {"I32": "<i4", "I64": "<i8"}[spec["dtype"]]).reshape(spec["shape"])
+    return np.frombuffer(data[first:end], {"I32": "<i4", "I64": "<i8"}[spec["dtype"]]).reshape(
+        spec["shape"]
+    )
 
 
 def _arguments(d: Definition, q: Any, k: Any, v: Any, p: Case) -> list[Any]:
@@ -180,10 +220,14 @@ def _arguments(d: Definition, q: Any, k: Any, v: Any, p: Case) -> list[Any]:
 
     nq = [_FILLERS[0][0] if d.causal else 1, p.nq, _FILLERS[1][0] if d.causal else 1]
     nk = [_FILLERS[0][1], p.nk, _FILLERS[1][1]]
-    tokens = [[filler(nk[0], d.kv_heads), x[0].transpose(0, 1), filler(nk[2], d.kv_heads)] for x in (k, v)]
+    tokens = [
+        [filler(nk[0], d.kv_heads), x[0].transpose(0, 1), filler(nk[2], d.kv_heads)] for x in (k, v)
+    ]
 
     def offsets(lengths: list[int]) -> Any:
-        return torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32).to(q.get_device() if q.is_cuda else "cpu")
+        return torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32).to(
+            q.get_device() if q.is_cuda else "cpu"
+        )
 
     values: dict[str, Any] = {
         "q": torch.cat([filler(nq[0], d.q_heads), q[0].transpose(0, 1), filler(nq[2], d.q_heads)]),
@@ -197,7 +241,9 @@ def _arguments(d: Definition, q: Any, k: Any, v: Any, p: Case) -> list[Any]:
     return [values[name] for name in d.inputs]
 
 
-def _pages(d: Definition, tokens: list[list[Any]], nk: list[int], offsets: Callable[[list[int]], Any]) -> dict[str, Any]:
+def _pages(
+    d: Definition, tokens: list[list[Any]], nk: list[int], offsets: Callable[[list[int]], Any]
+) -> dict[str, Any]:
     import torch
 
     size = d.page_size
@@ -235,7 +281,15 @@ def _reference(q: Any, k: Any, v: Any, p: Case) -> Any:
     return torch.nan_to_num(torch.softmax(s, 3)) @ v
 
 
-def check(definition: Definition, run: Callable[..., Any], workloads: Any = None, *, device: Any = "cpu", quiet: bool = False, **options: Any) -> Report:
+def check(
+    definition: Definition,
+    run: Callable[..., Any],
+    workloads: Any = None,
+    *,
+    device: Any = "cpu",
+    quiet: bool = False,
+    **options: Any,
+) -> Report:
     """ifa.check of `run` on the definition's cases; a line for each case on which the two judgements differ, and one with
     both counts. The report's `matched` has what the tolerance says of each case (the worst of its three runs), and its
     exit code is that of the bound. options: ifa.check's (show, failures, json, html, ...)."""
@@ -249,7 +303,12 @@ def check(definition: Definition, run: Callable[..., Any], workloads: Any = None
             error, tolerance = (o.double() - want).abs(), now["tolerance"]
             inside = error <= tolerance.max_atol + tolerance.max_rtol * want.abs()
             ratio = float(inside.double().mean()) if inside.numel() else 1.0
-            found = Matched("", ratio, float(error.max()) if error.numel() else 0.0, ratio >= tolerance.required_matched_ratio)
+            found = Matched(
+                "",
+                ratio,
+                float(error.max()) if error.numel() else 0.0,
+                ratio >= tolerance.required_matched_ratio,
+            )
             if now["found"] is None or found.ratio < now["found"].ratio:
                 now["found"] = found
 
@@ -265,12 +324,27 @@ def check(definition: Definition, run: Callable[..., Any], workloads: Any = None
         found = now["found"] or Matched("", 0.0, float("nan"), False)
         worst.append(dataclasses.replace(found, case=text))
 
-    report = _check(judged, definition.claim, cases=[line for line, _ in listed], device=device, quiet=quiet, _around=(before, after), **options)
+    report = _check(
+        judged,
+        definition.claim,
+        cases=[line for line, _ in listed],
+        device=device,
+        quiet=quiet,
+        _around=(before, after),
+        **options,
+    )
     report.matched = worst
     if not quiet:
         for result, found in zip(report.results, worst):
-            if result.verdict in ("passed", "failed") and (result.verdict == "passed") != found.passed:
-                print(f"{result.case}\n  bound for each element: {result.verdict}; tolerance: {found.ratio:.2%} within it, {'enough' if found.passed else 'too few'}")
+            if (
+                result.verdict in ("passed", "failed")
+                and (result.verdict == "passed") != found.passed
+            ):
+                print(
+                    f"{result.case}\n  bound for each element: {result.verdict}; tolerance: {found.ratio:.2%} within it, {'enough' if found.passed else 'too few'}"
+                )
         passed = sum(found.passed for found in worst)
-        print(f"tolerance as written: {passed} of {len(worst)} pass; bound for each element: {str(report).split(',')[0]}")
+        print(
+            f"tolerance as written: {passed} of {len(worst)} pass; bound for each element: {str(report).split(',')[0]}"
+        )
     return report

@@ -37,9 +37,22 @@ def _operand(name: str, x: torch.Tensor) -> A.View:
 
 
 def _problem(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, window: int, sm_scale: Optional[float], lse: bool, fields: dict[str, Any]
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    causal: bool,
+    window: int,
+    sm_scale: Optional[float],
+    lse: bool,
+    fields: dict[str, Any],
 ) -> Problem:
-    if q.dim() != 4 or k.dim() != 4 or k.shape != v.shape or k.shape[0] != q.shape[0] or k.shape[3] != q.shape[3]:
+    if (
+        q.dim() != 4
+        or k.dim() != 4
+        or k.shape != v.shape
+        or k.shape[0] != q.shape[0]
+        or k.shape[3] != q.shape[3]
+    ):
         raise L.BadArgument(
             f"q {list(q.shape)}, k {list(k.shape)} and v {list(v.shape)} do not go together: [batch, heads, tokens, head_dim]"
         )
@@ -48,17 +61,39 @@ def _problem(
             raise L.BadArgument(f"{name} is on another device than q")
     batch, q_heads, nq, head_dim = q.shape
     return Problem(
-        batch, q_heads, k.shape[1], nq, k.shape[2], head_dim, sm_scale=default_scale(sm_scale, head_dim), causal=causal, window=window, lse=lse, **fields
+        batch,
+        q_heads,
+        k.shape[1],
+        nq,
+        k.shape[2],
+        head_dim,
+        sm_scale=default_scale(sm_scale, head_dim),
+        causal=causal,
+        window=window,
+        lse=lse,
+        **fields,
     )
 
 
-def _attend(problem: Problem, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, smooth_k: bool, o: torch.Tensor, lse: torch.Tensor) -> None:
+def _attend(
+    problem: Problem,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    smooth_k: bool,
+    o: torch.Tensor,
+    lse: torch.Tensor,
+) -> None:
     """Writes o, and lse if the problem has it."""
     out = A.output("out", _view("out", o), (*q.shape,), A.FLOATS)
     problem.out_type = out.type
     lse_view = _view("lse", lse) if problem.lse else None
-    if lse_view is not None and (lse_view.shape != out.shape[:3] or not lse.is_contiguous() or lse_view.type != "f32"):
-        raise L.BadArgument(f"lse is {list(lse.shape)} of {lse.dtype}; it must be contiguous {list(out.shape[:3])} of float32")
+    if lse_view is not None and (
+        lse_view.shape != out.shape[:3] or not lse.is_contiguous() or lse_view.type != "f32"
+    ):
+        raise L.BadArgument(
+            f"lse is {list(lse.shape)} of {lse.dtype}; it must be contiguous {list(out.shape[:3])} of float32"
+        )
     if o.get_device() != q.get_device() or (problem.lse and lse.get_device() != q.get_device()):
         raise L.BadArgument("the output is on another device than q")
     views = {name: _operand(name, x) for name, x in (("q", q), ("k", k), ("v", v))}
@@ -69,23 +104,53 @@ def _attend(problem: Problem, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
         attend_views(problem, views, smooth_k, out, lse_view, torch.get_num_threads())
 
 
-def _launch(plan: Plan, q: torch.Tensor, k: int, v: int, o: int, lse: Optional[int], q_address: int) -> None:
+def _launch(
+    plan: Plan, q: torch.Tensor, k: int, v: int, o: int, lse: Optional[int], q_address: int
+) -> None:
     """On the current stream of q's card, which is the current one; pointers otherwise. The workspace is torch's: what
     comes later on the stream may have it at once."""
     workspace = q.new_empty(max(1, plan.bytes), dtype=torch.uint8)
-    plan.launch(q_address, k, v, o, lse, workspace.data_ptr(), current_stream(q.get_device()).cuda_stream)
+    plan.launch(
+        q_address, k, v, o, lse, workspace.data_ptr(), current_stream(q.get_device()).cuda_stream
+    )
 
 
-def _attend_cuda(problem: Problem, views: dict[str, A.View], smooth_k: bool, out: A.View, lse: Optional[A.View], q: torch.Tensor) -> None:
+def _attend_cuda(
+    problem: Problem,
+    views: dict[str, A.View],
+    smooth_k: bool,
+    out: A.View,
+    lse: Optional[A.View],
+    q: torch.Tensor,
+) -> None:
     plan = Plan(problem, views, smooth_k, out)
-    _launch(plan, q, views["k"].address, views["v"].address, out.address, None if lse is None else lse.address, views["q"].address)
+    _launch(
+        plan,
+        q,
+        views["k"].address,
+        views["v"].address,
+        out.address,
+        None if lse is None else lse.address,
+        views["q"].address,
+    )
 
 
 _plans: dict[Any, Plan] = {}
 _MOST_PLANS = 4096
 
 
-def _operator(q: Any, k: Any, v: Any, causal: Any, window: Any, sm_scale: Any, lse: Any, out_dtype: Any, smooth_k: Any, *scalars: Any) -> Any:
+def _operator(
+    q: Any,
+    k: Any,
+    v: Any,
+    causal: Any,
+    window: Any,
+    sm_scale: Any,
+    lse: Any,
+    out_dtype: Any,
+    smooth_k: Any,
+    *scalars: Any,
+) -> Any:
     """On the CPU, and on a GPU the first time."""
     fields = dict(zip(_FIELDS, scalars))
     fields["tau"] = _tau(fields["tau"])
@@ -104,7 +169,21 @@ def _operator_cuda(q: Any, k: Any, v: Any, *settings: Any) -> Any:
         with device_of(q):
             return _operator_cuda(q, k, v, *settings)
     shape = q.shape
-    key = (shape, q.stride(), q.dtype, q.get_device(), k.shape, k.stride(), k.dtype, k.get_device(), v.shape, v.stride(), v.dtype, v.get_device(), settings)
+    key = (
+        shape,
+        q.stride(),
+        q.dtype,
+        q.get_device(),
+        k.shape,
+        k.stride(),
+        k.dtype,
+        k.get_device(),
+        v.shape,
+        v.stride(),
+        v.dtype,
+        v.get_device(),
+        settings,
+    )
     plan = _plans.get(key)
     lse, out_dtype = settings[3], settings[4]
     if plan is None:
@@ -117,17 +196,42 @@ def _operator_cuda(q: Any, k: Any, v: Any, *settings: Any) -> Any:
             problem.out_type = _KINDS[out_dtype]
             if len(_plans) >= _MOST_PLANS:
                 _plans.clear()
-            _plans[key] = Plan(problem, dict(zip("qkv", operands)), settings[5], _view("out", answer[0]))
+            _plans[key] = Plan(
+                problem, dict(zip("qkv", operands)), settings[5], _view("out", answer[0])
+            )
         return answer
     o = q.new_empty(shape, dtype=out_dtype)
     sums = q.new_empty(shape[:3] if lse else (0,), dtype=torch.float32)
-    _launch(plan, q, k.data_ptr(), v.data_ptr(), o.data_ptr(), sums.data_ptr() if lse else None, q.data_ptr())
+    _launch(
+        plan,
+        q,
+        k.data_ptr(),
+        v.data_ptr(),
+        o.data_ptr(),
+        sums.data_ptr() if lse else None,
+        q.data_ptr(),
+    )
     return o, sums
 
 
-def _fake(q: Any, k: Any, v: Any, causal: Any, window: Any, sm_scale: Any, lse: Any, out_dtype: Any, *_: Any) -> Any:
-    torch._check(q.dim() == 4 and k.dim() == 4 and v.dim() == 4, lambda: "q, k and v must be [batch, heads, tokens, head_dim]")
-    return q.new_empty(q.shape, dtype=out_dtype), q.new_empty(q.shape[:3] if lse else (0,), dtype=torch.float32)
+def _fake(
+    q: Any,
+    k: Any,
+    v: Any,
+    causal: Any,
+    window: Any,
+    sm_scale: Any,
+    lse: Any,
+    out_dtype: Any,
+    *_: Any,
+) -> Any:
+    torch._check(
+        q.dim() == 4 and k.dim() == 4 and v.dim() == 4,
+        lambda: "q, k and v must be [batch, heads, tokens, head_dim]",
+    )
+    return q.new_empty(q.shape, dtype=out_dtype), q.new_empty(
+        q.shape[:3] if lse else (0,), dtype=torch.float32
+    )
 
 
 def _backward(*_: Any) -> Any:
@@ -135,7 +239,19 @@ def _backward(*_: Any) -> Any:
 
 
 _NO_BACKWARD = "gradients: no backward pass (torch.no_grad())"
-_FIELDS = ("q_type", "k_type", "v_type", "q_scale", "k_scale", "v_scale", "q_block", "k_block", "tau", "kv_tile", "kv_split")
+_FIELDS = (
+    "q_type",
+    "k_type",
+    "v_type",
+    "q_scale",
+    "k_scale",
+    "v_scale",
+    "q_block",
+    "k_block",
+    "tau",
+    "kv_tile",
+    "kv_split",
+)
 
 _operators = torch_library.Library("ifa", "DEF")
 _operators.define(
@@ -173,19 +289,24 @@ def attention(
 
     out_type: a torch.dtype, or "f32", "f16", "bf16"; that of q if not given. Returns the output, contiguous, or (output,
     lse). out: written and returned (a pair where lse=True); not for torch.compile. With K less its mean (preset
-    "accurate") lse is that of the scores so shifted: it is lower by sm_scale q . mean in each row. Not differentiable."""
+    "accurate") lse is that of the scores so shifted: it is lower by sm_scale q . mean in each row. Not differentiable.
+    """
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         raise L.Unsupported(_NO_BACKWARD)
     fields, smooth = settings(preset, options)
     all_fields = {name: fields.get(name, getattr(Problem, name)) for name in _FIELDS}
     if out is not None:
         o, sums = out if lse else (out, None)
-        problem = _problem(q, k, v, causal, window, sm_scale, lse, dict(all_fields, tau=_tau(all_fields["tau"])))
+        problem = _problem(
+            q, k, v, causal, window, sm_scale, lse, dict(all_fields, tau=_tau(all_fields["tau"]))
+        )
         _attend(problem, q.detach(), k.detach(), v.detach(), smooth, o, sums)
         return out
     dtype = q.dtype if out_type is None else _DTYPES.get(out_type, out_type)
     if dtype not in _KINDS:
-        raise L.BadArgument(f"out_type is {out_type if out_type is not None else q.dtype}; it must be float32, float16 or bfloat16")
+        raise L.BadArgument(
+            f"out_type is {out_type if out_type is not None else q.dtype}; it must be float32, float16 or bfloat16"
+        )
     scalars = [float(all_fields[name]) if name == "tau" else all_fields[name] for name in _FIELDS]
     o, sums = _overload(q, k, v, causal, window, sm_scale, lse, dtype, smooth, *scalars)
     return (o, sums) if lse else o
@@ -205,7 +326,9 @@ def refusal(
         return "attn_mask: only is_causal"
     if dropout_p != 0:
         return f"dropout_p is {dropout_p}: no dropout"
-    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
+    if torch.is_grad_enabled() and (
+        query.requires_grad or key.requires_grad or value.requires_grad
+    ):
         return _NO_BACKWARD
     if query.dtype not in _KINDS:
         return f"{query.dtype}: only float32, float16 and bfloat16"
@@ -245,8 +368,14 @@ def scaled_dot_product_attention(
     if why is not None:
         if not fallback:
             raise L.Unsupported(why)
-        return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
-    if is_causal and query.shape[2] < key.shape[2]:  # torch's mask: the later keys are seen by no row
+        return torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    if (
+        is_causal and query.shape[2] < key.shape[2]
+    ):  # torch's mask: the later keys are seen by no row
         key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
-    result: torch.Tensor = attention(query, key, value, causal=is_causal, sm_scale=scale, preset=preset, **options)
+    result: torch.Tensor = attention(
+        query, key, value, causal=is_causal, sm_scale=scale, preset=preset, **options
+    )
     return result

@@ -23,7 +23,13 @@ from . import _library as L
 from . import torch as ifa_torch
 from ._cache import Cache, Sequence
 
-_OTHERS = ("softcap", "position_bias", "s_aux", "output_attentions", "head_mask")  # of models that have them
+_OTHERS = (
+    "softcap",
+    "position_bias",
+    "s_aux",
+    "output_attentions",
+    "head_mask",
+)  # of models that have them
 
 
 def attention_mask(
@@ -71,7 +77,9 @@ def attention_forward(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """What a model calls: query [batch, heads, tokens, head_dim] to [batch, tokens, heads, head_dim]."""
-    others = [name for name in _OTHERS if kwargs.get(name) is not None and kwargs[name] is not False]
+    others = [
+        name for name in _OTHERS if kwargs.get(name) is not None and kwargs[name] is not False
+    ]
     why = ifa_torch.refusal(query, key, value, attention_mask, dropout, enable_gqa=True)
     if others or why is not None:
         raise L.Unsupported(why if why is not None else f"{others[0]} is {kwargs[others[0]]!r:.40}")
@@ -79,7 +87,9 @@ def attention_forward(
     layer = getattr(key, "_ifa_layer", None)
     if layer is not None:
         return layer.attend(query, causal, sliding_window or 0, scaling), None
-    o = ifa_torch.attention(query, key, value, causal=causal, window=sliding_window or 0, sm_scale=scaling)
+    o = ifa_torch.attention(
+        query, key, value, causal=causal, window=sliding_window or 0, sm_scale=scaling
+    )
     return o.transpose(1, 2).contiguous(), None
 
 
@@ -92,7 +102,9 @@ class _PagedLayer(CacheLayerMixin):  # type: ignore[misc,unused-ignore]
     def __init__(self, config: Any, options: dict[str, Any]) -> None:
         super().__init__()
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        head_dim = (
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
         self.cache = Cache(heads, head_dim, **options)
         self.sequences: list[Sequence] = []
 
@@ -100,7 +112,9 @@ class _PagedLayer(CacheLayerMixin):  # type: ignore[misc,unused-ignore]
         self.sequences = [self.cache.sequence() for _ in range(key_states.shape[0])]
         self.is_initialized = True
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if key_states.is_cuda:
             raise L.Unsupported("a PagedCache on a CUDA device: it is on the CPU")
         if not self.sequences:
@@ -111,11 +125,19 @@ class _PagedLayer(CacheLayerMixin):  # type: ignore[misc,unused-ignore]
         marked._ifa_layer = self  # type: ignore[attr-defined,unused-ignore]
         return marked, value_states
 
-    def attend(self, query: torch.Tensor, causal: bool, window: int, scaling: Optional[float]) -> torch.Tensor:
+    def attend(
+        self, query: torch.Tensor, causal: bool, window: int, scaling: Optional[float]
+    ) -> torch.Tensor:
         """[batch, tokens, heads, head_dim]"""
         o = query.new_empty(query.shape[0], query.shape[2], query.shape[1], query.shape[3])
         queries = [(sequence, query[i]) for i, sequence in enumerate(self.sequences)]
-        self.cache.attend(queries, causal=causal, window=window, sm_scale=scaling, out=[row.transpose(0, 1) for row in o])
+        self.cache.attend(
+            queries,
+            causal=causal,
+            window=window,
+            sm_scale=scaling,
+            out=[row.transpose(0, 1) for row in o],
+        )
         return o
 
     def get_seq_length(self, *_: Any) -> int:
@@ -154,14 +176,19 @@ class _PagedLayer(CacheLayerMixin):  # type: ignore[misc,unused-ignore]
 class PagedCache(TransformersCache):  # type: ignore[misc,unused-ignore]
     """past_key_values over ifa.Cache, one a layer: K and V quantized per token on entry, in blocks. For models whose
     attn_implementation is "ifa": others would not find the tokens. blocks: each layer's capacity in blocks of
-    block_tokens (64); sequences: the batch, and as many again for beams; k_type, v_type: "int8" or "int4"."""
+    block_tokens (64); sequences: the batch, and as many again for beams; k_type, v_type: "int8" or "int4".
+    """
 
     def __init__(self, config: Any, *, blocks: int, sequences: int = 16, **options: Any) -> None:
         config = config.get_text_config(decoder=True)
         if config._attn_implementation != "ifa":
-            raise L.BadArgument(f"attn_implementation is {config._attn_implementation!r}; a PagedCache needs 'ifa'")
+            raise L.BadArgument(
+                f"attn_implementation is {config._attn_implementation!r}; a PagedCache needs 'ifa'"
+            )
         options.update(blocks=blocks, sequences=sequences)
-        super().__init__(layers=[_PagedLayer(config, options) for _ in range(config.num_hidden_layers)])
+        super().__init__(
+            layers=[_PagedLayer(config, options) for _ in range(config.num_hidden_layers)]
+        )
 
 
 AttentionInterface.register("ifa", attention_forward)
