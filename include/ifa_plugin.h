@@ -59,9 +59,9 @@ typedef struct ifa_plugin {
   /* Computes the problem, which is valid. Writes the rows that operands.rows chooses (NULL: all) of
    * outputs->o, by o_stride, and of outputs->lse if problem.lse is 1, and nothing else; returns
    * when all of it has been written (a GPU's stream has been waited for). outputs->stages is not
-   * NULL when `validate` looks for the first stage that differs: record them, or return
-   * IFA_UNSUPPORTED. Anything but IFA_OK, with one line in *why, is a failed case, except the two
-   * answers of `supports`. */
+   * NULL when `validate` looks for the first stage that differs: record them, or some, or return
+   * IFA_UNSUPPORTED; what is not written counts as not shown. Anything but IFA_OK, with one line in
+   * *why, is a failed case, except the two answers of `supports`. */
   ifa_status (*run)(const ifa_problem *problem, const ifa_plugin_inputs *inputs,
                     const ifa_outputs *outputs, ifa_message *why);
 } ifa_plugin;

@@ -41,6 +41,17 @@ def lines(path, pattern):
     )
 
 
+def flash(claim, what):
+    """The figures of docs/validate.md's example for flash-CLAIM: killed by all suites, of how many, by smoke; too small."""
+    found = re.search(
+        rf"killed (\d+) [\d ]+flash-{claim}: (\d+) of (\d+) mutants killed, (\d+) more smaller",
+        manual,
+    )
+    if not found or found[2] != found[3]:
+        return [None]
+    return [int(found[{"smoke": 1, "all": 3, "small": 4}[what]])]
+
+
 EACH_BACKEND = "every case by a whole number of backends"
 CLAIMS = [
     ("docs/testing.md", r"`tests/\*/test_\*.c`, (\d+) of them",
@@ -57,6 +68,21 @@ CLAIMS = [
      [manuals(r"cpu: (\d+) of \d+ mutants killed"), manuals(r"killed (\d+) [\d .]+ cpu: ")]),
     ("README.md", r"of (\d+) in the GPU's `mma.sync` kernels",
      [manuals(r"cuda-sm80: \d+ of (\d+) mutants killed")]),
+    ("README.md", r"of (\d+) faults in fp16 FlashAttention `smoke` notices (\d+), of (\d+) in FP8 FlashAttention (\d+),"
+     r" all suites every one \((\d+) and (\d+) more",
+     [*flash("f16", "all"), *flash("f16", "smoke"), *flash("fp8", "all"), *flash("fp8", "smoke"),
+      *flash("f16", "small"), *flash("fp8", "small")]),
+    ("docs/close.md", r"of (\d+) faults in fp16 FlashAttention and (\d+) in FP8, smoke kills (\d+) and (\d+), all suites"
+     r" every one. Another (\d+) and (\d+) are",
+     [*flash("f16", "all"), *flash("fp8", "all"), *flash("f16", "smoke"), *flash("fp8", "smoke"),
+      *flash("f16", "small"), *flash("fp8", "small")]),
+    ("README.md", r"Right ones pass: (\d+) kernels", [lines("tests/validate/close_family.c", r"^    \{\S+.*IFA_FLASH_\w+,")]),
+    ("docs/close.md", r"runs (\d+) of them", [lines("tests/validate/close_family.c", r"^    \{\S+.*IFA_FLASH_\w+,")]),
+    ("docs/validate.md", r"(\d+) right kernels of every", [lines("tests/validate/close_family.c", r"^    \{\S+.*IFA_FLASH_\w+,")]),
+    ("CHANGELOG.md", r"(\d+) right kernels .* `flash-fp8`: (\d+) and (\d+) faults in",
+     [lines("tests/validate/close_family.c", r"^    \{\S+.*IFA_FLASH_\w+,"), faults["flash-f16"], faults["flash-fp8"]]),
+    ("docs/validate.md", r"\*\*`flash-f16`\*\*, (\d+) faults, and \*\*`flash-fp8`\*\*, (\d+) faults",
+     [faults["flash-f16"], faults["flash-fp8"]]),
     ("docs/validate.md", r"\*\*`cpu`\*\*, (\d+) faults", [faults["cpu"]]),
     ("docs/validate.md", r"\*\*`cuda-sm80`\*\*, (\d+) faults", [faults["cuda-sm80"]]),
     ("docs/validate.md", r"\*\*`cuda-sm90`\*\*, (\d+) faults", [faults["cuda-sm90"]]),

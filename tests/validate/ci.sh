@@ -24,6 +24,9 @@ expect "merging what was merged" 0 "^506 passed" -- validate report --json "$fol
 expect "a shard that is missing" 2 "shard 2 of 3 is missing" -- validate report --json "$folder/m.json" "$folder/s1.json" "$folder/s3.json"
 expect "a shard that is there twice" 2 "s1.json: shard 1 of 3 is there twice" -- validate report --json "$folder/m.json" "$folder"/s[123].json "$folder/s1.json"
 expect "a shard beside a whole run" 2 "whole.json: shard 0 of 0, beside shards of 3" -- validate report --json "$folder/m.json" "$folder"/s[123].json "$folder/whole.json"
+for i in 1 2; do "$validate" run --backend scalar --case "nq=3 nk=3" --case "d=300" --case "nq=2 nk=3" --case "d=301" --shard $i/2 --json "$folder/i$i.json" >/dev/null; done
+expect "invalid cases of all shards" 2 "2 passed, .* 2 invalid" -- validate report --json "$folder/m.json" "$folder/i1.json" "$folder/i2.json"
+check "are all listed" python3 -c "import json; assert sorted(c['case'].split()[5] for c in json.load(open('$folder/m.json'))['invalid']) == ['d=300', 'd=301']"
 expect "more shards than cases" 3 "0 passed" -- validate run --backend scalar --case "nq=3 nk=3" --shard 2/2
 expect "one that is no run" 2 "a report of bench" -- sh -c "echo '{\"kind\": \"bench\", \"results\": []}' >'$folder/x.json'; validate report --json '$folder/m.json' '$folder/x.json'"
 for bad in 0/3 4/3 3 1/0 /2 1/ a/b 1/2/3 " 1/2" 1000001/1000001; do expect "shard '$bad'" 2 "is not I/N" -- validate run --shard "$bad"; done

@@ -167,7 +167,7 @@ expect "bench" 0 "Gop/s" -- "$validate" bench --repeat 1 --case "$one"
 check "mutants are listed" test "$(grep -c '^  [a-z0-9-]' "$folder/mutants.txt")" -ge 60
 # each fault of a catalogue lies somewhere in its kernel, and nothing else does (that no name is given twice is the compiler's to say)
 faults_of() { grep -ohE "$1" "${@:2}" | sed -E 's/.*\(//; s/[,)].*//' | grep -vxE 'name|fault_name' | sort -u; } # faults_of PATTERN FILE...
-check "the CPU's faults" diff <(faults_of '^  [XE]\([a-z0-9_]+,' "$source/validate/mutants/catalogue.h") <(faults_of 'FAULT\([a-z0-9_]+\)' "$source"/validate/mutants/*.c)
+check "the CPU's faults" diff <(faults_of '^  [XE]\([a-z0-9_]+,' "$source/validate/mutants/catalogue.h") <(faults_of 'FAULT\([a-z0-9_]+\)' "$source"/validate/mutants/{kernel,operands,output}.c)
 check "the GPU's faults" diff <(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/mutants/faults.h") <(faults_of 'FAULT\([a-z0-9_]+\)' <(sed -n 's/^+ //p' "$source/gpu/mutants/faults.txt"))
 check "those of sm90" diff <(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/mutants/faults_sm90.h") <(faults_of 'FAULT\([a-z0-9_]+\)' <(sed -n 's/^+ //p' "$source/gpu/mutants/faults_sm90.txt"))
 check "the product's GPU sources are seen" grep -rq __global__ "$source/gpu" --include=*.cuh --exclude-dir=mutants
@@ -194,6 +194,9 @@ sed 's/^ *__syncthreads();/&\n__syncthreads ( );/' "$source/gpu/parts/pack.cuh" 
 printf '%s\n' '@ parts/pack.cuh' '- __syncthreads();' '+ FAULT(pack_barrier_missing);' >"$folder/edits.txt"
 expect "a place that is there twice" 1 "FAULT.pack_barrier_missing.: its place in gpu/parts/pack.cuh" -- cmake -DEDITS="$folder/edits.txt" -DFROM="$folder/gpu" \
   -DTO="$folder/edited" -DFILES=parts/pack.cuh -P "$source/gpu/mutants/apply.cmake"
+check "those of attention in floats" diff <(faults_of '^  F\([a-z0-9_]+,' "$source/validate/mutants/flash_faults.h") <(faults_of 'FAULT\([a-z0-9_]+\)' "$source/validate/mutants/flash.c")
+check "60 faults of fp16 attention" test "$(grep -cE '^  f16-' "$folder/mutants.txt")" -ge 60
+check "60 faults of FP8 attention" test "$(grep -cE '^  fp8-' "$folder/mutants.txt")" -ge 60
 check "60 faults of the CPU" test "$(faults_of '^  [XE]\([a-z0-9_]+,' "$source/validate/mutants/catalogue.h" | wc -l)" -ge 60
 check "40 faults of sm90" test "$(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/mutants/faults_sm90.h" | wc -l)" -ge 40
 check "30 faults of the GPU" test "$(faults_of '^  [XRE]\([a-z0-9_]+,' "$source/gpu/mutants/faults.h" | wc -l)" -ge 30
@@ -201,6 +204,11 @@ printf '%s\n' "$one lse=1" >"$folder/one.txt"
 expect "a mutant killed" 0 "1 of 1 mutants killed" -- "$validate" mutants --suite "$folder/one.txt" --only last-key-dropped --json "$folder/m.json"
 check "json of mutants" python3 -c "import json; r=json.load(open('$folder/m.json')); m=r['mutants'][0]; assert r['passed'] and m['killed'] and m['killed_by']['one.txt'].startswith('b=1')"
 expect "a mutant survives" 1 "causal-strict survives" -- "$validate" mutants --suite "$folder/one.txt" --only causal-strict,last-key-dropped
+expect "a fault smaller than rounding" 0 "flash-f16: 1 of 1 mutants killed, 1 more smaller than rounding" -- "$validate" mutants --suite "$folder/one.txt" --only f16-last-key-dropped,f16-l-epsilon
+expect "a suite that is not tried" 0 "killed +\.$" -- "$validate" mutants --quick --suite "$folder/one.txt" --suite smoke --only last-key-dropped --json "$folder/m.json"
+check "json of a suite that is not tried" python3 -c "import json; r=json.load(open('$folder/m.json')); m=r['mutants'][0]; assert m['not_tried'] == ['smoke'] and list(m['killed_by']) == ['one.txt'] and r['suites']['smoke']['tried'] == 0 and r['suites']['one.txt']['tried'] == 1"
+"$validate" report --html "$folder/m.html" "$folder/m.json"
+check "its page" bash -c "grep -q 'not tried' '$folder/m.html' && ! grep -qE '>(survives|not noticed)<' '$folder/m.html'"
 expect "an equivalent mutant" 0 "1 more proved equivalent" -- "$validate" mutants --suite "$folder/one.txt" --only merge-not-fused,last-key-dropped
 has_gpu=$(grep -A1 '^  cuda-sm80 ' "$folder/list" | grep -c '  available$')
 if [ "$has_gpu" = 0 ]; then

@@ -146,6 +146,45 @@ if (
         run(validate, "diff", good, js)[0] == 1 and run(validate, "diff", js, good)[0] == 0,
     )
 
+# ---- an invalid case is in every report: nothing was compared there, and that must show
+paths = {kind: os.path.join(folder, "invalid." + kind) for kind in ("json", "html", "junit", "csv")}
+code, text, _ = run(
+    validate,
+    "run",
+    "--backend",
+    "scalar",
+    "--case",
+    one,
+    "--case",
+    "d=300",
+    *(word for kind in paths for word in ("--" + kind, paths[kind])),
+)
+check("an invalid case", code == 2 and "INVALID" in text, text)
+texts = {kind: open(paths[kind], encoding="utf-8", newline="").read() for kind in paths}
+check(
+    "in JSON",
+    json.loads(texts["json"])["invalid"]
+    == [
+        {
+            "case": "b=1 hq=1 hkv=1 nq=1 nk=1 d=300 fill=normal seed=1",
+            "message": "bad problem: head_dim is 300; it must be 1 .. 256",
+        }
+    ],
+)
+suite = xml.fromstring(texts["junit"])
+check(
+    "in JUnit",
+    suite.get("errors") == "1"
+    and suite.get("tests") == "2"
+    and len(suite.findall("testcase/error")) == 1,
+)
+check("in CSV", texts["csv"].split("\r\n")[2].split(",")[1:3] == ["", "invalid"], texts["csv"])
+check(
+    "on the page",
+    xml.fromstring(texts["html"]).find(".//h1").text == "Failed"
+    and "head_dim is 300" in words(xml.fromstring(texts["html"])),
+)
+
 # ---- bench writes what report and diff read
 js = os.path.join(folder, "measured.json")
 code, text, error = run(
@@ -272,6 +311,42 @@ bench = head(
         for s in ("a", HOSTILE)
     ],
 )
+tree, _ = page_of(
+    head(
+        "mutants",
+        passed=True,
+        suites={
+            "a": {"cases": 3, "tried": 2, "killed": 1},
+            "b": {"cases": 1, "tried": 1, "killed": 1},
+        },
+        mutants=[
+            {
+                "name": "x",
+                "part": "p",
+                "what": "w",
+                "killed": True,
+                "equivalent": False,
+                "killed_by": {"a": "case"},
+            },
+            {
+                "name": "y",
+                "part": "p",
+                "what": "w",
+                "killed": True,
+                "equivalent": False,
+                "killed_by": {"a": None, "b": "case"},
+            },
+        ],
+    )
+)
+cells = [["".join(cell.itertext()) for cell in row][2:] for row in tree.iter("tr")][1:]
+check(
+    "what was not tried survives nothing",
+    cells == [["killed", "not tried"], ["not noticed", "killed"]]
+    and "kills 1 of the 2 tried with 3 cases" in words(tree),
+    cells,
+)
+check("nor is it red", not [cell for cell in tree.iter("td") if cell.get("class") == "survived"])
 documents = [run_json, accuracy, mutants, bench]
 tree, text = page_of(*documents)
 check(

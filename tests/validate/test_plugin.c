@@ -39,6 +39,11 @@ static void claims_are_read(void **state) {
   assert_int_equal(c.p, IFA_FORMAT_UINT8);
   assert_int_equal(c.acc, IFA_FORMAT_F16);
   assert_int_equal(c.o, IFA_FORMAT_BF16);
+  assert_int_equal(c.at_least, 0);
+  assert_int_equal(ifa_claim_parse("at-least q=f16 k=f16 v=e4m3/head acc=bf16", &c, NULL), IFA_OK);
+  assert_int_equal(c.close, 1);
+  assert_int_equal(c.at_least, 1);
+  assert_int_equal(c.acc, IFA_FORMAT_BF16);
 }
 
 static void other_claims_are_refused(void **state) {
@@ -55,7 +60,10 @@ static void other_claims_are_refused(void **state) {
                                       "close q=e5m2/head",
                                       "close p=given",
                                       "close p=int8/token",
-                                      "close acc=bf16",
+                                      "close acc=e4m3",
+                                      "at-least",
+                                      "at-least q=f16 k=f16",
+                                      "at-best q=f16 k=f16 v=f16",
                                       "close o=int8",
                                       "close kmean=2 k=f16",
                                       "close kmean=1",
@@ -72,6 +80,35 @@ static void other_claims_are_refused(void **state) {
   memset(longer, 'x', sizeof longer);
   longer[299] = '\0';
   assert_int_equal(ifa_claim_parse(longer, &c, NULL), IFA_BAD_ARGUMENT);
+}
+
+/* Rows that see no key are 0 and -infinity; what is wrong there is said in a sentence. */
+static void an_empty_row_has_its_sentence(void) {
+  ifa_case c;
+  ifa_data d;
+  ifa_claim claim;
+  ifa_run_buffers buffers;
+  ifa_outcome outcome = {0};
+  assert_int_equal(ifa_case_parse("b=1 hq=1 hkv=1 nq=2 nk=0 d=3 lse=1", &c, NULL), IFA_OK);
+  assert_int_equal(ifa_data_make(&c, &d, NULL), IFA_OK);
+  assert_int_equal(ifa_claim_parse("close q=f16 k=f16 v=f16", &claim, NULL), IFA_OK);
+  assert_int_equal(ifa_run_buffers_make(&d, IFA_STAGES_NONE, 0, &buffers, NULL), IFA_OK);
+  float *lse = (float *)buffers.lse.data, *o = (float *)buffers.o.data;
+  lse[0] = lse[1] = -INFINITY;
+  ifa_close_check(&d, &claim, &buffers, &outcome);
+  assert_int_equal(outcome.verdict, IFA_PASSED);
+  lse[1] = 0;
+  outcome = (ifa_outcome){0};
+  ifa_close_check(&d, &claim, &buffers, &outcome);
+  assert_string_equal(outcome.message.text,
+                      "lse[b 0][h 0][i 1] is 0; it should be -infinity: the row sees no key");
+  o[1] = 2;
+  outcome = (ifa_outcome){0};
+  ifa_close_check(&d, &claim, &buffers, &outcome);
+  assert_string_equal(outcome.message.text,
+                      "o[b 0][h 0][i 0][d 1] is 2; it should be 0: the row sees no key");
+  ifa_run_buffers_free(&buffers);
+  ifa_data_free(&d);
 }
 
 /* The bound passes the right answer, and no NaN, infinity or value that is off, at any element of
@@ -124,6 +161,7 @@ static void nothing_but_the_answer_is_close(void **state) {
   }
   ifa_run_buffers_free(&buffers);
   ifa_data_free(&d);
+  an_empty_row_has_its_sentence();
 }
 
 /* May a child read this process's memory? */

@@ -34,7 +34,8 @@ typedef struct ifa_run_buffers {
   ifa_buffer o, lse;
   ifa_buffer s, unit, p, value_unit, value_p, l, acc; /* of the stages, or all NULL */
   ifa_stages stages;
-  int level; /* ifa_stage_level */
+  int level;                /* ifa_stage_level */
+  int stages_are_voluntary; /* a plug-in's: what is still poison was not shown, and is no mistake */
 } ifa_run_buffers;
 
 ifa_status ifa_run_buffers_make(const ifa_data *data, ifa_stage_level level, uint8_t poison,

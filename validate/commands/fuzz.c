@@ -12,9 +12,11 @@
 #include "common/clock.h"
 #include "gpu/steps/steps.h"
 #include "validate/commands/commands.h"
+#include "validate/commands/fuzz_kernel.h"
 #include "validate/reports/files.h"
 #include "validate/fuzz/fuzz_case.h"
 #include "validate/fuzz/fuzz_worker.h"
+#include "validate/fuzz/shrink.h"
 #include "validate/text/number.h"
 #include "validate/text/visible.h"
 
@@ -24,6 +26,10 @@ enum {
   OPTION_LIMIT,
   OPTION_VIOLATION,
   OPTION_FAILURES,
+  OPTION_PLUGIN,
+  OPTION_EXEC,
+  OPTION_EXEC_ONCE,
+  OPTION_CLAIM,
   MAX_FAILURES = 64,
   INVALID_ONE_IN = 6
 };
@@ -37,6 +43,8 @@ typedef struct options {
   int count_given, seconds_given, failures, violation;
   const char *one_case, *json;
   char *backends;
+  ifa_kernel_kind kind;
+  const char *kernel, *claim; /* kernel NULL: backends */
 } options;
 
 static const struct argp_option option_list[] = {
@@ -53,6 +61,11 @@ static const struct argp_option option_list[] = {
      0},
     {"violation", OPTION_VIOLATION, "NAME", 0, "with --case: what is made invalid in it", 0},
     {"json", 'j', "FILE", 0, "write a JSON report", 0},
+    {NULL, 0, NULL, 0, "A kernel of your own in place of the backends; valid cases only:", 1},
+    {"plugin", OPTION_PLUGIN, "FILE", 0, "a shared library (include/ifa_plugin.h)", 1},
+    {"exec", OPTION_EXEC, "COMMAND", 0, "a program that answers a line of JSON for each case", 1},
+    {"exec-once", OPTION_EXEC_ONCE, "COMMAND", 0, "a program that is started for each case", 1},
+    {"claim", OPTION_CLAIM, "TEXT", 0, "what it promises, instead of what it says", 1},
     {0}};
 
 static uint64_t number(const char *value, struct argp_state *state) {
@@ -84,12 +97,25 @@ static error_t parse(int key, char *value, struct argp_state *state) {
       if ((o->violation = ifa_violation_find(value)) < 0)
         refuse(state, "there is no violation '%s'", value);
       return 0;
+    case OPTION_PLUGIN:
+    case OPTION_EXEC:
+    case OPTION_EXEC_ONCE:
+      if (o->kernel) refuse(state, "one kernel at a time");
+      o->kind = key == OPTION_PLUGIN ? IFA_KERNEL_LIBRARY
+                : key == OPTION_EXEC ? IFA_KERNEL_PROGRAM
+                                     : IFA_KERNEL_ONE_SHOT;
+      o->kernel = value;
+      return 0;
+    case OPTION_CLAIM: o->claim = value; return 0;
     case 'b': o->backends = value; return 0;
     case 'c': o->one_case = value; return 0;
     case 'j': o->json = value; return 0;
     case ARGP_KEY_ARG: refuse(state, "unexpected argument '%s'", value); return 0;
     case ARGP_KEY_END:
       if (o->violation >= 0 && !o->one_case) refuse(state, "--violation needs --case");
+      if (o->kernel && (o->one_case || o->backends))
+        refuse(state, "a kernel of your own goes without --backend and --case (`run` has both)");
+      if (o->claim && !o->kernel) refuse(state, "--claim needs --plugin or --exec");
       return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
@@ -152,28 +178,26 @@ static ifa_status choose_backends(fuzz *f, ifa_message *message) {
   return f->name_count ? IFA_OK : ifa_fail(message, IFA_BAD_ARGUMENT, "no backend is named");
 }
 
-/* Tries every way of making the case smaller, again and again, and keeps what still fails. */
-static void shrink(fuzz *f, failure *found) {
-  double end = ifa_now() + SHRINK_SECONDS;
-  int trials = 0, improved = 1;
+typedef struct shrinking {
+  fuzz *f;
+  failure *found;
+} shrinking;
+
+static int still_fails(const ifa_case *c, void *context) {
+  shrinking *s = context;
+  ifa_fuzz_result result = {0};
   ifa_message why;
-  while (improved) {
-    improved = 0;
-    for (int way = 0; way < ifa_shrink_count(); way++) {
-      ifa_case smaller;
-      ifa_fuzz_result result = {0};
-      if (!ifa_shrunk_case(&found->shrunk, way, &smaller)) continue;
-      if (trials++ == SHRINK_TRIALS || ifa_now() > end) return;
-      if (ifa_worker_run(&f->worker, &smaller, found->violation, &found->backend, 1, &result,
-                         &why) != IFA_OK ||
-          !ifa_is_failure(result.finding))
-        continue;
-      found->shrunk = smaller;
-      found->result = result;
-      improved = 1;
-      way--; /* the same way may help again */
-    }
-  }
+  if (ifa_worker_run(&s->f->worker, c, s->found->violation, &s->found->backend, 1, &result, &why) !=
+          IFA_OK ||
+      !ifa_is_failure(result.finding))
+    return 0;
+  s->found->result = result;
+  return 1;
+}
+
+static void shrink(fuzz *f, failure *found) {
+  shrinking s = {f, found};
+  ifa_shrink(&found->shrunk, still_fails, &s, SHRINK_TRIALS, SHRINK_SECONDS);
 }
 
 static void command_of(const failure *x, char text[IFA_CASE_TEXT + 128]) {
@@ -334,6 +358,20 @@ int cmd_fuzz(int argc, char **argv) {
   options o = {.seconds = 10, .time_limit = 20, .seed = 1, .failures = 1, .violation = -1};
   ifa_message why;
   if (argp_parse(&parser, argc, argv, 0, NULL, &o) != 0) return EXIT_BAD_USAGE;
+  if (o.kernel) {
+    ifa_fuzz_kernel own = {.kind = o.kind,
+                           .text = o.kernel,
+                           .claim = o.claim,
+                           .timeout = o.time_limit,
+                           .seconds = o.count_given && !o.seconds_given ? 0 : o.seconds,
+                           .seed = o.seed,
+                           .first = o.first,
+                           .count = o.count,
+                           .failures = o.failures,
+                           .json = o.json};
+    if (ifa_reports_prepare(&o.json, 1, &why) != IFA_OK) return complain("fuzz", "%s", why.text);
+    return ifa_fuzz_kernel_run(&own);
+  }
   fuzz *f = calloc(1, sizeof *f);
   if (!f) return complain("fuzz", "no memory");
   f->o = &o;

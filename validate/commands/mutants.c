@@ -15,7 +15,8 @@
 #include "common/clock.h"
 #include "common/team.h"
 #include "validate/commands/commands.h"
-#include "validate/judge/compare.h"
+#include "validate/judge/close.h"
+#include "validate/mutants/flash.h"
 #include "validate/reports/files.h"
 #include "validate/mutants/kernel.h"
 #include "validate/cases/suite.h"
@@ -26,10 +27,12 @@
 enum { MAX_SUITES = 8, SMOKE_PERCENT = 90, MAX_REPEATS = 100 };
 
 static const char *const standard_suites[] = {"smoke", "edge", "formats", "scales", "long", "real"};
-static const char *const kernel_names[IFA_MUTANT_KERNELS] = {"cpu", "cuda-sm80", "cuda-sm90"};
+static const char *const kernel_names[IFA_MUTANT_KERNELS] = {"cpu", "cuda-sm80", "cuda-sm90",
+                                                             "flash-f16", "flash-fp8"};
 /* the kernel without a fault; then its mutants */
-static const int first_mutant[IFA_MUTANT_KERNELS + 1] = {IFA_MUTANT_none, IFA_MUTANT_gpu_none,
-                                                         IFA_MUTANT_sm90_none, IFA_MUTANT_COUNT};
+static const int first_mutant[IFA_MUTANT_KERNELS + 1] = {IFA_MUTANT_none,      IFA_MUTANT_gpu_none,
+                                                         IFA_MUTANT_sm90_none, IFA_MUTANT_f16_none,
+                                                         IFA_MUTANT_fp8_none,  IFA_MUTANT_COUNT};
 
 typedef struct options {
   const char *suites[MAX_SUITES], *json;
@@ -43,10 +46,13 @@ static const struct argp_option option_list[] = {
     {"suite", 's', "NAME|FILE", 0,
      "a suite to try; may be repeated (default: smoke, edge, formats, scales, long, real)", 0},
     {"only", 'o', "A,B", 0, "these mutants only", 0},
-    {"kernel", 'k', "NAME", 0, "cpu, cuda-sm80, cuda-sm90 or all (default): faults of this kernel",
-     0},
+    {"kernel", 'k', "NAME", 0,
+     "cpu, cuda-sm80, cuda-sm90, flash-f16, flash-fp8 or all (default): faults of this kernel", 0},
     {"repeat", 'r', "N", 0, "a case is run up to N times where a fault is a race (default 3)", 0},
-    {"quick", 'q', NULL, 0, "a suite tries only the mutants that no suite before it has killed", 0},
+    {"quick", 'q', NULL, 0,
+     "a suite tries only the mutants that no suite before it has killed; those proved equivalent, "
+     "the first",
+     0},
     {"list", 'l', NULL, 0, "print the mutants and do nothing else", 0},
     {"verbose", 'v', NULL, 0,
      "for each mutant what is wrong in it, and the first case that kills it", 0},
@@ -70,7 +76,9 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case 'o': o->only = value; return 0;
     case 'k':
       if (!want_kernel(o, value))
-        refuse(state, "there is no kernel '%s': cpu, cuda-sm80, cuda-sm90 or all", value);
+        refuse(state,
+               "there is no kernel '%s': cpu, cuda-sm80, cuda-sm90, flash-f16, flash-fp8 or all",
+               value);
       return 0;
     case 'r':
       if (!ifa_read_int(value, 1, MAX_REPEATS, &o->repeats))
@@ -112,11 +120,23 @@ typedef struct subject {
   int killer[MAX_SUITES];
 } subject;
 
+/* Attention in floats is judged by a bound: what cannot be seen there is not equivalent, but small.
+ */
+static int is_flash(int k) { return k == IFA_MUTANT_FLASH_F16 || k == IFA_MUTANT_FLASH_FP8; }
+static const char *unseen_because(int k) {
+  return is_flash(k) ? "smaller than rounding" : "proved equivalent";
+}
+static const char *unseen(int k) { return is_flash(k) ? "too small" : "equivalent"; }
+
 static int is_killed_by(const subject *m, int suite) {
   return m->killer[suite] != NOT_KILLED && m->killer[suite] != NOT_TRIED;
 }
 
-static int is_mutant(int number) { return *ifa_mutant_entries[number].part != 0; }
+/* Not a kernel without a fault, nor a fault that has no place in its kernel (its proof is ""). */
+static int is_mutant(int number) {
+  const ifa_mutant_entry *e = &ifa_mutant_entries[number];
+  return *e->part && !(e->proof && !*e->proof);
+}
 
 /* A mutant's name as it is printed. */
 static const char *name_of(int number, char text[64]) {
@@ -136,7 +156,8 @@ static int find_mutant(const char *name) {
 /* A kernel is chosen if one of its mutants is; then the one without a fault goes with them. */
 static ifa_status choose(const options *o, subject *subjects, ifa_message *message) {
   for (int i = 0; i < IFA_MUTANT_COUNT; i++)
-    subjects[i].chosen = !o->only && o->wanted[ifa_mutant_entries[i].kernel];
+    subjects[i].chosen = !o->only && o->wanted[ifa_mutant_entries[i].kernel] &&
+                         (is_mutant(i) || !*ifa_mutant_entries[i].part);
   for (char *save = NULL, *name = o->only ? strtok_r(o->only, ",", &save) : NULL; name;
        name = strtok_r(NULL, ",", &save)) {
     int i = find_mutant(name);
@@ -165,7 +186,7 @@ static void list_mutants(const options *o) {
       printf("%s%s: %s\n", *part ? "\n" : "", kernel_names[e->kernel], e->part);
     part = e->part;
     printf("  %-30s %s\n", name_of(i, text), e->what);
-    if (e->proof) printf("  %-30s equivalent: %s\n", "", e->proof);
+    if (e->proof) printf("  %-30s %s: %s\n", "", unseen(e->kernel), e->proof);
   }
 }
 
@@ -302,6 +323,45 @@ static ifa_status try_gpu_mutants(const search *at, const ifa_data *d,
   return status == IFA_UNSUPPORTED ? IFA_OK : status;
 }
 
+/* Of attention in floats, whose right answer costs as much as a mutant: the kernel without a fault
+ * is reason enough for a case, except in a quick run. */
+static int is_any_wanted(const search *at, ifa_mutant_kernel k, int number) {
+  for (int i = first_mutant[k] + at->quick; i < first_mutant[k + 1]; i++)
+    if (is_wanted(at, i, number)) return 1;
+  return 0;
+}
+
+/* Attention in floats is held against its claim's bound, as a stranger's kernel is. */
+static ifa_status try_flash_mutants(const search *at, const ifa_data *d, ifa_mutant_kernel k,
+                                    int number, ifa_message *message) {
+  ifa_flash flash = k == IFA_MUTANT_FLASH_F16 ? ifa_flash_f16 : ifa_flash_fp8;
+  ifa_claim claim;
+  ifa_close *expected = NULL;
+  if (!is_any_wanted(at, k, number)) return IFA_OK;
+  ifa_status status = ifa_claim_parse(flash.claim, &claim, message);
+  if (status == IFA_OK) status = ifa_close_make(d, &claim, &expected, message);
+  for (int i = first_mutant[k]; status == IFA_OK && i < first_mutant[k + 1]; i++) {
+    ifa_run_buffers got;
+    ifa_outcome outcome = {0};
+    if (!is_wanted(at, i, number)) continue;
+    flash.fault = (ifa_flash_fault)(i - first_mutant[k]);
+    status = ifa_run_buffers_make(d, IFA_STAGES_NONE, IFA_BACKEND_POISON, &got, message);
+    if (status == IFA_OK) {
+      ifa_outputs out = ifa_run_buffers_outputs(&got);
+      status = ifa_flash_run(&flash, d, &out, message);
+    }
+    if (status == IFA_OK) ifa_close_judge(expected, &got, &outcome);
+    ifa_run_buffers_free(&got);
+    if (outcome.verdict == IFA_FAILED) note_killer(at, i, number);
+    if (outcome.verdict != IFA_NOT_SUPPORTED) continue;
+#pragma omp atomic
+    at->list->unsupported[k]++; /* its floats are too large for the claim's formats */
+    break;
+  }
+  ifa_close_free(expected);
+  return status;
+}
+
 /* Runs case `number` with every mutant that no earlier case has killed. */
 static ifa_status try_case(const search *at, int number, ifa_message *message) {
   ifa_data data;
@@ -318,9 +378,11 @@ static ifa_status try_case(const search *at, int number, ifa_message *message) {
   }
   if (status == IFA_OK)
     status = try_mutants(at, &data, &expected, IFA_MUTANT_CPU, NULL, number, message);
-  for (int k = IFA_MUTANT_CUDA_SM80; k < IFA_MUTANT_KERNELS && status == IFA_OK; k++)
+  for (int k = IFA_MUTANT_CUDA_SM80; k <= IFA_MUTANT_CUDA_SM90 && status == IFA_OK; k++)
     if (at->subjects[first_mutant[k]].chosen)
       status = try_gpu_mutants(at, &data, &expected, (ifa_mutant_kernel)k, number, message);
+  for (int k = IFA_MUTANT_FLASH_F16; k <= IFA_MUTANT_FLASH_FP8 && status == IFA_OK; k++)
+    status = try_flash_mutants(at, &data, (ifa_mutant_kernel)k, number, message);
   ifa_run_buffers_free(&expected);
   ifa_data_free(&data);
   ifa_fpenv_leave(&env);
@@ -340,7 +402,8 @@ static ifa_status try_suite(const search *at, ifa_message *message) {
   for (int i = 0; i < IFA_MUTANT_COUNT; i++) {
     at->subjects[i].killer[at->s] = NOT_KILLED;
     for (int before = 0; before < at->s && at->quick; before++)
-      if (is_killed_by(&at->subjects[i], before)) at->subjects[i].killer[at->s] = NOT_TRIED;
+      if (is_killed_by(&at->subjects[i], before) || ifa_mutant_entries[i].proof)
+        at->subjects[i].killer[at->s] = NOT_TRIED;
   }
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ifa_team_default())
   for (size_t i = 0; i < at->list->count; i++) {
@@ -387,13 +450,13 @@ static const ifa_case *killing_case(const results *r, int mutant, int suite) {
 /* Kernel k's mutants are the numbers after first_mutant[k]. */
 static int has_run(const results *r, int k) { return r->subjects[first_mutant[k]].chosen; }
 
-/* Of a kernel's chosen mutants that are not equivalent: how many there are, and how many the suite
- * kills (suite -1: any of them). */
+/* Of a kernel's chosen mutants that are not equivalent: how many were tried by the suite, and how
+ * many it kills (suite -1: by any). */
 static void count_kills(const results *r, int k, int suite, int *killed, int *all) {
   *killed = *all = 0;
   for (int i = first_mutant[k] + 1; i < first_mutant[k + 1]; i++) {
     if (!r->subjects[i].chosen || ifa_mutant_entries[i].proof) continue;
-    ++*all;
+    *all += suite < 0 || r->subjects[i].killer[suite] != NOT_TRIED;
     *killed += suite < 0 ? first_suite(r, i) >= 0 : is_killed_by(&r->subjects[i], suite);
   }
 }
@@ -407,13 +470,14 @@ static void print_mutant(const results *r, int i) {
     printf(" %8s", is_killed_by(&r->subjects[i], s)        ? "killed"
                    : r->subjects[i].killer[s] == NOT_TRIED ? "."
                                                            : "-");
-  printf("%s\n", e->proof && first >= 0 ? "  PROVED EQUIVALENT, BUT KILLED"
-                 : e->proof             ? "  equivalent"
-                 : first < 0            ? "  SURVIVES"
-                                        : "");
+  printf("%s%s%s\n", e->proof || first < 0 ? "  " : "",
+         e->proof    ? unseen(e->kernel)
+         : first < 0 ? "SURVIVES"
+                     : "",
+         e->proof && first >= 0 ? ", BUT KILLED" : "");
   if (!r->o->verbose) return;
   printf("    %s\n", e->what);
-  if (e->proof) printf("    equivalent: %s\n", e->proof);
+  if (e->proof) printf("    %s: %s\n", unseen(e->kernel), e->proof);
   if (first < 0) return;
   ifa_case_print(killing_case(r, i, first), text);
   printf("    %s: %s\n", r->o->shown[first], text);
@@ -446,9 +510,11 @@ static void print_table(const results *r, int k) {
   }
   count_kills(r, k, -1, &killed, &all);
   printf("\n\n%s: %d of %d mutants killed", kernel_names[k], killed, all);
-  if (equivalent) printf(", %d more proved equivalent", equivalent);
+  if (equivalent) printf(", %d more %s", equivalent, unseen_because(k));
   if (unsupported)
-    printf("; %zu of %zu cases not run: this kernel is not built for them", unsupported, cases);
+    printf("; %zu of %zu cases not run: %s", unsupported, cases,
+           is_flash(k) ? "the claim's formats cannot hold them"
+                       : "this kernel is not built for them");
   printf("\n\n");
 }
 
@@ -459,16 +525,16 @@ static int judge(const results *r, int k) {
   int wrong = first_suite(r, first_mutant[k]);
   if (wrong >= 0) {
     ifa_case_print(killing_case(r, first_mutant[k], wrong), text);
-    printf("FAILED  %s: the kernel without a fault differs from the oracle: %s\n", kernel_names[k],
-           text);
+    printf("FAILED  %s: the kernel without a fault %s: %s\n", kernel_names[k],
+           is_flash(k) ? "is outside its bound" : "differs from the oracle", text);
     code = EXIT_MISMATCH;
   }
   for (int i = first_mutant[k] + 1; i < first_mutant[k + 1]; i++)
     if (r->subjects[i].chosen &&
         (ifa_mutant_entries[i].proof != NULL) == (first_suite(r, i) >= 0)) {
-      printf("FAILED  %s %s\n", name_of(i, name),
-             ifa_mutant_entries[i].proof ? "was proved equivalent, but is killed"
-                                         : "survives: a defect of the suites");
+      if (ifa_mutant_entries[i].proof)
+        printf("FAILED  %s was %s, but is killed\n", name_of(i, name), unseen_because(k));
+      else printf("FAILED  %s survives: a defect of the suites\n", name_of(i, name));
       code = EXIT_MISMATCH;
     }
   for (int s = 0; s < r->o->suite_count && !r->o->only; s++) {
@@ -501,20 +567,23 @@ static int report(const results *r) {
 static json_t *mutant_json(const results *r, int i) {
   char text[IFA_CASE_TEXT], name[64];
   const ifa_mutant_entry *e = &ifa_mutant_entries[i];
-  json_t *suites = json_object();
+  json_t *suites = json_object(), *not_tried = json_array();
   for (int s = 0; s < r->o->suite_count; s++) {
     if (!is_killed_by(&r->subjects[i], s)) {
-      if (r->subjects[i].killer[s] == NOT_TRIED) continue;
+      if (r->subjects[i].killer[s] == NOT_TRIED) {
+        json_array_append_new(not_tried, json_string(r->o->shown[s]));
+        continue;
+      }
       json_object_set_new(suites, r->o->shown[s], json_null());
       continue;
     }
     ifa_case_print(killing_case(r, i, s), text);
     json_object_set_new(suites, r->o->shown[s], json_string(text));
   }
-  json_t *json =
-      json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:o}", "kernel", kernel_names[e->kernel], "name",
-                name_of(i, name), "part", e->part, "what", e->what, "killed",
-                first_suite(r, i) >= 0, "equivalent", e->proof != NULL, "killed_by", suites);
+  json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:o}", "kernel",
+                           kernel_names[e->kernel], "name", name_of(i, name), "part", e->part,
+                           "what", e->what, "killed", first_suite(r, i) >= 0, "equivalent",
+                           e->proof != NULL, "killed_by", suites, "not_tried", not_tried);
   if (e->proof) json_object_set_new(json, "proof", json_string(e->proof));
   return json;
 }
@@ -534,11 +603,12 @@ static ifa_status write_json(const results *r, int code, ifa_message *message) {
   for (int i = 1; i < IFA_MUTANT_COUNT; i++)
     if (r->subjects[i].chosen && is_mutant(i)) json_array_append_new(mutants, mutant_json(r, i));
   for (int s = 0; s < r->o->suite_count; s++) {
-    int by_suite = 0;
-    for (int k = 0; k < IFA_MUTANT_KERNELS; k++) count_kills(r, k, s, &one, &of), by_suite += one;
-    json_object_set_new(
-        suites, r->o->shown[s],
-        json_pack("{s:I, s:i}", "cases", (json_int_t)r->lists[s].count, "killed", by_suite));
+    int by_suite = 0, tried = 0;
+    for (int k = 0; k < IFA_MUTANT_KERNELS; k++)
+      count_kills(r, k, s, &one, &of), by_suite += one, tried += of;
+    json_object_set_new(suites, r->o->shown[s],
+                        json_pack("{s:I, s:i, s:i}", "cases", (json_int_t)r->lists[s].count,
+                                  "tried", tried, "killed", by_suite));
   }
   for (int k = 0; k < IFA_MUTANT_KERNELS; k++) {
     count_kills(r, k, -1, &one, &of);
@@ -561,9 +631,9 @@ static ifa_status write_json(const results *r, int code, ifa_message *message) {
 
 /* Without a device none of the GPU's mutants is chosen. */
 static void leave_out_absent(results *r) {
-  static const ifa_gpu_mutant_kernel kernels[IFA_MUTANT_KERNELS] = {
+  static const ifa_gpu_mutant_kernel kernels[] = {
       [IFA_MUTANT_CUDA_SM80] = IFA_GPU_MUTANT_SM80, [IFA_MUTANT_CUDA_SM90] = IFA_GPU_MUTANT_SM90};
-  for (int k = IFA_MUTANT_CUDA_SM80; k < IFA_MUTANT_KERNELS; k++) {
+  for (int k = IFA_MUTANT_CUDA_SM80; k <= IFA_MUTANT_CUDA_SM90; k++) {
     if (!has_run(r, k) || ifa_gpu_mutants_support(kernels[k], NULL, &r->absent[k]) == IFA_OK)
       continue;
     for (int i = first_mutant[k]; i < first_mutant[k + 1]; i++) r->subjects[i].chosen = 0;
@@ -587,7 +657,7 @@ static ifa_status run_all(results *r, ifa_message *message) {
 }
 
 int cmd_mutants(int argc, char **argv) {
-  options o = {.repeats = 3, .wanted = {1, 1, 1}};
+  options o = {.repeats = 3, .wanted = {1, 1, 1, 1, 1}};
   ifa_message why;
   if (argp_parse(&parser, argc, argv, 0, NULL, &o) != 0) return EXIT_BAD_USAGE;
   if (o.list) {

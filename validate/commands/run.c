@@ -1,13 +1,15 @@
 /* run.c - `validate run`: backends against the oracle over suites of cases. */
-#define _GNU_SOURCE /* asprintf */
 #include <argp.h>
 #include <float.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "files/tensor_file.h"
 #include "validate/commands/commands.h"
+#include "validate/commands/diagnose.h"
 #include "validate/kernels/trial.h"
 #include "validate/reports/files.h"
 #include "validate/reports/report.h"
@@ -28,10 +30,14 @@ enum {
   OPTION_CLAIM,
   OPTION_TIMEOUT,
   OPTION_ONCE,
-  OPTION_SHARD
+  OPTION_SHARD,
+  OPTION_MAX_FAILURES,
+  OPTION_FAIL_FAST,
+  OPTION_NO_DIAGNOSIS
 };
 
-static const double DEFAULT_TIMEOUT = 60;
+/* Failures that are printed; the reports have all. */
+enum { PRINTED_FAILURES = 5 };
 
 typedef struct options {
   struct {
@@ -50,7 +56,7 @@ typedef struct options {
   } kernels[MAX_KERNELS];
   int kernel_count;
   double timeout;
-  int once;
+  int once, max_failures, no_diagnosis;
 } options;
 
 static const struct argp_option option_list[] = {
@@ -73,6 +79,11 @@ static const struct argp_option option_list[] = {
     {"csv", OPTION_CSV, "FILE", 0, "write a CSV report", 0},
     {"annotations", OPTION_ANNOTATIONS, "github", 0,
      "a line of GitHub's workflow commands for every failure", 0},
+    {"max-failures", OPTION_MAX_FAILURES, "N", 0, "stop after so many failing cases", 0},
+    {"fail-fast", OPTION_FAIL_FAST, NULL, 0, "stop after the first", 0},
+    {"no-diagnosis", OPTION_NO_DIAGNOSIS, NULL, 0,
+     "do not look for what failing cases share, the smallest one, and what its values look like",
+     0},
     {NULL, 0, NULL, 0,
      "Kernels that are not part of this build (docs/validate.md, section 11):", 1},
     {"plugin", OPTION_PLUGIN, "FILE", 0,
@@ -92,7 +103,8 @@ static const struct argp_option option_list[] = {
      "run plug-ins once a case; otherwise small cases are followed by the same with other data, "
      "and again",
      1},
-    {"verbose", 'v', NULL, 0, "a line for every case, not only for those that do not pass", 0},
+    {"verbose", 'v', NULL, 0, "a line for every case, and every failure (otherwise the first five)",
+     0},
     {0}};
 
 /* "2/8" */
@@ -148,6 +160,12 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case OPTION_SHARD:
       if (!read_shard(value, o)) refuse(state, "--shard %s is not I/N with I from 1 to N", value);
       return 0;
+    case OPTION_MAX_FAILURES:
+      if (!ifa_read_int(value, 1, INT32_MAX, &o->max_failures))
+        refuse(state, "--max-failures %s is not a number", value);
+      return 0;
+    case OPTION_FAIL_FAST: o->max_failures = 1; return 0;
+    case OPTION_NO_DIAGNOSIS: o->no_diagnosis = 1; return 0;
     case OPTION_JUNIT: o->junit = value; return 0;
     case OPTION_CSV: o->csv = value; return 0;
     case OPTION_SEED:
@@ -216,31 +234,15 @@ static void close_kernels(kernel_list *list) {
   }
 }
 
-/* "--exec 'python3 my.py' --claim close --once --timeout 5", as a shell reads it. */
-static char *selector_of(const options *o, int i) {
-  static const char *const names[] = {"plugin", "exec", "exec-once"};
-  const char *claim = o->kernels[i].claim;
-  char *text = ifa_shell_word(o->kernels[i].text), *said = ifa_shell_word(claim ? claim : ""),
-       timeout[64] = "", *made = NULL;
-  if (o->timeout != DEFAULT_TIMEOUT)
-    snprintf(timeout, sizeof timeout, " --timeout %.15g", o->timeout);
-  if (!text || !said ||
-      asprintf(&made, "--%s %s%s%s%s%s", names[o->kernels[i].kind], text, claim ? " --claim " : "",
-               claim ? said : "", o->once ? " --once" : "", timeout) < 0)
-    made = NULL;
-  free(text);
-  free(said);
-  return made;
-}
-
 static ifa_status open_kernels(const options *o, kernel_list *list, ifa_message *message) {
   for (int i = 0; i < o->kernel_count; i++) {
     ifa_status status = ifa_kernel_open(&list->kernels[i], o->kernels[i].kind, o->kernels[i].text,
                                         o->kernels[i].claim, o->timeout, message);
     if (status != IFA_OK) return status;
     list->count++;
-    if (!(list->selectors[i] = selector_of(o, i)))
-      return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a command");
+    list->selectors[i] = ifa_kernel_selector(o->kernels[i].kind, o->kernels[i].text,
+                                             o->kernels[i].claim, o->once, o->timeout);
+    if (!list->selectors[i]) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a command");
   }
   return IFA_OK;
 }
@@ -292,34 +294,75 @@ static void show_progress(size_t done, size_t total, const ifa_report *report) {
   fflush(stderr);
 }
 
-static void print_result(const options *o, const ifa_result *r) {
-  int failed = ifa_verdict_is_failure(r->outcome.verdict);
-  if (failed) ifa_report_print_failure(stdout, r);
-  if (failed && o->annotate) ifa_report_print_annotation(stdout, r);
-  if (!failed && o->verbose) ifa_report_print_quiet(stdout, r);
+/* What has been printed of failures: one bug is not to fill the screen. */
+typedef struct printed {
+  int count;
+  int64_t kept_back;
+  char *problems[PRINTED_FAILURES]; /* of kernels of floats: see ifa_float_problem */
+} printed;
+
+/* Is it the first of its kind: of the problems that a kernel of floats can tell apart, or of a
+ * program that does not start? */
+static int is_news(const printed *p, const ifa_kernel *kernel, const ifa_case *c,
+                   char problem[IFA_CASE_TEXT]) {
+  int floats = kernel && kernel->claim.close && kernel->claim.q.format != IFA_FORMAT_GIVEN;
+  if (p->count == PRINTED_FAILURES || (kernel && kernel->start != IFA_PASSED && p->count > 0))
+    return 0;
+  problem[0] = '\0';
+  if (floats) ifa_float_problem(c, problem);
+  for (int i = 0; i < p->count && floats; i++)
+    if (p->problems[i] && strcmp(p->problems[i], problem) == 0) return 0;
+  return 1;
 }
 
-static ifa_status add_result(const options *o, const ifa_data *data, const ifa_case *c,
-                             const ifa_expected *expected, ifa_result *r, ifa_report *report,
+static void print_failure(const options *o, const ifa_result *r, const ifa_kernel *kernel,
+                          const ifa_case *c, printed *p) {
+  char problem[IFA_CASE_TEXT];
+  if (o->annotate) ifa_report_print_annotation(stdout, r);
+  if (o->verbose || is_news(p, kernel, c, problem)) {
+    ifa_report_print_failure(stdout, r);
+    if (p->count < PRINTED_FAILURES)
+      p->problems[p->count++] = o->verbose ? NULL : ifa_copy_string(problem);
+  } else {
+    p->kept_back++;
+  }
+}
+
+static void print_result(const options *o, const ifa_result *r, const ifa_kernel *kernel,
+                         const ifa_case *c, printed *p) {
+  if (ifa_verdict_is_failure(r->outcome.verdict)) print_failure(o, r, kernel, c, p);
+  else if (o->verbose) ifa_report_print_quiet(stdout, r);
+}
+
+/* One run. */
+typedef struct running {
+  const options *o;
+  const backend_list *backends;
+  kernel_list *kernels;
+  ifa_report *report;
+  printed printed;
+} running;
+
+static ifa_status add_result(running *run, const ifa_data *data, const ifa_case *c,
+                             const ifa_expected *expected, const ifa_kernel *kernel, ifa_result *r,
                              ifa_message *message) {
   char text[IFA_CASE_TEXT];
   ifa_case_print(c, text);
   r->text = text;
   ifa_expected_digest(data, expected, r->digest);
-  print_result(o, r);
-  return ifa_report_add(report, r, message);
+  print_result(run->o, r, kernel, c, &run->printed);
+  return ifa_report_add(run->report, r, message);
 }
 
-static ifa_status run_backends(const ifa_data *data, const ifa_case *c,
-                               const ifa_expected *expected, const backend_list *backends,
-                               const options *o, ifa_report *report, ifa_message *message) {
+static ifa_status run_backends(running *run, const ifa_data *data, const ifa_case *c,
+                               const ifa_expected *expected, ifa_message *message) {
   ifa_status status = IFA_OK;
-  for (int i = 0; i < backends->count && status == IFA_OK; i++) {
+  for (int i = 0; i < run->backends->count && status == IFA_OK; i++) {
     ifa_result *r = calloc(1, sizeof *r);
     if (!r) return ifa_fail(message, IFA_OUT_OF_MEMORY, "no memory for a result");
-    r->backend = backends->names[i];
+    r->backend = run->backends->names[i];
     ifa_compare(data, expected, r->backend, &r->outcome);
-    status = add_result(o, data, c, expected, r, report, message);
+    status = add_result(run, data, c, expected, NULL, r, message);
     free(r);
   }
   return status;
@@ -349,8 +392,9 @@ static ifa_status try_kernels(const ifa_case *c, kernel_list *kernels, const opt
   return status;
 }
 
-static ifa_status judge_kernels(const ifa_case *c, kernel_list *kernels, const options *o,
-                                plugin_case *pc, ifa_report *report, ifa_message *message) {
+static ifa_status judge_kernels(running *run, const ifa_case *c, plugin_case *pc,
+                                ifa_message *message) {
+  kernel_list *kernels = run->kernels;
   ifa_status status = IFA_OK;
   int exact = 0;
   for (int i = 0; i < kernels->count; i++)
@@ -364,33 +408,66 @@ static ifa_status judge_kernels(const ifa_case *c, kernel_list *kernels, const o
     r->selector = kernels->selectors[i];
     ifa_trial_judge(&kernels->kernels[i], &pc->trials[i], &pc->data, pc->expected,
                     pc->repeated ? &pc->other : NULL, pc->expected_other, &r->outcome);
-    status = add_result(o, &pc->data, c, pc->expected, r, report, message);
+    status = add_result(run, &pc->data, c, pc->expected, &kernels->kernels[i], r, message);
     free(r);
   }
   return status;
 }
 
 /* A case that cannot be made is reported and counted; the run goes on. */
-static void run_case(const ifa_case *c, const backend_list *backends, kernel_list *kernels,
-                     const options *o, ifa_report *report) {
+static void run_case(running *run, const ifa_case *c) {
+  kernel_list *kernels = run->kernels;
   plugin_case pc = {0};
   ifa_message why = {""};
   ifa_status status = ifa_data_make(c, &pc.data, &why);
-  if (status == IFA_OK && kernels->count) status = try_kernels(c, kernels, o, &pc, &why);
+  if (status == IFA_OK && kernels->count) status = try_kernels(c, kernels, run->o, &pc, &why);
   if (status == IFA_OK) status = ifa_expected_make(&pc.data, &pc.expected, &why);
-  if (status == IFA_OK) status = run_backends(&pc.data, c, pc.expected, backends, o, report, &why);
-  if (status == IFA_OK && kernels->count) status = judge_kernels(c, kernels, o, &pc, report, &why);
+  if (status == IFA_OK) status = run_backends(run, &pc.data, c, pc.expected, &why);
+  if (status == IFA_OK && kernels->count) status = judge_kernels(run, c, &pc, &why);
   for (int i = 0; i < kernels->count; i++) ifa_trial_free(&pc.trials[i]);
   ifa_expected_free(pc.expected);
   ifa_expected_free(pc.expected_other);
   ifa_data_free(&pc.data);
   ifa_data_free(&pc.other);
   if (status == IFA_OK) return;
-  char text[IFA_CASE_TEXT];
+  char text[IFA_CASE_TEXT], reason[sizeof why.text + 64];
   ifa_case_print(c, text);
-  report->invalid++;
+  snprintf(reason, sizeof reason, "%s: %s", ifa_status_name(status), why.text);
   printf("INVALID  %s\n  ", text);
-  ifa_print_visible_line(stdout, "%s: %s", ifa_status_name(status), why.text);
+  ifa_print_visible_line(stdout, "%s", reason);
+  if (ifa_report_add_invalid(run->report, text, reason, &why) != IFA_OK) run->report->lost = 1;
+}
+
+static void run_cases(running *run, const ifa_case_list *list) {
+  ifa_report *report = run->report;
+  int most = run->o->max_failures;
+  for (size_t i = 0; i < list->count; i++) {
+    if (most > 0 && ifa_report_failures(report) >= most) {
+      report->not_run = (int64_t)(list->count - i);
+      break;
+    }
+    show_progress(i, list->count, report);
+    run_case(run, &list->cases[i]);
+  }
+  show_progress(list->count, list->count, report);
+  if (run->printed.kept_back)
+    printf("... %" PRId64 " more failures; --verbose prints them\n", run->printed.kept_back);
+  for (int i = 0; i < run->printed.count; i++) free(run->printed.problems[i]);
+}
+
+/* What the failures of each kernel say together. */
+static void diagnose(running *run) {
+  ifa_report *report = run->report;
+  ifa_message why;
+  ifa_status status = IFA_OK;
+  for (int i = 0; i < run->backends->count && status == IFA_OK; i++)
+    status = ifa_diagnose(report, run->backends->names[i], NULL, NULL, &why);
+  for (int i = 0; i < run->kernels->count && status == IFA_OK; i++)
+    status = ifa_diagnose(report, run->kernels->kernels[i].name, &run->kernels->kernels[i],
+                          run->kernels->selectors[i], &why);
+  if (status != IFA_OK) report->lost = 1;
+  for (size_t i = 0; i < report->diagnosed; i++)
+    ifa_report_print_diagnosis(stdout, &report->diagnoses[i]);
 }
 
 static ifa_status write_reports(const options *o, const ifa_report *report, ifa_message *message) {
@@ -409,7 +486,7 @@ static ifa_status write_reports(const options *o, const ifa_report *report, ifa_
 
 int cmd_run(int argc, char **argv) {
   static kernel_list kernels;
-  options o = {.seed = 1, .timeout = DEFAULT_TIMEOUT};
+  options o = {.seed = 1, .timeout = IFA_KERNEL_TIMEOUT};
   backend_list backends;
   ifa_case_list list = {0};
   ifa_report report = {0};
@@ -430,11 +507,9 @@ int cmd_run(int argc, char **argv) {
   report.shard = o.shard;
   report.shards = o.shards;
   if (o.shards) keep_shard(&list, &o);
-  for (size_t i = 0; i < list.count; i++) {
-    show_progress(i, list.count, &report);
-    run_case(&list.cases[i], &backends, &kernels, &o, &report);
-  }
-  show_progress(list.count, list.count, &report);
+  running run = {.o = &o, .backends = &backends, .kernels = &kernels, .report = &report};
+  run_cases(&run, &list);
+  if (!o.no_diagnosis && ifa_report_failures(&report)) diagnose(&run);
   int code = ifa_report_exit_code(&report);
   if (write_reports(&o, &report, &why) != IFA_OK) {
     complain("run", "%s", why.text);

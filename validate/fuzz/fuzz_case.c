@@ -284,7 +284,7 @@ static int violate_problem(const char *name, ifa_problem *p) {
 }
 
 /* A copy of scales with one of them replaced, the last or the first. */
-static const float *with_scale(ifa_call *call, const float *scales, int64_t count, int64_t at,
+static const float *with_scale(ifa_fuzz_call *call, const float *scales, int64_t count, int64_t at,
                                float value) {
   float *copy = malloc(((size_t)count + 1) * sizeof *copy);
   if (!copy || count == 0) {
@@ -297,7 +297,7 @@ static const float *with_scale(ifa_call *call, const float *scales, int64_t coun
   return copy;
 }
 
-static int violate_scales(const char *name, const ifa_data *d, ifa_call *call) {
+static int violate_scales(const char *name, const ifa_data *d, ifa_fuzz_call *call) {
   const ifa_problem *p = &d->p;
   ifa_inputs *in = &call->inputs;
   int64_t q = ifa_scale_count(p->q_scale, p->batch, p->q_heads, p->nq, p->head_dim, p->q_block);
@@ -327,7 +327,7 @@ static int violate_scales(const char *name, const ifa_data *d, ifa_call *call) {
   return changed != NULL;
 }
 
-static int with_rows(ifa_call *call, int64_t count, int64_t first, int64_t second) {
+static int with_rows(ifa_fuzz_call *call, int64_t count, int64_t first, int64_t second) {
   int64_t *rows = malloc(2 * sizeof *rows);
   if (!rows) return 0;
   rows[0] = first;
@@ -338,7 +338,7 @@ static int with_rows(ifa_call *call, int64_t count, int64_t first, int64_t secon
   return 1;
 }
 
-static int violate_arguments(const char *name, const ifa_data *d, ifa_call *call) {
+static int violate_arguments(const char *name, const ifa_data *d, ifa_fuzz_call *call) {
   const ifa_problem *p = &d->p;
   int64_t total = p->batch * p->q_heads * p->nq;
   if (IS("q-null") && p->nq > 0) call->inputs.q = NULL;
@@ -358,13 +358,13 @@ static int violate_arguments(const char *name, const ifa_data *d, ifa_call *call
   return 1;
 }
 
-int ifa_violate(int violation, const ifa_data *data, ifa_call *call) {
+int ifa_violate(int violation, const ifa_data *data, ifa_fuzz_call *call) {
   const char *name = violations[violation].name;
   return violate_problem(name, &call->problem) || violate_scales(name, data, call) ||
          violate_arguments(name, data, call);
 }
 
-void ifa_call_free(ifa_call *call) {
+void ifa_fuzz_call_free(ifa_fuzz_call *call) {
   free(call->owned[0]);
   free(call->owned[1]);
 }

@@ -20,17 +20,17 @@ const ifa_violation *ifa_violation_at(int number); /* NULL outside 0 .. count-1 
 int ifa_violation_find(const char *name);          /* -1: none */
 
 /* What is handed to ifa_run: copies that a violation may change. */
-typedef struct ifa_call {
+typedef struct ifa_fuzz_call {
   ifa_problem problem;
   ifa_inputs inputs;
   ifa_outputs outputs;
-  void *owned[2]; /* freed by ifa_call_free */
-} ifa_call;
+  void *owned[2]; /* freed by ifa_fuzz_call_free */
+} ifa_fuzz_call;
 
 /* Breaks a call on `data`. 0: this violation needs something that the case does not have (INT4, a
  * scale, two rows ...). */
-int ifa_violate(int violation, const ifa_data *data, ifa_call *call);
-void ifa_call_free(ifa_call *call);
+int ifa_violate(int violation, const ifa_data *data, ifa_fuzz_call *call);
+void ifa_fuzz_call_free(ifa_fuzz_call *call);
 
 /* Number of ways to make a case smaller; ifa_shrunk_case gives the way-th, or answers 0 if it
  * changes nothing. */

@@ -65,7 +65,7 @@ static void check_refusal(const ifa_data *d, int violation, ifa_status wanted, c
     fail_with(r, IFA_FUZZ_WRONG_STATUS, why.text);
     return;
   }
-  ifa_call call = {
+  ifa_fuzz_call call = {
       .problem = d->p, .inputs = ifa_data_inputs(d), .outputs = ifa_run_buffers_outputs(&buffers)};
   if (violation >= 0 && !ifa_violate(violation, d, &call)) {
     r->finding = IFA_FUZZ_NOT_APPLICABLE;
@@ -81,7 +81,7 @@ static void check_refusal(const ifa_data *d, int violation, ifa_status wanted, c
     else if (!is_untouched(&buffers.o) || !is_untouched(&buffers.lse))
       fail_with(r, IFA_FUZZ_WRONG_STATUS, "refused, but something was written");
   }
-  ifa_call_free(&call);
+  ifa_fuzz_call_free(&call);
   ifa_run_buffers_free(&buffers);
 }
 

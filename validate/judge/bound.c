@@ -13,6 +13,7 @@
  *   X = 255 * 0.7 * 2^-22 max|x|                                     binary32 roundings of u and r
  *   a weight of less than a quarter of a count becomes 0: its error is itself, if that is less
  *   each shift loses less than one unit of l and of acc; at most one shift a tile
+ *   s splits: 2 + s roundings of 2^-24 of sum |w_j V_jd|, of merging them in binary32
  *
  * so that |l~ - l| <= L = sum over tiles (n_t A_t + 2^U_t / 255), the numerator of o_d is off by at
  * most N_d, the same with |V_jd|, and
@@ -38,6 +39,7 @@ typedef struct exact_row {
   double top;
   double l, l_error;
   double o[IFA_MAX_HEAD_DIM], o_error[IFA_MAX_HEAD_DIM]; /* numerators until divided */
+  double size[IFA_MAX_HEAD_DIM];                         /* sums of |w V| */
 } exact_row;
 
 typedef struct row_context {
@@ -118,6 +120,7 @@ static void add_tile(const row_context *c, int64_t tile, double widening, exact_
     for (int32_t d = 0; d < p->head_dim; d++) {
       double value = ifa_operand_get(p->v_type, c->d->v_int, v + d);
       row->o[d] += w * factor * value;
+      row->size[d] += w * factor * fabs(value);
       row->o_error[d] += error * fabs(value);
     }
   }
@@ -134,6 +137,10 @@ static void sum_row(const row_context *c, exact_row *row) {
   }
   double widening = 255.0 * 0.7 * 0x1p-22 * largest;
   for (int64_t tile = 0; tile * p->kv_tile < p->nk; tile++) add_tile(c, tile, widening, row);
+  double merging = (double)(2 + ifa_ceil_div(p->nk, p->kv_split)) * 0x1p-24;
+  for (int32_t d = 0; d < p->head_dim; d++)
+    row->o_error[d] += merging * (row->size[d] + row->o_error[d]);
+  row->l_error += merging * (row->l + row->l_error);
 }
 
 /* Half a unit in the last place of the output type, relative and absolute, and some for the last

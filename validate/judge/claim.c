@@ -66,8 +66,7 @@ static ifa_status parse_word(const char *key, const char *value, ifa_claim *c,
     return parse_plain(key, value, FLOATS | SMALL | 1 << IFA_FORMAT_UINT8,
                        "f32 f16 bf16 e4m3 e5m2 int8 uint8", &c->p, message);
   if (strcmp(key, "acc") == 0)
-    return parse_plain(key, value, 1 << IFA_FORMAT_F32 | 1 << IFA_FORMAT_F16, "f32 f16", &c->acc,
-                       message);
+    return parse_plain(key, value, FLOATS, "f32 f16 bf16", &c->acc, message);
   if (strcmp(key, "o") == 0)
     return parse_plain(key, value, FLOATS | FP8, "f32 f16 bf16 e4m3 e5m2", &c->o, message);
   if (strcmp(key, "kmean") == 0) {
@@ -91,9 +90,11 @@ ifa_status ifa_claim_parse(const char *text, ifa_claim *c, ifa_message *message)
   char *save = NULL, *word = strtok_r(words, " ", &save);
   if (word && strcmp(word, "exact") == 0 && !strtok_r(NULL, " ", &save))
     return ifa_succeed(message);
-  if (!word || strcmp(word, "close") != 0)
+  c->at_least = word && strcmp(word, "at-least") == 0;
+  if (!word || (strcmp(word, "close") != 0 && !c->at_least))
     return ifa_fail(message, IFA_BAD_ARGUMENT,
-                    "claim: '%.60s' is not \"exact\", or \"close\" and words", text);
+                    "claim: '%.60s' is not \"exact\", or \"close\" or \"at-least\" and words",
+                    text);
   c->close = 1;
   while ((word = strtok_r(NULL, " ", &save)) != NULL) {
     char *equals = strchr(word, '=');
@@ -108,5 +109,8 @@ ifa_status ifa_claim_parse(const char *text, ifa_claim *c, ifa_message *message)
     return ifa_fail(
         message, IFA_BAD_ARGUMENT,
         "claim: kmean=1 needs a format of K (the operands given have their own smooth=)");
+  if (c->at_least && (c->q.format == IFA_FORMAT_GIVEN || c->k.format == IFA_FORMAT_GIVEN ||
+                      c->v.format == IFA_FORMAT_GIVEN))
+    return ifa_fail(message, IFA_BAD_ARGUMENT, "claim: at-least needs the formats q=, k= and v=");
   return ifa_succeed(message);
 }

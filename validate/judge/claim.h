@@ -37,15 +37,17 @@ typedef struct ifa_operand_format {
 typedef struct ifa_claim {
   char text[IFA_CLAIM_TEXT]; /* as it was given */
   int close;                 /* 0: exact */
+  int at_least; /* close, and the operands' formats are the worst that there may be: a kernel that
+                   rounds less keeps it too */
   ifa_operand_format q, k, v;
   int k_mean;     /* kmean=1: K less its mean over the tokens, before it is rounded */
   ifa_format p;   /* of the weights that multiply V */
-  ifa_format acc; /* F32 or F16: of the sums */
+  ifa_format acc; /* F32, F16 or BF16: of the sums over keys */
   /* of the output before it is stored as the problem's type: a float or FP8 format */
   ifa_format o;
 } ifa_claim;
 
-/* "exact", or "close" and words; IFA_BAD_ARGUMENT names the word that is wrong. */
+/* "exact", or "close" or "at-least" and words; IFA_BAD_ARGUMENT names the word that is wrong. */
 ifa_status ifa_claim_parse(const char *text, ifa_claim *claim, ifa_message *message);
 
 #endif

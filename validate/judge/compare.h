@@ -35,6 +35,9 @@ typedef struct ifa_place {
   char where[96];         /* "o[b 0][h 1][i 7][d 3]", "unit[b 0][h 1][i 7][tile 2]" */
   uint32_t expected, got; /* bit patterns */
   int digits;             /* hexadecimal digits of a pattern: 2, 4 or 8 */
+  /* of a `close` kernel: the numbers, and how far apart they may be (infinity: no bound) */
+  int bounded;
+  double right, value, bound;
 } ifa_place;
 
 typedef struct ifa_outcome {
@@ -48,6 +51,7 @@ typedef struct ifa_outcome {
   int place_count;
   ifa_place places[IFA_MAX_PLACES];
   double seconds; /* of the backend's run */
+  int runs;       /* of a plug-in: how often it was run and compared */
   /* of a plug-in's output from the oracle's (exact) or from binary64 (close) */
   ifa_distance distance;
 } ifa_outcome;

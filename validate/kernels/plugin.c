@@ -1,6 +1,8 @@
+#define _GNU_SOURCE /* asprintf */
 #include "validate/kernels/plugin.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -49,6 +51,21 @@ ifa_status ifa_kernel_open(ifa_kernel *k, ifa_kernel_kind kind, const char *text
   ifa_status status = ifa_claim_parse(claim ? claim : said, &k->claim, message);
   if (status != IFA_OK) ifa_kernel_close(k);
   return status;
+}
+
+char *ifa_kernel_selector(ifa_kernel_kind kind, const char *text, const char *claim, int once,
+                          double timeout) {
+  static const char *const names[] = {"plugin", "exec", "exec-once"};
+  char *word = ifa_shell_word(text), *said = ifa_shell_word(claim ? claim : ""), limit[64] = "",
+       *made = NULL;
+  if (timeout != IFA_KERNEL_TIMEOUT) snprintf(limit, sizeof limit, " --timeout %.15g", timeout);
+  if (!word || !said ||
+      asprintf(&made, "--%s %s%s%s%s%s", names[kind], word, claim ? " --claim " : "",
+               claim ? said : "", once ? " --once" : "", limit) < 0)
+    made = NULL;
+  free(word);
+  free(said);
+  return made;
 }
 
 void ifa_kernel_close(ifa_kernel *k) {

@@ -55,6 +55,12 @@ ifa_status ifa_kernel_open(ifa_kernel *kernel, ifa_kernel_kind kind, const char 
                            const char *claim, double timeout, ifa_message *message);
 void ifa_kernel_close(ifa_kernel *kernel);
 
+/* What chooses it on a shell's command line, to be freed: "--exec 'python3 my.py' --claim close
+ * --once --timeout 5". NULL: no memory. */
+enum { IFA_KERNEL_TIMEOUT = 60 }; /* the default */
+char *ifa_kernel_selector(ifa_kernel_kind kind, const char *text, const char *claim, int once,
+                          double timeout);
+
 /* A function in this process. IFA_BAD_ARGUMENT for a claim that cannot be read. */
 ifa_status ifa_kernel_open_call(ifa_kernel *kernel, const char *name, const char *claim,
                                 ifa_call *call, void *context, ifa_message *message);

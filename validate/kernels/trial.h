@@ -39,4 +39,8 @@ void ifa_trial_judge(ifa_kernel *kernel, const ifa_trial *trial, const ifa_data 
                      const ifa_expected *expected, const ifa_data *other,
                      const ifa_expected *expected_other, ifa_outcome *outcome);
 
+/* Both at once, run once. IFA_BAD_DATA: the oracle refuses the case. */
+ifa_status ifa_trial_once(ifa_kernel *kernel, const ifa_data *data, ifa_outcome *outcome,
+                          ifa_message *message);
+
 #endif

@@ -127,7 +127,8 @@ ifa_status ifa_judge_run(ifa_judge *j, int64_t index, ifa_call *call, void *cont
     status = ifa_report_add(&j->report, r, message);
   }
   if (status == IFA_OK) *json = ifa_report_result_text(r);
-  else j->report.invalid++;
+  else if (ifa_report_add_invalid(&j->report, text, message ? message->text : "", NULL) != IFA_OK)
+    j->report.lost = 1;
   free(r);
   ifa_trial_free(&d.trial);
   ifa_expected_free(d.expected);

@@ -1,5 +1,6 @@
 /* kernel.h - attention kernels that can be told to make one of the mistakes of a catalogue: on the
- * CPU those of catalogue.h, on the GPU those of gpu/mutants/faults.h (gpu/mutants/mutants.h). */
+ * CPU those of catalogue.h, on the GPU those of gpu/mutants/faults.h (gpu/mutants/mutants.h), in
+ * floats those of flash_faults.h (flash.h). */
 #ifndef IFA_VALIDATE_MUTANTS_KERNEL_H
 #define IFA_VALIDATE_MUTANTS_KERNEL_H
 
@@ -7,32 +8,39 @@
 #include "gpu/mutants/faults.h"
 #include "ifa.h"
 #include "validate/mutants/catalogue.h"
+#include "validate/mutants/flash_faults.h"
 
 /* Which kernel a fault lies in. */
 typedef enum ifa_mutant_kernel {
   IFA_MUTANT_CPU = 0,
   IFA_MUTANT_CUDA_SM80,
   IFA_MUTANT_CUDA_SM90,
+  IFA_MUTANT_FLASH_F16, /* attention in floats, under two claims */
+  IFA_MUTANT_FLASH_FP8,
   IFA_MUTANT_KERNELS
 } ifa_mutant_kernel;
 
 /* One after the other, so that no name is given twice. */
 #define IFA_MUTANT_ENUM(name, ...) IFA_MUTANT_##name,
+#define IFA_MUTANT_F16_ENUM(name, ...) IFA_MUTANT_f16_##name,
+#define IFA_MUTANT_FP8_ENUM(name, ...) IFA_MUTANT_fp8_##name,
 typedef enum ifa_mutant_number {
   IFA_MUTANT_none = 0, /* no fault: the oracle's bits */
   IFA_MUTANTS(IFA_MUTANT_ENUM, IFA_MUTANT_ENUM) IFA_MUTANT_gpu_none,
   IFA_GPU_FAULTS(IFA_MUTANT_ENUM, IFA_MUTANT_ENUM, IFA_MUTANT_ENUM) IFA_MUTANT_sm90_none,
-  IFA_GPU_FAULTS_SM90(IFA_MUTANT_ENUM, IFA_MUTANT_ENUM, IFA_MUTANT_ENUM) IFA_MUTANT_COUNT
+  IFA_GPU_FAULTS_SM90(IFA_MUTANT_ENUM, IFA_MUTANT_ENUM, IFA_MUTANT_ENUM) IFA_MUTANT_f16_none,
+  IFA_FLASH_FAULTS(IFA_MUTANT_F16_ENUM) IFA_MUTANT_fp8_none,
+  IFA_FLASH_FAULTS(IFA_MUTANT_FP8_ENUM) IFA_MUTANT_COUNT
 } ifa_mutant_number;
 
 /* What a catalogue says of a mutant. */
 typedef struct ifa_mutant_entry {
   ifa_mutant_kernel kernel;
   const char *name, *part, *what;
-  const char *proof; /* NULL, or why the fault cannot be seen */
+  const char *proof; /* NULL, or why the fault cannot be seen: it changes nothing, or too little */
   int race;          /* it need not show in every run */
 } ifa_mutant_entry;
-/* those named none: part "" */
+/* part "": none, or a fault that has no place in this kernel */
 extern const ifa_mutant_entry ifa_mutant_entries[IFA_MUTANT_COUNT];
 
 /* The faults of sm90 follow those of sm80, which have no `none` of their own between them. */

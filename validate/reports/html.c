@@ -135,11 +135,11 @@ static const char *class_of(const char *verdict) {
 }
 
 typedef struct tally {
-  long passed, failures, others, invalid;
+  long passed, failures, others, invalid, not_run;
 } tally;
 
 static tally count_run(const json_t *json) {
-  tally t = {0, 0, 0, 0};
+  tally t = {0, 0, 0, 0, 0};
   const json_t *r;
   size_t i;
   json_array_foreach(ifa_report_list(json, IFA_REPORT_RUN), i, r) {
@@ -150,37 +150,58 @@ static tally count_run(const json_t *json) {
   }
   double invalid = ifa_json_value(json_object_get(json, "counts"), "invalid");
   t.invalid = invalid > 0 && invalid < 1e9 ? (long)invalid : 0;
+  double not_run = ifa_json_value(json_object_get(json, "counts"), "not run");
+  t.not_run = not_run > 0 && not_run < 1e9 ? (long)not_run : 0;
   return t;
 }
 
 enum { OPEN_FAILURES = 10 }; /* the rest is there, folded */
 
+/* The cells of a `close` kernel's place. */
+static void print_numbers(FILE *to, const json_t *place) {
+  number_cell(to, "expected", ifa_json_value(place, "right"), "%.7g");
+  if (isnan(ifa_json_value(place, "value"))) cell(to, "got", ifa_json_text(place, "got"));
+  else number_cell(to, "got", ifa_json_value(place, "value"), "%.7g");
+  number_cell(to, "error", ifa_json_value(place, "error"), "%.3g");
+  number_cell(to, "bound", ifa_json_value(place, "bound"), "%.3g");
+  number_cell(to, "error / bound", ifa_json_value(place, "error_by_bound"), "%.3g");
+}
+
 static void print_failure(FILE *to, const json_t *r) {
   const json_t *places = json_object_get(r, "places"), *place;
   size_t i;
-  fprintf(to, "<section><h3>");
+  fprintf(to, "<details open=\"\"><summary><b>");
   put_member(to, r, "backend");
-  fprintf(to, ": <span class=\"failure\">");
+  fprintf(to, "</b>: <span class=\"failure\">");
   put_member(to, r, "verdict");
-  fprintf(to, "</span></h3>\n<p>");
+  if (*ifa_json_text(r, "stage")) fprintf(to, " in ");
+  put_member(to, r, "stage");
+  fprintf(to, "</span> <code>");
+  put_member(to, r, "case");
+  fprintf(to, "</code></summary>\n<p>");
   put_member(to, r, "message");
   fprintf(to, "</p>\n");
   if (json_array_size(places) > 0) {
-    fprintf(to, "<div "
-                "class=\"scroll\"><table><thead><tr><th>where</th><th>expected</th><th>got</th></"
-                "tr></thead><tbody>\n");
+    int numbers = !isnan(ifa_json_value(json_array_get(places, 0), "bound"));
+    fprintf(to,
+            "<div class=\"scroll\"><table><thead><tr><th>where</th><th>expected</th>"
+            "<th>got</th>%s</tr></thead><tbody>\n",
+            numbers ? "<th>error</th><th>bound</th><th>error / bound</th>" : "");
     json_array_foreach(places, i, place) {
       fprintf(to, "<tr>");
       cell(to, "where", ifa_json_text(place, "where"));
-      cell(to, "expected", ifa_json_text(place, "expected"));
-      cell(to, "got", ifa_json_text(place, "got"));
+      if (numbers) print_numbers(to, place);
+      else {
+        cell(to, "expected", ifa_json_text(place, "expected"));
+        cell(to, "got", ifa_json_text(place, "got"));
+      }
       fprintf(to, "</tr>\n");
     }
     fprintf(to, "</tbody></table></div>\n");
   }
   fprintf(to, "<pre>");
   put_member(to, r, "repeat");
-  fprintf(to, "</pre></section>\n");
+  fprintf(to, "</pre></details>\n");
 }
 
 /* A backend that was available for none of its cases: name -> one of its results. Said in a line,
@@ -256,8 +277,52 @@ static void print_message(FILE *to, const json_t *r) {
       fprintf(to, ", %.3g of the bound ", ifa_json_value(d, "worst_bound"));
       put_member(to, d, "worst_bound_at");
     }
+    if (ifa_json_value(d, "unbounded_rows") > 0)
+      fprintf(to, "; %.0f rows have no bound", ifa_json_value(d, "unbounded_rows"));
   }
   fprintf(to, "</td>");
+}
+
+/* What the failures of each kernel say together. */
+static void print_diagnoses(FILE *to, const json_t *json) {
+  const json_t *list = json_object_get(json, "diagnoses"), *d, *suspect;
+  size_t i, k;
+  if (json_array_size(list) > 0) fprintf(to, "<h2>Diagnosis</h2>\n");
+  json_array_foreach(list, i, d) {
+    const double failed = fmax(ifa_json_value(d, "failed"), 0),
+                 passed = fmax(ifa_json_value(d, "passed"), 0);
+    fprintf(to, "<section><h3>");
+    put_member(to, d, "backend");
+    fprintf(to, ": <span class=\"failure\">%.0f of %.0f cases fail</span></h3>\n<p>", failed,
+            failed + passed);
+    put_member(to, d, "shared");
+    fprintf(to, "</p>\n");
+    json_array_foreach(json_object_get(d, "looks_like"), k, suspect) {
+      fprintf(to, "<p>%s: <b>", k ? "or" : "as if");
+      put(to, json_is_string(suspect) ? json_string_value(suspect) : "");
+      fprintf(to, "</b></p>\n");
+    }
+    fprintf(to, "<p>Smallest case: ");
+    put_member(to, d, "message");
+    fprintf(to, "</p><pre>");
+    put_member(to, d, "smallest");
+    fprintf(to, "</pre></section>\n");
+  }
+}
+
+static void print_invalid(FILE *to, const json_t *json) {
+  const json_t *list = json_object_get(json, "invalid"), *one;
+  size_t i;
+  if (json_array_size(list) == 0) return;
+  fprintf(to, "<h2>Invalid cases</h2><ul>\n");
+  json_array_foreach(list, i, one) {
+    fprintf(to, "<li><code>");
+    put_member(to, one, "case");
+    fprintf(to, "</code> ");
+    put_member(to, one, "message");
+    fprintf(to, "</li>\n");
+  }
+  fprintf(to, "</ul>\n");
 }
 
 static void print_run(FILE *to, const json_t *json, size_t number) {
@@ -268,6 +333,8 @@ static void print_run(FILE *to, const json_t *json, size_t number) {
   tally t = count_run(json);
   size_t i;
   long shown = 0;
+  print_diagnoses(to, json);
+  print_invalid(to, json);
   if (t.failures) fprintf(to, "<h2>Failures</h2>\n");
   json_array_foreach(list, i, r) {
     if (!is_failure(ifa_json_text(r, "verdict"))) continue;
@@ -483,8 +550,10 @@ static void print_mutants(FILE *to, const json_t *json, size_t number) {
   json_object_foreach(suites, suite, about) {
     fprintf(to, " <b>");
     put(to, suite);
-    fprintf(to, "</b> kills %.0f with %.0f cases.", fmax(ifa_json_value(about, "killed"), 0),
-            fmax(ifa_json_value(about, "cases"), 0));
+    fprintf(to, "</b> kills %.0f", fmax(ifa_json_value(about, "killed"), 0));
+    if (!isnan(ifa_json_value(about, "tried")))
+      fprintf(to, " of the %.0f tried", fmax(ifa_json_value(about, "tried"), 0));
+    fprintf(to, " with %.0f cases.", fmax(ifa_json_value(about, "cases"), 0));
   }
   fprintf(to, "</p>\n");
   json_object_foreach(json_object_get(json, "kernels"), kernel,
@@ -523,15 +592,20 @@ static void print_mutants(FILE *to, const json_t *json, size_t number) {
     }
     fprintf(to, "</td>");
     json_object_foreach(suites, suite, about) {
-      const char *by = ifa_json_text(json_object_get(m, "killed_by"), suite);
+      const json_t *by = json_object_get(json_object_get(m, "killed_by"), suite);
       fprintf(to, "<td data-label=\"");
       put(to, suite);
       fprintf(to, "\" class=\"%s\" title=\"",
-              *by             ? "killed"
-              : is_equivalent ? "other"
-                              : "survived");
-      put(to, by);
-      fprintf(to, "\">%s</td>", *by ? "killed" : is_equivalent ? "equivalent" : "survives");
+              json_is_string(by)               ? "killed"
+              : !by || killed || is_equivalent ? "other"
+                                               : "survived");
+      put(to, json_is_string(by) ? json_string_value(by) : "");
+      fprintf(to, "\">%s</td>",
+              json_is_string(by) ? "killed"
+              : !by              ? "not tried"
+              : is_equivalent    ? "equivalent"
+              : killed           ? "not noticed"
+                                 : "survives");
     }
     fprintf(to, "</tr>\n");
   }
@@ -635,7 +709,7 @@ static ifa_report_kind kind_of(const json_t *json) {
 
 /* One line for each document; the worst of them colours the box. */
 static void print_verdict(FILE *to, const page *p) {
-  tally all = {0, 0, 0, 0};
+  tally all = {0, 0, 0, 0, 0};
   size_t survivors = 0, runs = 0, mutants = 0;
   int mutants_failed = 0;
   for (size_t i = 0; i < p->count; i++) {
@@ -644,7 +718,7 @@ static void print_verdict(FILE *to, const page *p) {
       tally t = count_run(json);
       runs++;
       all = (tally){all.passed + t.passed, all.failures + t.failures, all.others + t.others,
-                    all.invalid + t.invalid};
+                    all.invalid + t.invalid, all.not_run + t.not_run};
     } else if (kind_of(json) == IFA_REPORT_MUTANTS) {
       mutants++;
       survivors += count_survivors(json);
@@ -665,6 +739,8 @@ static void print_verdict(FILE *to, const page *p) {
     fprintf(to, "<p>%ld comparisons agree, %ld fail, %ld not run</p>\n", all.passed, all.failures,
             all.others);
   if (all.invalid) fprintf(to, "<p>%ld cases are invalid</p>\n", all.invalid);
+  if (all.not_run)
+    fprintf(to, "<p>%ld cases were not run: it stopped after so many failures</p>\n", all.not_run);
   if (mutants)
     fprintf(to, "<p>%zu mutants survive%s</p>\n", survivors,
             mutants_failed && !survivors ? ", and the suites do not reach what is asked of them"

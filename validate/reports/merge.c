@@ -69,8 +69,20 @@ static int add_counts(json_t *sums, const json_t *counts) {
   return failed;
 }
 
+/* All documents' lists of that name as one. */
+static int join_lists(json_t *const *documents, size_t count, const char *name, json_t *whole) {
+  json_t *all = json_array();
+  int failed = !all;
+  for (size_t i = 0; i < count && !failed; i++) {
+    json_t *list = json_object_get(documents[i], name);
+    failed = json_is_array(list) && json_array_extend(all, list);
+  }
+  return json_object_set_new(whole, name, all) || failed;
+}
+
 ifa_status ifa_reports_merge(json_t *const *documents, const char *const *paths, size_t count,
                              json_t **merged, ifa_message *message) {
+  static const char *const lists[] = {"results", "invalid", "diagnoses"};
   *merged = NULL;
   for (size_t i = 0; i < count; i++) {
     ifa_status status = check_alike(documents, paths, i, message);
@@ -78,16 +90,16 @@ ifa_status ifa_reports_merge(json_t *const *documents, const char *const *paths,
   }
   ifa_status status = check_complete(documents, paths, count, message);
   if (status != IFA_OK) return status;
-  json_t *whole = json_copy(documents[0]), *results = json_array(), *counts = json_object();
-  int failed = !whole || !results || !counts;
+  json_t *whole = json_copy(documents[0]), *counts = json_object();
+  int failed = !whole || !counts;
   for (size_t i = 0; i < count && !failed; i++)
-    failed = json_array_extend(results, json_object_get(documents[i], "results")) ||
-             add_counts(counts, json_object_get(documents[i], "counts"));
+    failed = add_counts(counts, json_object_get(documents[i], "counts"));
+  for (size_t n = 0; n < sizeof lists / sizeof lists[0] && !failed; n++)
+    failed = join_lists(documents, count, lists[n], whole);
   if (!failed) {
     json_object_del(whole, "shard");
-    failed = json_object_set(whole, "counts", counts) | json_object_set(whole, "results", results);
+    failed = json_object_set(whole, "counts", counts);
   }
-  json_decref(results);
   json_decref(counts);
   if (!failed) *merged = whole;
   else json_decref(whole);
@@ -114,5 +126,7 @@ void ifa_report_json_print_counts(FILE *to, const json_t *json) {
   }
   if (integer(counts, "invalid") > 0)
     fprintf(to, ", %lld invalid", (long long)integer(counts, "invalid"));
+  if (integer(counts, "not run") > 0)
+    fprintf(to, "; %lld cases not run", (long long)integer(counts, "not run"));
   fprintf(to, "\n");
 }

@@ -22,11 +22,33 @@ typedef struct ifa_result {
   ifa_outcome outcome;
 } ifa_result;
 
+/* A case that could not be made: bad problem, unreadable input. */
+typedef struct ifa_invalid {
+  char *text, *why;
+} ifa_invalid;
+
+/* What all failures of one kernel have to say together (commands/diagnose.h). */
+typedef struct ifa_diagnosis {
+  char *backend, *repeat; /* repeat: the command that runs the smallest failing case */
+  int64_t failed, passed;
+  int64_t problems;    /* of a kernel of floats: how many different problems fail; 0: not counted */
+  char shared[400];    /* what the failing cases share, or "" */
+  ifa_message message; /* of the smallest case */
+  int looked_at;       /* cases that what follows was tried on */
+  int suspects;
+  char looks_like[3][256];
+} ifa_diagnosis;
+
 typedef struct ifa_report {
   ifa_result *results;
   size_t count, capacity;
   int64_t counts[IFA_VERDICTS];
-  int64_t invalid;   /* cases that could not be made: bad problem, unreadable input */
+  ifa_invalid *invalids;
+  int64_t invalid;
+  ifa_diagnosis *diagnoses;
+  size_t diagnosed;
+  int64_t not_run;   /* cases after --max-failures */
+  int lost;          /* something did not get into it, for want of memory */
   int shard, shards; /* which part of a run this is, from 1 on; 0: all of it */
 } ifa_report;
 
@@ -34,6 +56,16 @@ void ifa_report_free(ifa_report *report);
 
 /* Adds a result (copied). */
 ifa_status ifa_report_add(ifa_report *report, const ifa_result *result, ifa_message *message);
+
+/* Adds a case that could not be made (copied). */
+ifa_status ifa_report_add_invalid(ifa_report *report, const char *text, const char *why,
+                                  ifa_message *message);
+
+/* Adds a diagnosis (copied), with the command that runs the case. selector: as in ifa_result. */
+ifa_status ifa_report_add_diagnosis(ifa_report *report, const ifa_diagnosis *diagnosis,
+                                    const char *backend, const char *selector, const char *text,
+                                    ifa_message *message);
+void ifa_report_print_diagnosis(FILE *to, const ifa_diagnosis *diagnosis);
 
 /* Results that are the kernel's fault: ifa_verdict_is_failure. */
 int64_t ifa_report_failures(const ifa_report *report);
