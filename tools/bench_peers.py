@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""Attention from floats to floats on this CPU: libifa beside PyTorch, ONNX Runtime, OpenVINO and ggml.
+"""Attention from floats to floats on this CPU: libifa beside PyTorch, ONNX Runtime, OpenVINO and
+ggml.
 
-    python3 tools/bench_peers.py --lib build/release/libifa.so [--threads 1,2] [--only torch,ggml] [--json FILE]
+    python3 tools/bench_peers.py --lib build/release/libifa.so [--threads 1,2] [--only torch,ggml]
+    [--json FILE]
 
-makes a virtual environment in build/peers (--venv) and installs the peers there (some gigabytes: PyTorch's wheel brings
-CUDA along; ggml is compiled); what cannot be had is reported as not available. Each peer runs in a process of its own, with its thread settings made. There ours and theirs take turns on
-the same tensors, after their outputs were compared with binary64 attention; printed are medians, and the median of
-theirs / ours of each turn (above 1: ours is faster). Clock: the process's CPU time with one thread (other work on the
-machine then counts less), else wall time.
+makes a virtual environment in build/peers (--venv) and installs the peers there (some gigabytes:
+PyTorch's wheel brings CUDA along; ggml is compiled); what cannot be had is reported as not
+available. Each peer runs in a process of its own, with its thread settings made. There ours and
+theirs take turns on the same tensors, after their outputs were compared with binary64 attention;
+printed are medians, and the median of theirs / ours of each turn (above 1: ours is faster). Clock:
+the process's CPU time with one thread (other work on the machine then counts less), else wall time.
 
-Ours: `fast` and `accurate`, ifa_cpu_attention's presets, quantization included; through the cache: ifa_cache_append and
-ifa_cache_attend. Shapes: head_dim 128, 8 heads (2 at n 4096), as many query as key/value heads.
-"""
+Ours: `fast` and `accurate`, ifa_cpu_attention's presets, quantization included; through the cache:
+ifa_cache_append and ifa_cache_attend. Shapes: head_dim 128, 8 heads (2 at n 4096), as many query as
+key/value heads. """
 import argparse
 import ctypes as c
 import json
@@ -67,7 +70,8 @@ def install(venv):
 
 
 class Ifa:
-    """The calls that are measured, through the structures of the Python package. Arrays are [heads, tokens, DIM]."""
+    """The calls that are measured, through the structures of the Python package. Arrays are [heads,
+    tokens, DIM]."""
 
     def __init__(self, path, threads):
         os.environ["IFA_LIBRARY"] = path
@@ -114,7 +118,8 @@ class Ifa:
         return call
 
     def cache(self, heads, tokens, number):
-        """(append and attend of tokens first .. first + count - 1, forget all); pointers to [heads, tokens, DIM]."""
+        """(append and attend of tokens first .. first + count - 1, forget all); pointers to [heads,
+        tokens, DIM]."""
         lib, why, names = self.lib, c.byref(self.why), self.names
         config = lib.ifa_cache_config_default()
         config.kv_heads, config.head_dim, config.blocks = heads, DIM, tokens // 64 + 2
@@ -173,7 +178,8 @@ class Torch:
         )
 
     def cache(self, q, k, v):
-        """As libifa's: new tokens into tensors that are there, attention over all that came so far."""
+        """As libifa's: new tokens into tensors that are there, attention over all that came so
+        far."""
         from torch.nn.functional import scaled_dot_product_attention as attention
 
         q, k, v = (self.tensor(x) for x in (q, k, v))
@@ -370,7 +376,8 @@ def timed(call, times):
 
 
 def take_turns(calls, seconds):
-    """{name: times} and {name: first's time over it} of calls that take turns; the first is the peer's."""
+    """{name: times} and {name: first's time over it} of calls that take turns; the first is the
+    peer's."""
     names = list(calls)
     for name in names:
         timed(calls[name], 2)

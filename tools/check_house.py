@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """check_house.py [SOURCE_DIR]: who may include whom. Exit codes: 0 all hold, 1 not.
 
-A file may include its own folder, include/, and the folders that its folder's line names (and what lies below them,
-where the line says so with a '/')."""
+A file may include its own folder, include/, and the folders that its folder's line names (and what
+lies below them, where the line says so with a '/')."""
 import os
 import re
 import sys

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Softmax attention in numpy, checked in the process: the smallest kernel for ifa.check (pip install .).
+"""Softmax attention in numpy, checked in the process: the smallest kernel for ifa.check (pip
+install .).
 
     python3 examples/check_numpy/attention.py
 """
@@ -11,7 +12,8 @@ import numpy as np
 
 
 def attention(q, k, v, p):
-    """q [batch, q_heads, nq, head_dim], k and v [batch, kv_heads, nk, head_dim], float32; p: the problem (ifa.Case)."""
+    """q [batch, q_heads, nq, head_dim], k and v [batch, kv_heads, nk, head_dim], float32; p: the
+    problem (ifa.Case)."""
     if p.nk == 0:
         raise ifa.Unsupported("nk")
     k, v = (np.repeat(x, p.group, axis=1) for x in (k, v))

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""PyTorch's own attention in fp16, checked in the process: is it what FlashAttention in fp16 should be?
+"""PyTorch's own attention in fp16, checked in the process: is it what FlashAttention in fp16 should
+be?
 
     python3 examples/check_torch/attention.py [cpu|cuda]
 """
@@ -11,7 +12,8 @@ import torch
 
 
 def attention(q, k, v, p):
-    """q, k, v: tensors in fp16, as the claim says. Rows that see no key are NaN in torch, and 0 here."""
+    """q, k, v: tensors in fp16, as the claim says. Rows that see no key are NaN in torch, and 0
+    here."""
     if p.nk == 0:
         raise ifa.Unsupported("nk")
     seen = torch.from_numpy(p.live()).to(q.get_device() if q.is_cuda else "cpu")

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""FlashAttention in fp16 with Triton (examples/plugin_triton has the kernel), checked in the process; and the same with a causal mask that is aligned at the
-top left, which is found. Needs torch, Triton and a CUDA device.
+"""FlashAttention in fp16 with Triton (examples/plugin_triton has the kernel), checked in the
+process; and the same with a causal mask that is aligned at the top left, which is found. Needs
+torch, Triton and a CUDA device.
 
     python3 examples/check_triton/attention.py
 """
@@ -21,7 +22,8 @@ spec.loader.exec_module(plugin)
 
 
 def attention(q, k, v, p):
-    """q, k, v: fp16 tensors on the GPU. The kernel writes float32, which is rounded to the case's type afterwards."""
+    """q, k, v: fp16 tensors on the GPU. The kernel writes float32, which is rounded to the case's
+    type afterwards."""
     if plugin.MISSING:
         raise ifa.NotAvailable(plugin.MISSING)
     if p.head_dim > 128:

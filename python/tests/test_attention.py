@@ -1,4 +1,5 @@
-"""Quantizers and attention: the oracle's bits from every layout and type, near exact attention; refusals by name; children of fork(); threads."""
+"""Quantizers and attention: the oracle's bits from every layout and type, near exact attention;
+refusals by name; children of fork(); threads."""
 
 import multiprocessing
 import re

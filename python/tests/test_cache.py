@@ -1,4 +1,5 @@
-"""The paged cache: what attends to it gives the bits of ifa.attention on the same tokens; forks, ends, refusals."""
+"""The paged cache: what attends to it gives the bits of ifa.attention on the same tokens; forks,
+ends, refusals."""
 
 import gc
 import unittest

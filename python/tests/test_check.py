@@ -1,4 +1,5 @@
-"""ifa.check: right kernels pass, wrong ones fail at the right place, each way to cheat in this process is caught; reports and exit codes as `validate run`'s."""
+"""ifa.check: right kernels pass, wrong ones fail at the right place, each way to cheat in this
+process is caught; reports and exit codes as `validate run`'s."""
 
 import importlib.util
 import io

@@ -1,5 +1,6 @@
-"""The way to a GPU without one: the library's two functions stand in as Python that computes on the CPU what their arguments say, so structures, strides,
-plans and refusals are seen on every machine. On a card: test_torch.py."""
+"""The way to a GPU without one: the library's two functions stand in as Python that computes on the
+CPU what their arguments say, so structures, strides, plans and refusals are seen on every machine.
+On a card: test_torch.py."""
 
 import ctypes as c
 import importlib.util
@@ -191,7 +192,8 @@ class StandIn(unittest.TestCase):
                         )
                         self.assertEqual(o.numpy().tobytes(), want[0].tobytes())
                         self.assertEqual(sums.numpy().tobytes(), want[1].tobytes() if lse else b"")
-        # The first of two alike goes another way (these tensors are on the CPU); the second by its plan.
+        # The first of two alike goes another way (these tensors are on the CPU); the second by its
+        # plan.
         self.assertEqual((stand_in.calls, len(ifa.torch._plans)), (8, 8))
         self.assertIsInstance(next(iter(ifa.torch._plans.values())), _cuda.Plan)
 

@@ -1,4 +1,5 @@
-"""FlashInfer-Bench's definitions: cases from lengths and workloads, a right solution, wrong ones, what a tolerance overlooks, refusals."""
+"""FlashInfer-Bench's definitions: cases from lengths and workloads, a right solution, wrong ones,
+what a tolerance overlooks, refusals."""
 
 import importlib.util
 import io

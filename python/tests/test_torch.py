@@ -1,5 +1,5 @@
-"""ifa.torch: the bits of ifa.attention from CPU and CUDA tensors, opcheck, torch.compile without a break, CUDA graphs, streams, the drop-in and what it refuses;
-ifa.check on tensors."""
+"""ifa.torch: the bits of ifa.attention from CPU and CUDA tensors, opcheck, torch.compile without a
+break, CUDA graphs, streams, the drop-in and what it refuses; ifa.check on tensors."""
 
 import importlib.util
 import io

@@ -1,4 +1,5 @@
-"""attn_implementation="ifa" on a tiny random model: near torch's attention, the same tokens with every cache; the paged cache in beam search; refusals."""
+"""attn_implementation="ifa" on a tiny random model: near torch's attention, the same tokens with
+every cache; the paged cache in beam search; refusals."""
 
 import importlib.util
 import unittest

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""counts.py VALIDATE SOURCE_DIR: the counts that documents state, against the program. Exit codes: 0 all hold, 1 not.
+"""counts.py VALIDATE SOURCE_DIR: the counts that documents state, against the program. Exit codes:
+0 all hold, 1 not.
 
-Each claim is a document, a pattern whose groups are numbers, and what they must be. A pattern must be found: a sentence
-that was reworded takes its check along."""
+Each claim is a document, a pattern whose groups are numbers, and what they must be. A pattern must
+be found: a sentence that was reworded takes its check along."""
 import glob
 import re
 import subprocess
@@ -27,7 +28,8 @@ manual = " ".join(open(f"{source}/docs/validate.md", encoding="utf-8").read().sp
 
 
 def manuals(pattern):
-    """A number that docs/validate.md shows; its examples are compared with the program by examples.py."""
+    """A number that docs/validate.md shows; its examples are compared with the program by
+    examples.py."""
     found = re.search(pattern, manual)
     return int(found[1]) if found else None
 

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""examples.py VALIDATE VALIDATE_BROKEN SOURCE_DIR CC [--slow | --all]: the examples of the documents, run.
+"""examples.py VALIDATE VALIDATE_BROKEN SOURCE_DIR CC [--slow | --all]: the examples of the
+documents, run.
 
-Every command in a fenced block of a document (a line that begins with "$ ") runs in the document's order in a scratch
-folder, and what it prints is compared with what the document shows. In the document
+Every command in a fenced block of a document (a line that begins with "$ ") runs in the document's
+order in a scratch folder, and what it prints is compared with what the document shows. In the
+document
 
     ...                     stands for any lines, or within a line for any text
     times, rates, shares    are masked: "0.013 s", "4.63 Gop/s", "12.8% of 171" match any figure
     names of machines       are masked, and so are lines of backends that this machine does not have
 
-An example that nobody can run here (it installs, or needs hours) is named in LEFT_OUT with its reason, and counted.
---slow: the examples of SLOW only; --all: everything. Exit codes: 0 all as shown, 1 something differs."""
+An example that nobody can run here (it installs, or needs hours) is named in LEFT_OUT with its
+reason, and counted. --slow: the examples of SLOW only; --all: everything. Exit codes: 0 all as
+shown, 1 something differs."""
 import glob
 import os
 import re
@@ -50,7 +53,8 @@ def blocks(path):
 
 
 def pattern(line, figures):
-    """A line of a document as a regular expression of what may be printed; figures: all are masked."""
+    """A line of a document as a regular expression of what may be printed; figures: all are
+    masked."""
     if re.search(r"Processor|EPYC|gcc \d", line):
         return ".*"
     masked = re.sub(r"(?<![\w.])" + FIGURE + r"(?=\s*" + UNIT + r"(?![a-z]))", "\x01", line)
@@ -110,7 +114,8 @@ ABSENT_OR_NEW = ("cpu-", "cuda", "f32-blas", "vfmadd", "vpdpbusd", "vpmaddwd", "
 
 
 def command_of(text, source, cc):
-    """The command as it runs here: what the document writes for an installed copy, for this build."""
+    """The command as it runs here: what the document writes for an installed copy, for this
+    build."""
     text = text.replace("build/release/validate/validate", "validate").replace(
         "~/ifa/bin/validate", "validate"
     )

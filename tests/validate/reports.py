@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""reports.py VALIDATE VALIDATE_BROKEN - report files and what is made of them: pages, differences, annotations; hostile and truncated files."""
+"""reports.py VALIDATE VALIDATE_BROKEN - report files and what is made of them: pages, differences,
+annotations; hostile and truncated files."""
 import copy, json, os, random, re, subprocess, sys, tempfile
 import xml.etree.ElementTree as xml
 
@@ -445,7 +446,8 @@ check(
 )
 check("a folder", run(validate, "diff", folder, folder)[0] == 2)
 
-# ---- files that are not what they should be: 2 with one line, or a page that is well-formed; never anything else
+# ---- files that are not what they should be: 2 with one line, or a page that is well-formed; never
+# anything else
 bad = [
     "",
     "{",

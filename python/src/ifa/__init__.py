@@ -1,11 +1,13 @@
-"""ifa - quantized attention with the same bits everywhere, and a harness that says whether a kernel is right.
+"""ifa - quantized attention with the same bits everywhere, and a harness that says whether a kernel
+is right.
 
     import ifa
     o = ifa.attention(q, k, v, causal=True)                 # numpy, or whatever has __dlpack__
-    ifa.check(my_kernel, claim="close q=f16 k=f16 v=f16 p=f16 o=f16")   # is it right, and where is it not?
+    # is it right, and where is it not?
+    ifa.check(my_kernel, claim="close q=f16 k=f16 v=f16 p=f16 o=f16")
 
-Arrays are [batch, heads, tokens, head_dim] by any strides. What is refused raises one of ifa.Error's kinds, whose text
-names the field and its value."""
+Arrays are [batch, heads, tokens, head_dim] by any strides. What is refused raises one of
+ifa.Error's kinds, whose text names the field and its value."""
 
 from ._attention import Quantized, attention, live, quantize
 from ._cache import Cache, Sequence

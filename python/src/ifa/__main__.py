@@ -1,4 +1,5 @@
-"""`python -m ifa ...` and the command `validate`: the program of this package (docs/validate.md)."""
+"""`python -m ifa ...` and the command `validate`: the program of this package
+(docs/validate.md)."""
 
 import os
 import sys

@@ -1,4 +1,5 @@
-"""Arrays from anywhere: numpy's, and whatever has __dlpack__, as pointer, shape and strides, without a copy."""
+"""Arrays from anywhere: numpy's, and whatever has __dlpack__, as pointer, shape and strides,
+without a copy."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from ._library import BadArgument, Strides
 
-# DLPack's structures (dlpack.h, before version 1: what __dlpack__ gives when no version is asked for).
+# DLPack's structures (dlpack.h, before version 1: what __dlpack__ gives when no version is asked
+# for).
 CPU, CUDA, CUDA_HOST = 1, 2, 3
 
 
@@ -75,8 +77,8 @@ class View:
         self.cuda, self.keep, self.writable = cuda, keep, writable
 
     def rows_contiguous(self) -> bool:
-        """What the kernels take: the last dimension contiguous, no stride negative. Strides that are all 0 mean "dense" to
-        them, not that every row is the same one."""
+        """What the kernels take: the last dimension contiguous, no stride negative. Strides that
+        are all 0 mean "dense" to them, not that every row is the same one."""
         if 0 in self.shape:
             return True
         outer = [(n, s) for n, s in zip(self.shape[:-1], self.strides[:-1]) if n > 1]
@@ -86,7 +88,8 @@ class View:
 
 
 def strides_of(view: View, elements: int = 1) -> Strides:
-    """As the library takes them: in elements (of INT4, two to a byte: elements=2); 0, 0, 0 for an empty tensor."""
+    """As the library takes them: in elements (of INT4, two to a byte: elements=2); 0, 0, 0 for an
+    empty tensor."""
     if 0 in view.shape:
         return Strides()
     b, h, n = (s * elements if size > 1 else 0 for size, s in zip(view.shape, view.strides[:3]))
@@ -129,7 +132,8 @@ def _dlpack_view(name: str, x: Any, stream: Optional[int]) -> View:
 
 
 def view_of(name: str, x: Any, stream: Optional[int] = None) -> View:
-    """The view of an array. stream: the CUDA stream (cudaStream_t as an integer) that will read it."""
+    """The view of an array. stream: the CUDA stream (cudaStream_t as an integer) that will read
+    it."""
     if isinstance(x, View):
         return x
     if isinstance(x, np.ndarray):
@@ -146,7 +150,8 @@ def view_of(name: str, x: Any, stream: Optional[int] = None) -> View:
 
 
 def floats(name: str, x: Any, ndim: int, stream: Optional[int] = None) -> View:
-    """A float array of `ndim` dimensions as the kernels take it; a layout that they do not take is copied (on the CPU)."""
+    """A float array of `ndim` dimensions as the kernels take it; a layout that they do not take is
+    copied (on the CPU)."""
     view = view_of(name, x, stream)
     if view.type not in FLOATS:
         raise BadArgument(
@@ -211,7 +216,8 @@ def output(
 
 
 def numpy_dtype(kind: str) -> Any:
-    """Of an output of this type; numpy has no bf16: its bits in uint16, or ml_dtypes' where that is installed."""
+    """Of an output of this type; numpy has no bf16: its bits in uint16, or ml_dtypes' where that is
+    installed."""
     if kind == "bf16":
         try:
             from ml_dtypes import bfloat16  # type: ignore[import-not-found,unused-ignore]

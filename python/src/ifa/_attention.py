@@ -19,9 +19,10 @@ from ._problem import Problem, default_scale, settings
 class Quantized:
     """A quantized [batch, heads, tokens, head_dim] tensor.
 
-    data: int8, or for INT4 uint8 with two elements to a byte ([..., ceil(head_dim / 2)]). scale: float32 in the shape
-    that `granularity` has (include/ifa.h, ifa_granularity). channel_scale: [batch, heads, head_dim], for "token_channel"
-    only. mean: [batch, heads, head_dim], what was subtracted, or None."""
+    data: int8, or for INT4 uint8 with two elements to a byte ([..., ceil(head_dim / 2)]). scale:
+    float32 in the shape that `granularity` has (include/ifa.h, ifa_granularity). channel_scale:
+    [batch, heads, head_dim], for "token_channel" only. mean: [batch, heads, head_dim], what was
+    subtracted, or None."""
 
     data: Any
     scale: Any
@@ -124,9 +125,10 @@ def quantize(
     subtract_mean: bool = False,
     name: str = "x",
 ) -> Quantized:
-    """Symmetric quantization of [batch, heads, tokens, head_dim] floats (f32, f16 or bf16; numpy or __dlpack__ on the
-    CPU; any strides): the bits of ifa_quantize. scale: "tensor", "block" (of `block` tokens), "token", "channel" or
-    "token_channel". subtract_mean: each channel less its mean over the tokens (for K: the softmax does not notice).
+    """Symmetric quantization of [batch, heads, tokens, head_dim] floats (f32, f16 or bf16; numpy or
+    __dlpack__ on the CPU; any strides): the bits of ifa_quantize. scale: "tensor", "block" (of
+    `block` tokens), "token", "channel" or "token_channel". subtract_mean: each channel less its
+    mean over the tokens (for K: the softmax does not notice).
 
     Raises BadArgument, and BadData for NaN, infinity or |x| > 2^99, with the place."""
     view = A.floats(name, x, 4)
@@ -208,25 +210,30 @@ def attention(
 ) -> Any:
     """softmax(sm_scale q k^T) v on integer operands: the same bits on every backend and machine.
 
-    q [batch, q_heads, nq, head_dim], k and v [batch, kv_heads, nk, head_dim], each f32, f16 or bf16 floats, quantized
-    here, or a `Quantized`. Any layout by strides ([batch, tokens, heads, head_dim] transposed costs no copy) as long as
-    head_dim is contiguous; others are copied. numpy arrays, or whatever has __dlpack__; torch tensors on any device go to
-    ifa.torch.attention, and tensors come back. Other arrays on a CUDA device (CuPy's, JAX's) are floats of one type, all on
-    the current device, and nothing is allocated there: `out` and a `workspace` (uint8, [bytes]; without one the refusal
-    says how many) are the caller's; the call launches on `stream` (a cudaStream_t; the default stream if not given).
+    q [batch, q_heads, nq, head_dim], k and v [batch, kv_heads, nk, head_dim], each f32, f16 or bf16
+    floats, quantized here, or a `Quantized`. Any layout by strides ([batch, tokens, heads,
+    head_dim] transposed costs no copy) as long as head_dim is contiguous; others are copied. numpy
+    arrays, or whatever has __dlpack__; torch tensors on any device go to ifa.torch.attention, and
+    tensors come back. Other arrays on a CUDA device (CuPy's, JAX's) are floats of one type, all on
+    the current device, and nothing is allocated there: `out` and a `workspace` (uint8, [bytes];
+    without one the refusal says how many) are the caller's; the call launches on `stream` (a
+    cudaStream_t; the default stream if not given).
 
-    causal: row i sees keys j <= i + nk - nq. window w > 0: keys within w - 1 of i + nk - nq. sm_scale: 1/sqrt(head_dim)
-    if not given. preset: "accurate" (V per token, K less its mean), "fast" (V per channel), "int4"; docs/numerics.md,
-    section 14, has their errors. Options replace its settings: q_type, k_type, v_type ("int8", "int4"), q_scale, k_scale,
-    v_scale, q_block, k_block, smooth_k, tau, kv_tile, kv_split. rows: numbers (b * q_heads + h) * nq + i, ascending, of
-    the rows to compute; the others are not written.
+    causal: row i sees keys j <= i + nk - nq. window w > 0: keys within w - 1 of i + nk - nq.
+    sm_scale: 1/sqrt(head_dim) if not given. preset: "accurate" (V per token, K less its mean),
+    "fast" (V per channel), "int4"; docs/numerics.md, section 14, has their errors. Options replace
+    its settings: q_type, k_type, v_type ("int8", "int4"), q_scale, k_scale, v_scale, q_block,
+    k_block, smooth_k, tau, kv_tile, kv_split. rows: numbers (b * q_heads + h) * nq + i, ascending,
+    of the rows to compute; the others are not written.
 
-    Returns the output [batch, q_heads, nq, head_dim] of out_type (that of `out`, else of q if q is a float, else f32; numpy
-    has no bf16: its bits as uint16 unless ml_dtypes is installed), or (output, lse) with lse=True: the natural
-    log-sum-exp [batch, q_heads, nq]. threads: at most so many (as OpenMP would, if not given); no result depends on it. out: written and returned; with lse=True a pair.
+    Returns the output [batch, q_heads, nq, head_dim] of out_type (that of `out`, else of q if q is
+    a float, else f32; numpy has no bf16: its bits as uint16 unless ml_dtypes is installed), or
+    (output, lse) with lse=True: the natural log-sum-exp [batch, q_heads, nq]. threads: at most so
+    many (as OpenMP would, if not given); no result depends on it. out: written and returned; with
+    lse=True a pair.
 
-    Raises ifa.Error's kinds; the text names the field and its value. Where it is BadData, `out` is unspecified. The bits are
-    those of ifa_quantize and ifa_run."""
+    Raises ifa.Error's kinds; the text names the field and its value. Where it is BadData, `out` is
+    unspecified. The bits are those of ifa_quantize and ifa_run."""
     if any(A.is_torch(x) for x in (q, k, v)):
         from . import torch as ifa_torch
 

@@ -14,7 +14,8 @@ from ._problem import Problem, default_scale
 
 
 class Sequence:
-    """A sequence of a Cache: a table of blocks that grows by append and is freed by remove (or with the last reference)."""
+    """A sequence of a Cache: a table of blocks that grows by append and is freed by remove (or with
+    the last reference)."""
 
     def __init__(self, cache: Cache, handle: int) -> None:
         self._cache, self._handle = cache, handle
@@ -35,8 +36,9 @@ class Sequence:
         return self._handle
 
     def append(self, k: Any, v: Any) -> None:
-        """k and v [kv_heads, count, head_dim], f32, f16 or bf16, any strides: quantized and put behind the last token.
-        Full, and nothing is changed, where blocks or positions do not suffice."""
+        """k and v [kv_heads, count, head_dim], f32, f16 or bf16, any strides: quantized and put
+        behind the last token. Full, and nothing is changed, where blocks or positions do not
+        suffice."""
         views = [A.floats(name, x, 3) for name, x in (("k", k), ("v", v))]
         config = self._cache._config
         for name, view in zip("kv", views):
@@ -75,7 +77,8 @@ class Sequence:
         L.call("ifa_cache_remove", self._cache._pointer, handle)
 
     def read(self, first: int = 0, count: Optional[int] = None) -> tuple[Any, Any, Any, Any]:
-        """(k, v, k_scale, v_scale) of `count` tokens: the bits of ifa.quantize(..., scale="token"), [kv_heads, count, ...]."""
+        """(k, v, k_scale, v_scale) of `count` tokens: the bits of ifa.quantize(..., scale="token"),
+        [kv_heads, count, ...]."""
         config = self._cache._config
         count = len(self) - first if count is None else count
         heads = config.kv_heads
@@ -101,11 +104,13 @@ class Sequence:
 
 
 class Cache:
-    """Keys and values of one attention layer, INT8 or INT4, in blocks; sequences grow, fork and end without copies.
+    """Keys and values of one attention layer, INT8 or INT4, in blocks; sequences grow, fork and end
+    without copies.
 
-    kv_heads, head_dim: of the layer. blocks of block_tokens tokens (a multiple of kv_tile): the capacity. sequences: how
-    many may live at once. Calls on different sequences may run in different threads; include/ifa_cache.h says which
-    on one. A child of fork() may use the cache if no call was under way."""
+    kv_heads, head_dim: of the layer. blocks of block_tokens tokens (a multiple of kv_tile): the
+    capacity. sequences: how many may live at once. Calls on different sequences may run in
+    different threads; include/ifa_cache.h says which on one. A child of fork() may use the cache if
+    no call was under way."""
 
     def __init__(
         self,
@@ -200,10 +205,10 @@ class Cache:
         out: Optional[Several[Any]] = None,
         threads: int = 0,
     ) -> list[Any]:
-        """Attention of each query on its sequence, all in one call. q [q_heads, nq, head_dim] floats (f32, f16 or bf16):
-        the sequence's last nq tokens. A list of outputs [q_heads, nq, head_dim] (of pairs with their lse [q_heads, nq]):
-        what ifa.attention(backend="scalar") gives on the tokens that the cache holds, K and V per token, bit by bit.
-        """
+        """Attention of each query on its sequence, all in one call. q [q_heads, nq, head_dim]
+        floats (f32, f16 or bf16): the sequence's last nq tokens. A list of outputs [q_heads, nq,
+        head_dim] (of pairs with their lse [q_heads, nq]): what ifa.attention(backend="scalar")
+        gives on the tokens that the cache holds, K and V per token, bit by bit."""
         if not queries:
             return []
         views = [A.floats(f"q of query {i}", q, 3) for i, (_, q) in enumerate(queries)]
@@ -269,7 +274,8 @@ class Cache:
 
     @staticmethod
     def _strided_alike(views: list[A.View]) -> list[A.View]:
-        """One call has one stride for all queries: where theirs differ, they are copied to [nq, q_heads, head_dim]."""
+        """One call has one stride for all queries: where theirs differ, they are copied to [nq,
+        q_heads, head_dim]."""
         if all(view.strides[:2] == views[0].strides[:2] for view in views):
             return views
         copies = []

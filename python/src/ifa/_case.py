@@ -1,8 +1,8 @@
 """What a kernel under ifa.check gets, and what is done with what it gives back.
 
-The arrays of a case are copies in one piece of memory, on the kernel's device, with guard bytes between them; afterwards
-they are compared with what was handed out. The outputs come poisoned, with guard bytes around, and go back as they are,
-to be judged (validate/kernels/trial.c)."""
+The arrays of a case are copies in one piece of memory, on the kernel's device, with guard bytes
+between them; afterwards they are compared with what was handed out. The outputs come poisoned, with
+guard bytes around, and go back as they are, to be judged (validate/kernels/trial.c)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ _GIVEN = 0
 
 @dataclasses.dataclass
 class Operands:
-    """The quantized operands and their scales, arrays on the kernel's device. INT4: two elements to a byte, uint8."""
+    """The quantized operands and their scales, arrays on the kernel's device. INT4: two elements to
+    a byte, uint8."""
 
     q: Any
     k: Any
@@ -40,9 +41,10 @@ class Operands:
 
 @dataclasses.dataclass
 class Stages:
-    """What an exact kernel may record, so that the first stage that differs is named (docs/numerics.md; ifa_stages in
-    include/ifa.h): of each computed row r, s, p and value_p [r, nk], unit and value_unit [r, tiles], l [r, splits], acc
-    [r, splits, head_dim]. int32, the weights uint8. Keys that a row does not see hold 0."""
+    """What an exact kernel may record, so that the first stage that differs is named
+    (docs/numerics.md; ifa_stages in include/ifa.h): of each computed row r, s, p and value_p [r,
+    nk], unit and value_unit [r, tiles], l [r, splits], acc [r, splits, head_dim]. int32, the
+    weights uint8. Keys that a row does not see hold 0."""
 
     s: Any
     unit: Any
@@ -57,10 +59,11 @@ class Stages:
 class Case(Problem):
     """The problem that a kernel is given, and its arrays beyond q, k and v.
 
-    operands: the integers and scales; floats: (q, k, v) in float32. o [batch, q_heads, nq, head_dim] of out_type by
-    o_stride, and lse_out [batch, q_heads, nq] (None unless lse): may be filled, in place of returning them. rows: None, or
-    the numbers (b * q_heads + h) * nq + i of the rows that are computed: a kernel that fills o writes only those; of what
-    a kernel returns only those are looked at. stages: None, or what an exact kernel may fill as well, when its output was
+    operands: the integers and scales; floats: (q, k, v) in float32. o [batch, q_heads, nq,
+    head_dim] of out_type by o_stride, and lse_out [batch, q_heads, nq] (None unless lse): may be
+    filled, in place of returning them. rows: None, or the numbers (b * q_heads + h) * nq + i of the
+    rows that are computed: a kernel that fills o writes only those; of what a kernel returns only
+    those are looked at. stages: None, or what an exact kernel may fill as well, when its output was
     wrong."""
 
     operands: Operands = dataclasses.field(
@@ -211,7 +214,8 @@ class TorchDevice:
 
 
 class _Arrays:
-    """Arrays one behind another in one piece of memory, guard bytes of 0xff (NaN, -1) between them."""
+    """Arrays one behind another in one piece of memory, guard bytes of 0xff (NaN, -1) between
+    them."""
 
     def __init__(self) -> None:
         self.pieces: list[
@@ -417,7 +421,8 @@ def _take(
 def run_kernel(
     kernel: Any, called: J.CalledCase, formats: list[int], close: bool, device: Any
 ) -> tuple[int, str]:
-    """One run of a kernel on a case: the verdict on its answer (PASSED: it is to be judged), and why not."""
+    """One run of a kernel on a case: the verdict on its answer (PASSED: it is to be judged), and
+    why not."""
     p, problem = called.problem, Problem._from_c(called.problem)
     arrays = _inputs(p, problem, called.inputs, formats, close, device)
     given = arrays.hand_out(device)

@@ -16,9 +16,9 @@ Kernel = Callable[..., Any]
 
 @dataclasses.dataclass
 class Result:
-    """One case. verdict: "passed", "failed", "unsupported", "not available", "empty", "bad output" or "invalid". text: as
-    `validate run` prints it. details: the entry of the JSON report (places that differ, distances, repeat, ...).
-    """
+    """One case. verdict: "passed", "failed", "unsupported", "not available", "empty", "bad output"
+    or "invalid". text: as `validate run` prints it. details: the entry of the JSON report (places
+    that differ, distances, repeat, ...)."""
 
     case: str
     verdict: str
@@ -32,8 +32,8 @@ class Result:
 
 
 class Report:
-    """What a check found. exit_code: 0 all that was executed agrees, 1 a mismatch, 2 an invalid case, 3 nothing was
-    executed (docs/validate.md, section 1)."""
+    """What a check found. exit_code: 0 all that was executed agrees, 1 a mismatch, 2 an invalid
+    case, 3 nothing was executed (docs/validate.md, section 1)."""
 
     def __init__(self, judge: J.Judge) -> None:
         self._judge = judge
@@ -63,7 +63,8 @@ class Report:
         return f"<ifa.Report: {self}>"
 
     def write(self, path: Any, format: str = "json") -> None:
-        """format: "json", "html", "junit" or "csv", as `validate run` writes them. `validate report` merges JSON files."""
+        """format: "json", "html", "junit" or "csv", as `validate run` writes them. `validate
+        report` merges JSON files."""
         self._judge.write(format, path)
 
     def raise_failures(self) -> None:
@@ -138,27 +139,30 @@ def check(
 ) -> Report:
     """Runs `kernel` on cases, in this process, and says whether it is what it claims to be.
 
-    kernel(q, k, v, p) returns o [batch, q_heads, nq, head_dim] (any float type; it is rounded to p.out_type), or (o, lse)
-    where p.lse is True, or fills p.o (and p.lse_out) and returns None. p is an `ifa.Case`: the problem (p.causal,
-    p.sm_scale, p.group, p.window ...), p.operands (integers and scales), p.floats. It raises ifa.Unsupported("window")
-    for what it does not do; that is counted, never as passed.
+    kernel(q, k, v, p) returns o [batch, q_heads, nq, head_dim] (any float type; it is rounded to
+    p.out_type), or (o, lse) where p.lse is True, or fills p.o (and p.lse_out) and returns None. p
+    is an `ifa.Case`: the problem (p.causal, p.sm_scale, p.group, p.window ...), p.operands
+    (integers and scales), p.floats. It raises ifa.Unsupported("window") for what it does not do;
+    that is counted, never as passed.
 
-    claim: "exact" (the contract's bits; q, k and v are the integer operands, scales are in p.operands), or "close" and
-    words that say where it rounds: "close q=f16 k=f16 v=f16 p=f16 o=f16" (docs/validate.md, section 11; q, k and v are
-    then floats, already rounded where the claim says f16 or bf16, float32 otherwise; without a word, `given`, the integer
-    operands). suite: a built-in suite ("smoke", "edge", "formats", "scales", "long", "real", "all") or a file of cases, or
-    several; "smoke" where neither suite nor cases are given. cases: lines of cases ("nq=64 nk=64,65 causal=1").
-    lse=False: all of them without their log-sum-exp, for kernels that have none.
-    device: None for numpy arrays; "cpu", "cuda", "cuda:1" for torch tensors there.
+    claim: "exact" (the contract's bits; q, k and v are the integer operands, scales are in
+    p.operands), or "close" and words that say where it rounds: "close q=f16 k=f16 v=f16 p=f16
+    o=f16" (docs/validate.md, section 11; q, k and v are then floats, already rounded where the
+    claim says f16 or bf16, float32 otherwise; without a word, `given`, the integer operands).
+    suite: a built-in suite ("smoke", "edge", "formats", "scales", "long", "real", "all") or a file
+    of cases, or several; "smoke" where neither suite nor cases are given. cases: lines of cases
+    ("nq=64 nk=64,65 causal=1"). lse=False: all of them without their log-sum-exp, for kernels that
+    have none. device: None for numpy arrays; "cpu", "cuda", "cuda:1" for torch tensors there.
 
-    A case is run three times, with other data in between, before the oracle runs (once=True: a single time). Inputs must
-    stay as they are, outputs come poisoned and with guard bytes. failures: stop after so many. The first `show` failures
-    are printed in full, each with the line that repeats it; verbose: a line for every case; quiet: nothing. json, html,
-    junit, csv: files to write, as `validate run` does.
+    A case is run three times, with other data in between, before the oracle runs (once=True: a
+    single time). Inputs must stay as they are, outputs come poisoned and with guard bytes.
+    failures: stop after so many. The first `show` failures are printed in full, each with the line
+    that repeats it; verbose: a line for every case; quiet: nothing. json, html, junit, csv: files
+    to write, as `validate run` does.
 
-    Raises BadArgument for a claim, suite or case that cannot be read. What the kernel raises is a failure; the traceback
-    of the first is printed. A kernel that crashes takes the process along, and one that hangs is not ended: `validate run
-    --exec` has a process for it."""
+    Raises BadArgument for a claim, suite or case that cannot be read. What the kernel raises is a
+    failure; the traceback of the first is printed. A kernel that crashes takes the process along,
+    and one that hangs is not ended: `validate run --exec` has a process for it."""
     name = name or _name_of(kernel)
     judge = J.Judge(
         _sources(suite, cases),
@@ -233,7 +237,8 @@ class TestCase:
     text: str
 
     def check(self, kernel: Kernel, claim: str, **options: Any) -> Report:
-        """ifa.check on this case alone; raises CheckFailed, or skips the test where the kernel does not do the case."""
+        """ifa.check on this case alone; raises CheckFailed, or skips the test where the kernel does
+        not do the case."""
         __tracebackhide__ = True  # a failure is shown in the test
         report = check(kernel, claim, cases=self.text, quiet=True, **options)
         result = report.results[0]
@@ -254,7 +259,8 @@ def list_cases(
     cases: Union[str, list[str], None] = None,
     seed: int = 1,
 ) -> Iterator[str]:
-    """The cases of suites and lines, each as a line that `check(cases=...)` and `validate run --case` take."""
+    """The cases of suites and lines, each as a line that `check(cases=...)` and `validate run
+    --case` take."""
     judge = J.Judge(_sources(suite, cases), "none", "exact", seed, True, True, "", "")
     return (judge.case_text(i) for i in range(len(judge)))
 

@@ -24,7 +24,8 @@ def arguments(
 
 
 class Plan:
-    """What calls alike share, ready for the library: all but the pointers. bytes: of the workspace."""
+    """What calls alike share, ready for the library: all but the pointers. bytes: of the
+    workspace."""
 
     __slots__ = ("args", "bytes")
 
@@ -47,7 +48,8 @@ class Plan:
     def launch(
         self, q: int, k: int, v: int, o: int, lse: Optional[int], workspace: int, stream: Any
     ) -> None:
-        """Addresses on the current device; the workspace is the call's until the stream is past it."""
+        """Addresses on the current device; the workspace is the call's until the stream is past
+        it."""
         args = L.AttentionArgs.from_buffer_copy(self.args)
         args.q, args.k, args.v, args.o, args.lse = q, k, v, o, lse
         message = L.Message()

@@ -1,4 +1,5 @@
-"""libifa_judge.so through ctypes: the cases, the oracle, the comparison and the reports of `validate run`."""
+"""libifa_judge.so through ctypes: the cases, the oracle, the comparison and the reports of
+`validate run`."""
 
 from __future__ import annotations
 
@@ -173,7 +174,8 @@ class Judge:
         return self._text(self._lib.ifa_judge_case_text(self._pointer, index))
 
     def run(self, index: int, kernel: Callable[[CalledCase], tuple[int, str]]) -> dict[str, Any]:
-        """The result as it stands in the JSON report. What the kernel raises that is no Exception is raised again."""
+        """The result as it stands in the JSON report. What the kernel raises that is no Exception
+        is raised again."""
         raised: list[BaseException] = []
 
         def call(_: Any, case: Any, message: Any) -> int:

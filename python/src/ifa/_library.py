@@ -1,7 +1,8 @@
 """libifa through ctypes: its structures as include/*.h has them, its errors as exceptions.
 
-The library is the one inside this package; the environment variable IFA_LIBRARY names another. ctypes releases the GIL
-during every call. The library may be used after fork() (include/ifa.h, "In a process")."""
+The library is the one inside this package; the environment variable IFA_LIBRARY names another.
+ctypes releases the GIL during every call. The library may be used after fork() (include/ifa.h, "In
+a process")."""
 
 from __future__ import annotations
 
@@ -19,13 +20,15 @@ TAU_INF = 2**31 - 1
 
 
 class Error(Exception):
-    """What the library refuses; the text names the field, its value and its range. `status` is ifa_status's name."""
+    """What the library refuses; the text names the field, its value and its range. `status` is
+    ifa_status's name."""
 
     status = "error"
 
 
 class BadProblem(Error, ValueError):
-    """A size, type, scale choice or mask that is out of its range, or two that contradict each other."""
+    """A size, type, scale choice or mask that is out of its range, or two that contradict each
+    other."""
 
     status = "bad problem"
 
@@ -49,7 +52,8 @@ class BadFile(Error, ValueError):
 
 
 class Unsupported(Error, NotImplementedError):
-    """A valid problem that is not implemented here. A kernel under `ifa.check` raises it for what it does not do."""
+    """A valid problem that is not implemented here. A kernel under `ifa.check` raises it for what
+    it does not do."""
 
     status = "unsupported"
 
@@ -367,6 +371,7 @@ def call(name: str, *arguments: Any) -> None:
 
 
 def backends() -> list[str]:
-    """Names of the backends that this machine can run; "scalar" is the oracle, "cpu" the fastest of the processor's."""
+    """Names of the backends that this machine can run; "scalar" is the oracle, "cpu" the fastest of
+    the processor's."""
     names = [lib.ifa_backend_name(i) for i in range(lib.ifa_backend_count())]
     return [name.decode() for name in names if lib.ifa_backend_supports(name, None, None) == 0]

@@ -24,11 +24,13 @@ def _number_of(table: dict[str, int], field: str, value: Any) -> int:
 
 @dataclasses.dataclass
 class Problem:
-    """One attention problem: sizes, number formats, scale choices, masks, and what of them is part of the bits.
+    """One attention problem: sizes, number formats, scale choices, masks, and what of them is part
+    of the bits.
 
-    The fields are those of ifa_problem (include/ifa.h), with names for types ("int8", "int4"; "f32", "f16", "bf16") and
-    scale choices ("tensor", "block", "token", "channel", "token_channel"). tau may be math.inf. Strides count elements
-    (of INT4: nibbles); (0, 0, 0) is dense."""
+    The fields are those of ifa_problem (include/ifa.h), with names for types ("int8", "int4";
+    "f32", "f16", "bf16") and scale choices ("tensor", "block", "token", "channel",
+    "token_channel"). tau may be math.inf. Strides count elements (of INT4: nibbles); (0, 0, 0) is
+    dense."""
 
     batch: int = 1
     q_heads: int = 1
@@ -117,7 +119,8 @@ class Problem:
         return cls._from_c(p)
 
 
-# Named settings: ifa_cuda_attention_fast and _accurate. docs/numerics.md, section 14, has the errors.
+# Named settings: ifa_cuda_attention_fast and _accurate. docs/numerics.md, section 14, has the
+# errors.
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": dict(v_scale="channel", smooth_k=False, tau=4, kv_tile=64),
     "accurate": dict(v_scale="token", smooth_k=True, tau=4, kv_tile=64),

@@ -1,12 +1,14 @@
 """FlashInfer-Bench's definitions of paged and ragged GQA as cases of this harness.
 
     definition = ifa.flashinfer.Definition.load("gqa_paged_decode_h32_kv8_d128_ps64.json")
-    report = ifa.flashinfer.check(definition, run, device="cuda")     # run(q, k_cache, v_cache, kv_indptr, ..., sm_scale)
+    # run(q, k_cache, v_cache, kv_indptr, ..., sm_scale)
+    report = ifa.flashinfer.check(definition, run, device="cuda")
 
-A definition says what a solution `run` is called with; here each sequence of a workload becomes a case, `run` is called
-with it in the middle of three (pages in random order, spare ones full of NaN), and its answer is judged twice: by the
-tolerance as it is written (a share of the elements within max_atol + max_rtol |reference|), and by this harness's bound
-for each element of each row (docs/validate.md, section 11). Needs torch; f16, bf16 and f32 definitions."""
+A definition says what a solution `run` is called with; here each sequence of a workload becomes a
+case, `run` is called with it in the middle of three (pages in random order, spare ones full of
+NaN), and its answer is judged twice: by the tolerance as it is written (a share of the elements
+within max_atol + max_rtol |reference|), and by this harness's bound for each element of each row
+(docs/validate.md, section 11). Needs torch; f16, bf16 and f32 definitions."""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ _LENGTHS = ((1, 1), (1, 17), (1, 64), (1, 65), (1, 1000), (7, 7), (33, 130), (64
 
 @dataclasses.dataclass
 class Tolerance:
-    """When |o - reference| <= max_atol + max_rtol |reference| must hold, and for which share of the elements."""
+    """When |o - reference| <= max_atol + max_rtol |reference| must hold, and for which share of the
+    elements."""
 
     max_atol: float = 1e-2
     max_rtol: float = 1e-2
@@ -59,7 +62,8 @@ class Matched:
 
 @dataclasses.dataclass
 class Definition:
-    """What is needed of a definition's JSON. page_size: 0 for ragged. inputs: the arguments of `run`, in order."""
+    """What is needed of a definition's JSON. page_size: 0 for ragged. inputs: the arguments of
+    `run`, in order."""
 
     name: str
     q_heads: int
@@ -117,7 +121,8 @@ class Definition:
 
     @property
     def claim(self) -> str:
-        """Operands and output as the definition has them; the weights in the same type, as its kernels keep them."""
+        """Operands and output as the definition has them; the weights in the same type, as its
+        kernels keep them."""
         return f"close q={self.kind} k={self.kind} v={self.kind} p={self.kind} o={self.kind}"
 
     def line(self, nq: int, nk: int, sm_scale: Optional[float] = None, seed: int = 1) -> str:
@@ -127,8 +132,8 @@ class Definition:
         return f"{words} out={self.kind} lse={int(self.lse)}{scale} seed={seed}"
 
     def cases(self, workloads: Any = None) -> list[tuple[str, Tolerance]]:
-        """Each sequence of each workload (a JSON-lines file; its tensors lie beside it or at absolute paths), without
-        repeats; without workloads lengths around pages and tiles."""
+        """Each sequence of each workload (a JSON-lines file; its tensors lie beside it or at
+        absolute paths), without repeats; without workloads lengths around pages and tiles."""
         if workloads is None:
             return [
                 (self.line(nq, nk), Tolerance()) for nq, nk in _LENGTHS if self.causal or nq == 1
@@ -290,9 +295,10 @@ def check(
     quiet: bool = False,
     **options: Any,
 ) -> Report:
-    """ifa.check of `run` on the definition's cases; a line for each case on which the two judgements differ, and one with
-    both counts. The report's `matched` has what the tolerance says of each case (the worst of its three runs), and its
-    exit code is that of the bound. options: ifa.check's (show, failures, json, html, ...)."""
+    """ifa.check of `run` on the definition's cases; a line for each case on which the two
+    judgements differ, and one with both counts. The report's `matched` has what the tolerance says
+    of each case (the worst of its three runs), and its exit code is that of the bound. options:
+    ifa.check's (show, failures, json, html, ...)."""
     listed = definition.cases(workloads)
     worst: list[Matched] = []
     now: dict[str, Any] = {}

@@ -1,12 +1,14 @@
-"""Operators for PyTorch: torch.ops.ifa.attention on CPU and CUDA tensors, and a drop-in for its attention.
+"""Operators for PyTorch: torch.ops.ifa.attention on CPU and CUDA tensors, and a drop-in for its
+attention.
 
     import ifa.torch
     o = ifa.torch.attention(q, k, v, causal=True)
     o = ifa.torch.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
-On a CUDA device the call launches on the current stream, takes its memory from torch's allocator, synchronizes nothing,
-and may be captured into a CUDA graph. Under torch.compile it is one operator, without a graph break. numpy arrays, CPU
-and CUDA tensors give the same bits. There is no backward pass."""
+On a CUDA device the call launches on the current stream, takes its memory from torch's allocator,
+synchronizes nothing, and may be captured into a CUDA graph. Under torch.compile it is one operator,
+without a graph break. numpy arrays, CPU and CUDA tensors give the same bits. There is no backward
+pass."""
 
 from typing import Any, Optional
 
@@ -107,8 +109,8 @@ def _attend(
 def _launch(
     plan: Plan, q: torch.Tensor, k: int, v: int, o: int, lse: Optional[int], q_address: int
 ) -> None:
-    """On the current stream of q's card, which is the current one; pointers otherwise. The workspace is torch's: what
-    comes later on the stream may have it at once."""
+    """On the current stream of q's card, which is the current one; pointers otherwise. The
+    workspace is torch's: what comes later on the stream may have it at once."""
     workspace = q.new_empty(max(1, plan.bytes), dtype=torch.uint8)
     plan.launch(
         q_address, k, v, o, lse, workspace.data_ptr(), current_stream(q.get_device()).cuda_stream
@@ -284,13 +286,14 @@ def attention(
     out: Any = None,
     **options: Any,
 ) -> Any:
-    """ifa.attention on tensors, all on one device (CPU or CUDA, there of one type): arguments, settings and bits are the
-    same. q [batch, q_heads, nq, head_dim], k and v [batch, kv_heads, nk, head_dim], any strides with head_dim contiguous.
+    """ifa.attention on tensors, all on one device (CPU or CUDA, there of one type): arguments,
+    settings and bits are the same. q [batch, q_heads, nq, head_dim], k and v [batch, kv_heads, nk,
+    head_dim], any strides with head_dim contiguous.
 
-    out_type: a torch.dtype, or "f32", "f16", "bf16"; that of q if not given. Returns the output, contiguous, or (output,
-    lse). out: written and returned (a pair where lse=True); not for torch.compile. With K less its mean (preset
-    "accurate") lse is that of the scores so shifted: it is lower by sm_scale q . mean in each row. Not differentiable.
-    """
+    out_type: a torch.dtype, or "f32", "f16", "bf16"; that of q if not given. Returns the output,
+    contiguous, or (output, lse). out: written and returned (a pair where lse=True); not for
+    torch.compile. With K less its mean (preset "accurate") lse is that of the scores so shifted: it
+    is lower by sm_scale q . mean in each row. Not differentiable."""
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         raise L.Unsupported(_NO_BACKWARD)
     fields, smooth = settings(preset, options)
@@ -359,11 +362,13 @@ def scaled_dot_product_attention(
     preset: str = "accurate",
     **options: Any,
 ) -> torch.Tensor:
-    """torch.nn.functional.scaled_dot_product_attention on integer operands: same arguments, same meaning (is_causal is
-    aligned at the top left, as torch has it), the output of query's type, contiguous.
+    """torch.nn.functional.scaled_dot_product_attention on integer operands: same arguments, same
+    meaning (is_causal is aligned at the top left, as torch has it), the output of query's type,
+    contiguous.
 
-    What it cannot do (`refusal` has the list: masks, dropout, gradients, ...) raises ifa.Unsupported, which names it; with
-    fallback=True torch's does it instead. preset and options: as ifa.attention's."""
+    What it cannot do (`refusal` has the list: masks, dropout, gradients, ...) raises
+    ifa.Unsupported, which names it; with fallback=True torch's does it instead. preset and options:
+    as ifa.attention's."""
     why = refusal(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
     if why is not None:
         if not fallback:

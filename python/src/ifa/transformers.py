@@ -1,13 +1,15 @@
-"""Hugging Face transformers (5.23 or later): `attn_implementation="ifa"`, and a cache class over the paged cache (on the CPU).
+"""Hugging Face transformers (5.23 or later): `attn_implementation="ifa"`, and a cache class over
+the paged cache (on the CPU).
 
     import ifa.transformers                                     # registers "ifa"
     model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="ifa")
     cache = ifa.transformers.PagedCache(model.config, blocks=1024)
     model.generate(**inputs, past_key_values=cache)
 
-With any of transformers' own caches the model's keys and values are quantized at each call (ifa.torch.attention); with a
-PagedCache they are kept as INT8 or INT4. What the kernels cannot do (padding and other masks, dropout, soft caps, sinks,
-gradients) raises ifa.Unsupported, which names it."""
+With any of transformers' own caches the model's keys and values are quantized at each call
+(ifa.torch.attention); with a PagedCache they are kept as INT8 or INT4. What the kernels cannot do
+(padding and other masks, dropout, soft caps, sinks, gradients) raises ifa.Unsupported, which names
+it."""
 
 from __future__ import annotations
 
@@ -44,8 +46,8 @@ def attention_mask(
     allow_is_bidirectional_skip: bool = False,
     **kwargs: Any,
 ) -> Optional[torch.Tensor]:
-    """None where the kernels' own masks (causal, aligned at the bottom right, and a window) are the model's; else a mask,
-    which attention_forward refuses."""
+    """None where the kernels' own masks (causal, aligned at the bottom right, and a window) are the
+    model's; else a mask, which attention_forward refuses."""
     aligned = int(kv_offset) + kv_length == int(q_offset) + q_length
     whole = attention_mask is None or bool(attention_mask.all())
     if aligned and whole and (allow_is_causal_skip or allow_is_bidirectional_skip):
@@ -76,7 +78,8 @@ def attention_forward(
     sliding_window: Optional[int] = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What a model calls: query [batch, heads, tokens, head_dim] to [batch, tokens, heads, head_dim]."""
+    """What a model calls: query [batch, heads, tokens, head_dim] to [batch, tokens, heads,
+    head_dim]."""
     others = [
         name for name in _OTHERS if kwargs.get(name) is not None and kwargs[name] is not False
     ]
@@ -94,7 +97,8 @@ def attention_forward(
 
 
 class _PagedLayer(CacheLayerMixin):  # type: ignore[misc,unused-ignore]
-    """One layer's keys and values; a sequence for each row of the batch, made with the first tokens."""
+    """One layer's keys and values; a sequence for each row of the batch, made with the first
+    tokens."""
 
     is_compileable = False
     is_sliding = False
@@ -174,10 +178,10 @@ class _PagedLayer(CacheLayerMixin):  # type: ignore[misc,unused-ignore]
 
 
 class PagedCache(TransformersCache):  # type: ignore[misc,unused-ignore]
-    """past_key_values over ifa.Cache, one a layer: K and V quantized per token on entry, in blocks. For models whose
-    attn_implementation is "ifa": others would not find the tokens. blocks: each layer's capacity in blocks of
-    block_tokens (64); sequences: the batch, and as many again for beams; k_type, v_type: "int8" or "int4".
-    """
+    """past_key_values over ifa.Cache, one a layer: K and V quantized per token on entry, in blocks.
+    For models whose attn_implementation is "ifa": others would not find the tokens. blocks: each
+    layer's capacity in blocks of block_tokens (64); sequences: the batch, and as many again for
+    beams; k_type, v_type: "int8" or "int4"."""
 
     def __init__(self, config: Any, *, blocks: int, sequences: int = 16, **options: Any) -> None:
         config = config.get_text_config(decoder=True)
