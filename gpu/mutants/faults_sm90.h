@@ -74,7 +74,8 @@
     "tau 0: a row at the border below its unit's octave stays by its index")                       \
   X(saturated_moved_by_index, "units",                                                             \
     "a row whose largest index has its largest value moves by it")                                 \
-  X(value_fall_by_index, "units", "V per token: a row that falls moves by its indices")            \
+  X(value_fall_by_index, "units",                                                                  \
+    "V per token: a row that falls moves by its indices, also where they were clamped")            \
   X(fall_without_headroom, "units", "a row that falls by its indices asks for no headroom")        \
   X(headroom_of_l_alone, "units",                                                                  \
     "where rows fall by their indices, headroom is asked for as if acc were not larger than l")    \
@@ -138,6 +139,9 @@
     "V per token: U' is taken to fall 7 patterns of binary16 too late")                            \
   X(value_fall_for_rise, "weights",                                                                \
     "V per token: where U' falls, or some rise and some fall, it takes the way of a rise")         \
+  X(value_falls_unnoticed, "weights",                                                              \
+    "V per token: no fall of U' is noticed in a step where nothing else happens")                  \
+  X(value_fall_without_headroom, "weights", "V per token: a U' that falls asks for no headroom")   \
   X(value_factor_of_other_row, "weights",                                                          \
     "V per token: y is taken to P with the factor of the other of two rows")                       \
   /* ---- masks, tiles, splits ---- */                                                             \

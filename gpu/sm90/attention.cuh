@@ -109,12 +109,14 @@ __device__ __forceinline__ void attend_rows(Group<S> &group, uint32_t round, int
     const uint32_t low_index = lowest_index(p.tau), low = opaque((0x8000u - low_index) * 0x10001u);
     float tile_scale = 0.0f;
     Index index = {};
-    Loss loss = {};
     ValueTest test = {};
     if (S::TOKEN) test.forget();
     uint32_t n[S::NT][2], g[2][2], p_fragments[S::KC][4];
     int key = (tile_first + step) *
               TILE; /* of this step: its first key; its block's offset in the ring, and barrier */
+    Loss loss(key);
+    float4 *const kept_loss =
+        cta.shared.loss + (S::TOKEN ? group.warp * 16 + (group.lane >> 2) : 0);
     uint32_t here = group.bytes(), here_empty = cta.empty(group.place);
     bool whole = true;
 
@@ -137,6 +139,7 @@ __device__ __forceinline__ void attend_rows(Group<S> &group, uint32_t round, int
     stage_scores(a, item.matrix, row, key, s, 0);
     closer();
     begin_weights();
+    if (S::TOKEN) loss.store(kept_loss);
 
 #pragma unroll 1
     while (true) {
@@ -187,13 +190,10 @@ __device__ __forceinline__ void attend_rows(Group<S> &group, uint32_t round, int
         pin(s);
         if (__builtin_expect(values != ALL_STAY, 0)) {
           const uint32_t largest = quad_most(highest);
-          if ((values & OTHER) == 0 && values == (ALL_STAY | RISES)) {
-            raise_values(w, b, largest);
-            test.template follow<S>(w, b, p.tau);
-          } else {
-            follow_values(w, test.factor, exponent, largest, p, (split_end - step) * TILE);
-            if (whole) test.template follow<S>(w, b, p.tau);
-          }
+          if ((values & OTHER) != 0 || !raise_value_units(w, b, largest, p.tau))
+            move_value_units(w, kept_loss, exponent, b, largest, p.tau, key,
+                             (split_end - step) * TILE);
+          test.template follow<S>(w, exponent, p.tau);
         }
         weigh_y<S>(p_fragments, n, test.factor);
         if (!whole) test.forget();
@@ -222,22 +222,23 @@ __device__ __forceinline__ void attend_rows(Group<S> &group, uint32_t round, int
       pin(w.acc), pin(p_fragments);
       group.release(done);
       if (__builtin_expect(seen != ALL_STAY, 0)) {
-        const bool moved =
-            (seen & OTHER) == 0 &&
-            ((seen == (ALL_STAY | RISES) && raise_by_index(w, index, loss, n, most)) ||
-             move_by_index(w, index, loss, n, most, low_index, (split_end - step) * TILE));
-        if (!moved) {
-          if (S::SPLITS && step == split_end) {
-            stage_sums(a, item.matrix, row, key - 1, w.l[0], w.l[1], w.acc);
-            end_split(w, sums);
-            loss = {};
-            split_end += split_tiles;
+        if (!(seen == (ALL_STAY | RISES) && raise_by_index(w, index, loss, n, most))) {
+          if (S::TOKEN) loss.load(kept_loss), loss.count(key);
+          if ((seen & OTHER) != 0 ||
+              !move_by_index(w, index, loss, n, most, low_index, (split_end - step) * TILE)) {
+            if (S::SPLITS && step == split_end) {
+              stage_sums(a, item.matrix, row, key - 1, w.l[0], w.l[1], w.acc);
+              end_split(w, sums);
+              loss = Loss(key);
+              test.forget();
+              split_end += split_tiles;
+            }
+            closer();
+            begin_weights();
           }
-          closer();
-          begin_weights();
+          if (S::TOKEN) loss.store(kept_loss);
         }
-        if (S::TOKEN && test.exponent != INT32_MIN)
-          test.template follow<S>(w, test.exponent, p.tau);
+        if (S::TOKEN) test.ask();
       }
     }
     wgmma_wait<0>();

@@ -105,20 +105,83 @@ __device__ __forceinline__ uint32_t quad_most(const uint32_t (&most)[2]) {
   return max_u16x2(high, __shfl_xor_sync(~0u, high, 2));
 }
 
-/* How far a row's sums may have been rounded, in its present units: at most this much each has been
- * lost of l and added to acc's magnitude, so |acc_d| <= 128 (l + loss) + loss, and most falls need
- * not look at acc for their headroom. Raising by k octaves loses less than 1 of each. */
+/* 2^k, or the nearest that is a normal number. */
+__device__ __forceinline__ float power(int k) {
+  return __int_as_float((min(max(k, -126), 127) + 127) << 23);
+}
+
+/* Bounds of what acc may be, so that most falls need not look at it for their headroom.
+ *
+ * V per tensor or channel: each move has rounded l and acc by less than 1 of the present unit, so
+ * with `of` (in that unit) for all of them |acc_d| <= 128 (l + of) + of.
+ *
+ * V per token: P <= 256 * 2^(U + b - U') (p + 1/2) (1 + 2^-10) + 1/2, for W <= (p + 1/2) (1 +
+ * 2^-11) and s <= 256. `of` has the halves of p too (in units of 2^U), `of_p` those of P and what
+ * acc was rounded by (in units of 2^U'), `exponent` the largest b of a tile; all of keys before
+ * `key`. Both begin at 4, so what a rise makes of them, x 2^-k + 2, is not more than they were, and
+ * rises need not tell. */
 struct Loss {
-  int of[2];
-  __device__ __forceinline__ void raise(int h, int up) { of[h] = (of[h] >> min(up, 31)) + 2; }
-  __device__ __forceinline__ void lower(int h, int down) {
-    of[h] = of[h] > INT32_MAX >> min(down, 31) ? INT32_MAX : of[h] << min(down, 31);
+  float of[2] = {4.0f, 4.0f}, of_p[2] = {4.0f, 4.0f};
+  int key, exponent = INT32_MIN;
+  __device__ __forceinline__ explicit Loss(int first_key) : key(first_key) {}
+  /* V per token: kept in shared memory, for it is seldom needed and registers are short; rows 0 and
+   * 8 from `rows` on. */
+  __device__ __forceinline__ void load(const float4 *rows) {
+    __syncwarp();
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const float4 row = rows[8 * h];
+      of[h] = row.x, of_p[h] = row.y;
+      key = __float_as_int(row.z), exponent = __float_as_int(row.w);
+    }
+  }
+  __device__ __forceinline__ void store(float4 *rows) const {
+    __syncwarp();
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+      if ((threadIdx.x & 3) == 0)
+        rows[8 * h] = make_float4(of[h], of_p[h], __int_as_float(key), __int_as_float(exponent));
+    __syncwarp();
+  }
+  /* All keys before this one are in the sums (V per token). */
+  __device__ __forceinline__ void count(int before) {
+    const float keys = (float)(before - key);
+#pragma unroll
+    for (int h = 0; h < 2; h++) of[h] += keys, of_p[h] += keys;
+    key = before;
+  }
+  /* acc is at most this: nothing else counts. (V per token.) */
+  __device__ __forceinline__ void know(int h, int magnitude) {
+    of[h] = 4.0f, of_p[h] = __fmaf_rn((float)magnitude, 1.0f / 128.0f, 4.0f);
   }
   __device__ __forceinline__ void move(int h, int up) {
-    if (up > 0) raise(h, up);
-    else if (up < 0) lower(h, -up);
+    of[h] = __fmaf_rn(of[h], power(-up), 4.0f);
+  }
+  __device__ __forceinline__ void move_p(int h, int up) {
+    of_p[h] = __fmaf_rn(of_p[h], power(-up), 4.0f);
+  }
+  /* |acc_d| is less, whatever these operations have rounded. sum: l. */
+  template <class S>
+  __device__ __forceinline__ float acc_bound(int h, int sum, int unit, int value_unit) const {
+    const float weights = (float)sum + of[h];
+    return 130.0f * (S::TOKEN ? __fmaf_rn(weights, power(8 + exponent + unit - value_unit), of_p[h])
+                              : weights);
   }
 };
+/* Is there room for a fall by `down` octaves and all that may come? */
+__device__ __forceinline__ bool surely_room(float acc_bound, int growth_keys, int down) {
+  return acc_bound * power(down) < 0.999f * (float)(INT32_MAX - IFA_MAX_PRODUCT * growth_keys);
+}
+
+/* Which way rows move, as `directions` of gpu/parts, and whether any thread is unsure or has little
+ * room: one exchange. */
+constexpr uint32_t UNSURE = 1u << 4, TIGHT = 1u << 5;
+__device__ __forceinline__ uint32_t directions(const int (&up)[2], bool unsure = false,
+                                               bool tight = false) {
+  return __reduce_or_sync(~0u, (uint32_t)(up[0] > 0) | (uint32_t)(up[1] > 0) << 1 |
+                                   (uint32_t)(up[0] < 0) << 2 | (uint32_t)(up[1] < 0) << 3 |
+                                   (unsure ? UNSURE : 0) | (tight ? TIGHT : 0));
+}
 
 /* Units that move, from the indices alone: they move by whole octaves, so n moves by multiples of
  * 1024 and g, which depends on n mod 1024, stays. False, and nothing has moved, where that is not
@@ -145,7 +208,7 @@ __device__ __forceinline__ bool raise_by_index(Warp<S> &w, Index &index, Loss &l
       const int sum = quad_sum(w.l[h]);
       w.l[h] = (threadIdx.x & 3) == 0 ? sum >> up[h] : 0;
       w.unit[h] += up[h];
-      if (!S::TOKEN && up[h] > 0) loss.raise(h, up[h]);
+      if (!S::TOKEN) loss.move(h, up[h]);
       index.c[h] = __fmaf_rn((float)up[h], -0x1p-139f, index.c[h]);
       if (!S::TOKEN) {
 #pragma unroll
@@ -160,15 +223,24 @@ __device__ __forceinline__ bool raise_by_index(Warp<S> &w, Index &index, Loss &l
   return true;
 }
 
-/* Any; V per tensor or channel: what was clamped to 0 has no weight in the 20 octaves above either.
- */
+/* Is one of this thread's indices of row h 0: clamped, perhaps? */
+template <class S> __device__ __forceinline__ bool has_zero(const uint32_t (&n)[S::NT][2], int h) {
+  uint32_t least = n[0][h];
+#pragma unroll
+  for (int j = 1; j < S::NT; j++) least = min_u16x2(least, n[j][h]);
+  return ((least & 0xffffu) == 0) | (least >> 16 == 0);
+}
+
+/* Any. What was clamped to 0 has no weight in the 20 octaves above either, if V is per tensor or
+ * channel; per token W counts, so there nothing may be clamped in a row that falls. */
 template <class S>
 __device__ __forceinline__ bool move_by_index(Warp<S> &w, Index &index, Loss &loss,
                                               uint32_t (&n)[S::NT][2], const uint32_t (&most)[2],
                                               uint32_t low_index, int growth_keys) {
   const uint32_t high2 = quad_most(most);
-  int up[2], sum[2];
-  bool unsure = S::TOKEN, tight = false;
+  const int sum[2] = {quad_sum(w.l[0]), quad_sum(w.l[1])};
+  int up[2];
+  bool unsure = false, tight = false;
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int high = (int)(h ? high2 >> 16 : high2 & 0xffffu);
@@ -176,16 +248,18 @@ __device__ __forceinline__ bool move_by_index(Warp<S> &w, Index &index, Loss &lo
     up[h] = moves ? (high >> 10) - (IFA_OCTAVES - 1) : 0;
     unsure |=
         moves & (((high & 1023) == 0) | (high == 65535) | (up[h] < -20) | (abs(w.unit[h]) > 4096));
-    sum[h] = quad_sum(w.l[h]);
-    const bool large =
-        sum[h] > 1 << 23 || loss.of[h] > 1 << 23; /* else the product is below 2^32 */
-    const uint32_t magnitude = 129u * (uint32_t)(sum[h] + loss.of[h]);
-    tight |= up[h] < 0 &&
-             (large ||
-              magnitude > (uint32_t)(INT32_MAX - IFA_MAX_PRODUCT * growth_keys) >> min(-up[h], 31));
+    if (S::TOKEN) {
+      unsure |= (up[h] < 0) & has_zero<S>(n, h);
+      const int room = headroom(sum[h], IFA_WEIGHT_MAX * growth_keys, max(-up[h], 0));
+      up[h] = up[h] < 0 ? -room : up[h];
+    } else {
+      const float bound = loss.acc_bound<S>(h, sum[h], 0, 0);
+      tight |= up[h] < 0 && !surely_room(bound, growth_keys, -up[h]);
+    }
   }
-  if (__any_sync(~0u, unsure)) return false;
-  if (__any_sync(~0u, tight)) {
+  const uint32_t ways = directions(up, unsure, tight);
+  if (ways & UNSURE) return false;
+  if (ways & TIGHT) {
     int magnitude[2];
     largest_acc(magnitude, w);
 #pragma unroll
@@ -195,8 +269,7 @@ __device__ __forceinline__ bool move_by_index(Warp<S> &w, Index &index, Loss &lo
       up[h] = up[h] < 0 ? -room : up[h];
     }
   }
-  const uint32_t ways = directions(up);
-  shift_acc(w, up, ways);
+  if (!S::TOKEN) shift_acc(w, up, ways);
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     if ((ways >> h & 5) == 0) continue; /* none of the warp's rows h moves */
@@ -243,11 +316,9 @@ __device__ __forceinline__ void look_closer(Warp<S> &w, Index &index, Loss &loss
   }
   const int before[2] = {w.unit[0], w.unit[1]};
   move_units(w, x, moves, growth_keys);
-  if (!S::TOKEN) {
 #pragma unroll
-    for (int h = 0; h < 2; h++)
-      if (before[h] != IFA_NO_UNIT) loss.move(h, w.unit[h] - before[h]);
-  }
+  for (int h = 0; h < 2; h++)
+    if (before[h] != IFA_NO_UNIT) loss.move(h, w.unit[h] - before[h]);
   index.follow(w, r);
   weigh_index<S>(n, u, index);
   if (!whole) mask_index<S>(n, p, key, row);
@@ -347,14 +418,15 @@ struct ValueTest {
   uint32_t top[2], low[2], factor[2];
   int exponent; /* b of the tiles that this holds for */
 
-  /* For tiles with this b. With d = U + b - U': it rises if m < d, falls if m > d + tau (m by
-   * section 8). */
-  template <class S> __device__ __forceinline__ void follow(const Warp<S> &w, int b, int tau) {
-    exponent = b;
+  /* For tiles with this b, of each row. With d = U + b - U': it rises if m < d, falls if m > d +
+   * tau (m by section 8). */
+  template <class S>
+  __device__ __forceinline__ void follow(const Warp<S> &w, const int (&b)[2], int tau) {
+    exponent = b[0];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       const bool none = (w.value_unit[h] == IFA_NO_UNIT) | (w.unit[h] == IFA_NO_UNIT);
-      const int d = none ? 0 : min(max(w.unit[h] + b - w.value_unit[h], -128), 64),
+      const int d = none ? 0 : min(max(w.unit[h] + b[h] - w.value_unit[h], -128), 64),
                 most = tau == IFA_TAU_INF ? 15 : d + tau;
       const int rise = none || d > 15 ? 1 : (23 - d) * 1024 - 7,
                 fall = none         ? 0x7fff
@@ -362,10 +434,12 @@ struct ValueTest {
                                     : (22 - most) * 1024 - 7;
       top[h] = (0x8000u - (uint32_t)min(rise, 0x7fff)) * 0x10001u,
       low[h] = (0x8000u - (uint32_t)min(fall, 0x7fff)) * 0x10001u;
+      factor[h] = none ? 0u : twice(half_pow2(min(d, 15))); /* where all y are 0: any */
     }
-    value_factors(w, factor, b);
   }
+  /* Nothing is known of the next tile; or of its U', for U moves. */
   __device__ __forceinline__ void forget() { exponent = INT32_MIN; }
+  __device__ __forceinline__ void ask() { low[0] = low[1] = 0; }
 };
 
 __device__ __forceinline__ uint32_t value_vote(const uint32_t (&highest)[2], const ValueTest &test,
@@ -373,6 +447,76 @@ __device__ __forceinline__ uint32_t value_vote(const uint32_t (&highest)[2], con
   const bool rises = (((highest[0] + test.top[0]) | (highest[1] + test.top[1])) & SIGNS) != 0;
   return row_bits(highest[0], highest[1], test.low[0], test.low[1], row_bit) | (rises ? RISES : 0) |
          (other ? OTHER : 0);
+}
+
+/* U' follows the largest y of a tile that all rows see whole, with the b of the tile before. False,
+ * and nothing has moved, if one falls or has none yet. */
+template <class S>
+__device__ __forceinline__ bool raise_value_units(Warp<S> &w, int b, uint32_t most, int tau) {
+  int up[2];
+  bool other = false;
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    const uint32_t largest = h ? most >> 16 : most & 0xffffu;
+    const int up_or_down = w.unit[h] + b - ifa_value_shift((uint16_t)largest) - w.value_unit[h];
+    other |= (largest == 0) | (w.value_unit[h] == IFA_NO_UNIT) |
+             ((tau != IFA_TAU_INF) & (up_or_down < -tau));
+    up[h] = max(up_or_down, 0);
+  }
+  if (__any_sync(~0u, other)) return false;
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    w.value_unit[h] += up[h];
+    raise_acc(w, h, up[h]);
+  }
+  return true;
+}
+
+/* Any; b is the tile's, `exponent` that of what a row sees of it. */
+template <class S>
+__device__ __forceinline__ void move_value_units(Warp<S> &w, float4 *kept_loss,
+                                                 const int (&exponent)[2], int b, uint32_t most,
+                                                 int tau, int key, int growth_keys) {
+  int want[2], up[2];
+  bool moves[2];
+  Loss loss(key);
+  loss.load(kept_loss), loss.count(key);
+  loss.exponent = max(loss.exponent, b);
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    const uint32_t largest = h ? most >> 16 : most & 0xffffu;
+    want[h] = w.unit[h] + exponent[h] - ifa_value_shift((uint16_t)largest);
+    const bool none = w.value_unit[h] == IFA_NO_UNIT;
+    moves[h] = (largest != 0) & (none | (want[h] > w.value_unit[h]) |
+                                 ((tau != IFA_TAU_INF) & (want[h] < w.value_unit[h] - tau)));
+    up[h] = moves[h] & !none ? want[h] - w.value_unit[h] : 0;
+  }
+  const uint32_t ways = directions(up);
+  if (ways & 12) {
+    bool tight = false;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const float bound = loss.acc_bound<S>(h, quad_sum(w.l[h]), w.unit[h], w.value_unit[h]);
+      tight |= up[h] < 0 && !surely_room(bound, growth_keys, -up[h]);
+    }
+    if (__any_sync(~0u, tight)) {
+      int magnitude[2];
+      largest_acc(magnitude, w);
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        loss.know(h, magnitude[h]);
+        up[h] = up[h] < 0 ? -headroom(magnitude[h], IFA_MAX_PRODUCT * growth_keys, -up[h]) : up[h];
+      }
+    }
+  }
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    loss.move_p(h, up[h]);
+    w.value_unit[h] =
+        moves[h] & (w.value_unit[h] == IFA_NO_UNIT) ? want[h] : w.value_unit[h] + up[h];
+  }
+  loss.store(kept_loss);
+  shift_acc(w, up, ways);
 }
 
 /* P. */

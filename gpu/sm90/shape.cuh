@@ -66,6 +66,7 @@ template <class S> struct Shared {
   float factor[S::GROUPS][2][S::D]; /* what a channel's quotient is multiplied by */
   float q_scale[S::GROUPS][2][GROUP_ROWS];
   GroupItem item[S::GROUPS][2];
+  float4 loss[S::TOKEN ? S::ROWS : 1];            /* of a row: gpu/sm90/rows.cuh */
   uint64_t full[MOST_PLACES], empty[MOST_PLACES]; /* a block has come; all warps are done with it */
   uint64_t q_full[S::GROUPS][2], q_empty[S::GROUPS][2]; /* likewise what is loaded for an item */
 };
