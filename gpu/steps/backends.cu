@@ -75,6 +75,8 @@ extern "C" ifa_status ifa_gpu_step_attend(int step, const ifa_problem *problem,
                                           void *stream, ifa_message *message) {
   ifa_gpu_params a = {};
   a.p = ifa_problem_resolved(problem);
+  const ifa_status taken = supports_step(step, &a.p, message);
+  if (taken != IFA_OK) return taken;
   a.in = *inputs;
   a.o = outputs->o;
   a.lse = outputs->lse;
