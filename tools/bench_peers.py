@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Attention from floats to floats on this CPU: libifa beside PyTorch, ONNX Runtime, OpenVINO and
-ggml.
+"""Attention from floats to floats on this CPU: libifa beside PyTorch, ONNX Runtime, OpenVINO, ggml.
 
     python3 tools/bench_peers.py --lib build/release/libifa.so [--threads 1,2] [--only torch,ggml]
     [--json FILE]

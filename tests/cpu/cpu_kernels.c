@@ -177,7 +177,8 @@ static const char *try_block(const ifa_cpu_kernels *kernels, char *what, size_t 
   int32_t keys = 32 << draw(4), head_dim = 1 + (int32_t)draw(draw(2) ? 256 : 64),
           k_bits = draw(3) ? 8 : 4, v_bits = draw(3) ? 8 : 4;
   int k_per_token = (int)draw(2), value_octaves = draw(2) ? 4 : 60;
-  ifa_cpu_layout y = ifa_cpu_layout_of(keys, head_dim, k_bits, v_bits), given_layout;
+  static ifa_cpu_layout y, given_layout; /* the blocks keep their addresses */
+  y = ifa_cpu_layout_of(keys, head_dim, k_bits, v_bits);
   memset(&expected, 0, sizeof expected);
   attach(&expected);
   b->layout = &y;
