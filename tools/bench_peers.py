@@ -79,9 +79,7 @@ class Ifa:
 
         self.names, self.lib, self.threads = structures, structures.lib, threads
         self.why = structures.Message()
-        args, why = structures.CudaAttentionArgs, c.POINTER(
-            structures.Message
-        )  # ifa_cpu_attention_args has the same layout
+        args, why = structures.AttentionArgs, c.POINTER(structures.Message)
         structures.declare(self.lib, {
             "ifa_cpu_attention_fast": (args, [c.c_int64] * 5 + [c.c_int32]),
             "ifa_cpu_attention_accurate": (args, [c.c_int64] * 5 + [c.c_int32]),
