@@ -22,7 +22,31 @@ void ifa_cpu_avx512_values(ifa_cpu_block *b, const uint8_t *tile);
 void ifa_cpu_avx512_unfold(const ifa_cpu_layout *y, const uint8_t *tile, const ifa_cpu_layout *wide,
                            uint8_t *to);
 
+#define IFA_CPU_AVX512_KERNELS(weigh_)                                                       \
+  {                                                                                          \
+    .q_form = IFA_CPU_OFFSET8, .p_bytes = 1, .slowness = 1, .scores = ifa_cpu_avx512_scores, \
+    .weigh = weigh_, .values = ifa_cpu_avx512_values, .fetches = 1,                          \
+    .nibble_rows = IFA_CPU_AVX512_NIBBLE_ROWS, .unfold = ifa_cpu_avx512_unfold,              \
+  }
+
 /* ---- weights: what does not depend on how the function is computed ---- */
+
+/* Vectors of 16 keys at a time, and whether all rows see all of them, are constants in the loops.
+ */
+typedef void weigh_some(ifa_cpu_block *b, const uint8_t *tile, int vectors, int whole);
+INLINE void weigh_by(ifa_cpu_block *b, const uint8_t *tile, weigh_some *channel,
+                     weigh_some *token) {
+  const int whole = b->whole;
+  if (b->values_per_token) {
+    if (b->layout->keys == 32) token(b, tile, 2, whole);
+    else if (whole) token(b, tile, 4, 1);
+    else token(b, tile, 4, 0);
+  } else {
+    if (b->layout->keys == 32) channel(b, tile, 2, whole);
+    else if (whole) channel(b, tile, 4, 1);
+    else channel(b, tile, 4, 0);
+  }
+}
 
 /* Live keys among the 16 from `base` on. */
 INLINE __mmask16 live_mask(int32_t from, int32_t to, int32_t base) {

@@ -173,24 +173,7 @@ INLINE void weigh_token(ifa_cpu_block *b, const uint8_t *tile, int vectors, int 
 }
 
 static void weigh(ifa_cpu_block *b, const uint8_t *tile) {
-  const int whole = b->whole;
-  if (b->values_per_token) {
-    if (b->layout->keys == 32) weigh_token(b, tile, 2, whole);
-    else if (whole) weigh_token(b, tile, 4, 1);
-    else weigh_token(b, tile, 4, 0);
-  } else {
-    if (b->layout->keys == 32) weigh_channel(b, tile, 2, whole);
-    else if (whole) weigh_channel(b, tile, 4, 1);
-    else weigh_channel(b, tile, 4, 0);
-  }
+  weigh_by(b, tile, weigh_channel, weigh_token);
 }
 
-const ifa_cpu_kernels ifa_cpu_avx512_fp16 = {.q_form = IFA_CPU_OFFSET8,
-                                             .p_bytes = 1,
-                                             .slowness = 1,
-                                             .scores = ifa_cpu_avx512_scores,
-                                             .weigh = weigh,
-                                             .values = ifa_cpu_avx512_values,
-                                             .fetches = 1,
-                                             .nibble_rows = IFA_CPU_AVX512_NIBBLE_ROWS,
-                                             .unfold = ifa_cpu_avx512_unfold};
+const ifa_cpu_kernels ifa_cpu_avx512_fp16 = IFA_CPU_AVX512_KERNELS(weigh);
