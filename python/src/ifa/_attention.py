@@ -56,7 +56,12 @@ def scale_shape(granularity: str, shape: tuple[int, ...], block: int) -> tuple[i
 
 
 def quantize_view(
-    name: str, view: A.View, kind: str, granularity: str, block: int, subtract_mean: bool
+    name: str,
+    view: A.View,
+    kind: str,
+    granularity: str,
+    block: int,
+    subtract_mean: bool,
 ) -> Quantized:
     if kind not in ("int8", "int4"):
         raise L.BadArgument(f"type of {name} is {kind!r}; it must be int8 or int4")
@@ -85,7 +90,11 @@ def quantize_view(
     if subtract_mean:
         result.mean = np.empty((b, h, d), np.float32)
     if 0 in view.shape:
-        if granularity != "token" and not 0 in (b, h, d):  # no token: every group is empty
+        if granularity != "token" and not 0 in (
+            b,
+            h,
+            d,
+        ):  # no token: every group is empty
             result.scale.fill(0)
             if result.channel_scale is not None:
                 result.channel_scale.fill(0)
@@ -255,54 +264,21 @@ def attention(
             **options,
         )
     fields, smooth = settings(preset, options)
-    operands: dict[str, _Operand] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
-    float_types: dict[str, str] = {}
-    floats: dict[str, A.View] = {}
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if isinstance(x, Quantized):
-            operands[name], shapes[name] = _given(name, x), x.shape
-            fields[f"{name}_type"], fields[f"{name}_scale"] = x.type, x.granularity
-            if x.granularity == "block" and name != "v":
-                fields[f"{name}_block"] = x.block
-        else:
-            floats[name] = A.floats(name, x, 4, stream)
-            shapes[name], float_types[name] = floats[name].shape, floats[name].type
-    problem = Problem(**{name: value for name, value in fields.items()})
-    problem.batch, problem.q_heads, problem.nq, problem.head_dim = shapes["q"]
-    problem.kv_heads, problem.nk = shapes["k"][1:3]
-    if (
-        shapes["k"] != shapes["v"]
-        or shapes["k"][0] != problem.batch
-        or shapes["k"][3] != problem.head_dim
-    ):
-        raise L.BadArgument(
-            f"q {list(shapes['q'])}, k {list(shapes['k'])} and v {list(shapes['v'])} do not go together"
-        )
+    operands, floats, problem = _operands(q, k, v, fields, stream)
     problem.sm_scale = default_scale(sm_scale, problem.head_dim)
     problem.causal, problem.window, problem.lse = causal, window, lse
-    on_device = {name for name, view in floats.items() if view.cuda}
-    if on_device and len(on_device) < 3:
-        raise L.BadArgument(
-            f"{sorted(on_device)[0]} is on a CUDA device, {sorted(set('qkv') - on_device)[0]} is not"
-        )
+    on_device = _on_device(floats)
     if on_device and (out is None or rows is not None or backend != "cpu"):
         raise L.BadArgument("arrays on a CUDA device need out=, and take neither rows nor backend")
-    written = _outputs(
-        problem,
-        out,
-        out_type or float_types.get("q", "f32"),
-        bool(out_type),
-        bool(on_device),
-        stream,
-    )
+    float_type = floats["q"].type if "q" in floats else "f32"
+    written = _outputs(problem, out, out_type or float_type, bool(out_type), on_device, stream)
     if on_device:
         attend_cuda(problem, floats, smooth, written[1], written[3], workspace, stream)
         return out
     o, o_view, sums, lse_view = written
     if (
         len(floats) == 3
-        and len(set(float_types.values())) == 1
+        and len({view.type for view in floats.values()}) == 1
         and rows is None
         and backend == "cpu"
     ):
@@ -313,8 +289,51 @@ def attention(
     return (o, sums) if lse else o
 
 
+def _operands(
+    q: Any, k: Any, v: Any, fields: dict[str, Any], stream: Optional[int]
+) -> tuple[dict[str, _Operand], dict[str, A.View], Problem]:
+    """What is quantized already, what is floats, and a problem of their sizes."""
+    operands: dict[str, _Operand] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    floats: dict[str, A.View] = {}
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if isinstance(x, Quantized):
+            operands[name], shapes[name] = _given(name, x), x.shape
+            fields[f"{name}_type"], fields[f"{name}_scale"] = x.type, x.granularity
+            if x.granularity == "block" and name != "v":
+                fields[f"{name}_block"] = x.block
+        else:
+            floats[name] = A.floats(name, x, 4, stream)
+            shapes[name] = floats[name].shape
+    problem = Problem(**fields)
+    problem.batch, problem.q_heads, problem.nq, problem.head_dim = shapes["q"]
+    problem.kv_heads, problem.nk = shapes["k"][1:3]
+    if (
+        shapes["k"] != shapes["v"]
+        or shapes["k"][0] != problem.batch
+        or shapes["k"][3] != problem.head_dim
+    ):
+        raise L.BadArgument(
+            f"q {list(shapes['q'])}, k {list(shapes['k'])} and v {list(shapes['v'])} do not go together"
+        )
+    return operands, floats, problem
+
+
+def _on_device(floats: dict[str, A.View]) -> bool:
+    """Are all three on a CUDA device?"""
+    there = {name for name, view in floats.items() if view.cuda}
+    if there and len(there) < 3:
+        raise L.BadArgument(
+            f"{sorted(there)[0]} is on a CUDA device, {sorted(set('qkv') - there)[0]} is not"
+        )
+    return bool(there)
+
+
 def _quantize_floats(
-    problem: Problem, floats: dict[str, A.View], smooth: bool, operands: dict[str, _Operand]
+    problem: Problem,
+    floats: dict[str, A.View],
+    smooth: bool,
+    operands: dict[str, _Operand],
 ) -> None:
     problem.check()
     for name, view in floats.items():
