@@ -1,11 +1,11 @@
 /* attend.c - walks blocks of rows over tiles of keys: sections 3 to 11 of docs/numerics.md around
  * the kernels.
  *
- * Rows that share a key/value head are cut into blocks of up to IFA_CPU_ROWS (block_rows), by
- * position first and query head second (so that the heads of a group and neighbouring positions
- * read the same tiles). Where there are many blocks a thread takes a block with all its splits;
- * where there are few (decoding) threads take splits of blocks, whose integer sums are then merged
- * in ascending order. Either way every row's arithmetic is the same. */
+ * Rows that share a key/value head are cut into blocks of up to IFA_CPU_ROWS, by position first and
+ * query head second (so that the heads of a group and neighbouring positions read the same tiles).
+ * Where there are many blocks a thread takes a block with all its splits; where there are few
+ * (decoding) threads take splits of blocks, whose integer sums are then merged in ascending order.
+ * Either way every row's arithmetic is the same. */
 #include "cpu/attend.h"
 
 #include <string.h>
@@ -57,8 +57,7 @@ typedef struct split_sums {
 
 typedef struct plan {
   int64_t blocks_per_matrix, blocks; /* upper bounds when rows are chosen */
-  int32_t block_rows;                /* blocks are cut every so many rows */
-  int32_t rows;                      /* of a block, at most: fewer where there are no more */
+  int32_t rows;                      /* of a block, at most */
   int64_t splits, wave;              /* wave > 0: splits are shared out, so many at a time */
   size_t scratch_bytes, split_bytes, sums_bytes;
   size_t at_starts, at_splits, at_sums, bytes;
@@ -92,19 +91,18 @@ static int64_t wave_for(int64_t splits, int64_t blocks, int threads) {
   return ifa_min64(splits, ifa_ceil_div((int64_t)SPLIT_ITEMS * threads, blocks));
 }
 
-static plan plan_for(const ifa_problem *p, const ifa_cpu_query *queries, int32_t block_rows,
-                     int threads) {
-  plan w = {.block_rows = block_rows};
+static plan plan_for(const ifa_problem *p, const ifa_cpu_query *queries, int threads) {
+  plan w = {0};
   int64_t group = p->q_heads / p->kv_heads, together = queries ? 0 : group * p->nq,
           nk = queries ? 0 : p->nk;
-  w.blocks_per_matrix = ifa_ceil_div(together, block_rows);
+  w.blocks_per_matrix = ifa_ceil_div(together, IFA_CPU_ROWS);
   w.blocks = w.blocks_per_matrix * p->batch * p->kv_heads;
   for (int64_t i = 0; queries && i < p->batch; i++) {
     together = ifa_max64(together, group * queries[i].nq);
     nk = ifa_max64(nk, queries[i].nk);
-    w.blocks += ifa_ceil_div(group * queries[i].nq, block_rows) * p->kv_heads;
+    w.blocks += ifa_ceil_div(group * queries[i].nq, IFA_CPU_ROWS) * p->kv_heads;
   }
-  w.rows = (int32_t)ifa_min64(block_rows, together);
+  w.rows = (int32_t)ifa_min64(IFA_CPU_ROWS, together);
   w.splits = ifa_ceil_div(nk, p->kv_split);
   w.wave = wave_for(w.splits, w.blocks, threads);
   lay_out(&w, p, queries ? p->batch + 1 : w.blocks + 1, threads);
@@ -112,10 +110,7 @@ static plan plan_for(const ifa_problem *p, const ifa_cpu_query *queries, int32_t
 }
 
 size_t ifa_cpu_attend_bytes(const ifa_problem *p, int threads) {
-  /* whichever instruction set it will be */
-  size_t most = plan_for(p, NULL, IFA_CPU_ROWS, threads).bytes,
-         few = plan_for(p, NULL, IFA_CPU_FEWEST_ROWS, threads).bytes;
-  return few > most ? few : most;
+  return plan_for(p, NULL, threads).bytes;
 }
 
 size_t ifa_cpu_attend_queries_bytes(const ifa_problem *p, int64_t rows, int threads) {
@@ -166,13 +161,13 @@ static int64_t find_blocks(const ifa_cpu_job *job, const plan *w, int64_t *start
     for (int64_t i = 0; i < p->batch; i++)
       starts[i + 1] =
           starts[i] +
-          ifa_ceil_div(p->q_heads / p->kv_heads * job->queries[i].nq, w->block_rows) * p->kv_heads;
+          ifa_ceil_div(p->q_heads / p->kv_heads * job->queries[i].nq, IFA_CPU_ROWS) * p->kv_heads;
     return w->blocks;
   }
   if (!job->in->rows) return w->blocks;
   int64_t blocks = 0, per_matrix = p->q_heads / p->kv_heads * p->nq;
   for (int64_t r = 0; r < job->in->row_count; r++)
-    if (r == 0 || r - starts[blocks - 1] == w->block_rows ||
+    if (r == 0 || r - starts[blocks - 1] == IFA_CPU_ROWS ||
         job->in->rows[r] / per_matrix != job->in->rows[r - 1] / per_matrix)
       starts[blocks++] = r;
   starts[blocks] = job->in->row_count;
@@ -274,13 +269,13 @@ static int64_t find_block(const ifa_cpu_job *job, const plan *w, const int64_t *
     m->kv_head = (n - starts[low]) / each;
     m->at = job->queries[low];
     m->first_batch = 0;
-    return (n - starts[low]) % each * w->block_rows;
+    return (n - starts[low]) % each * IFA_CPU_ROWS;
   }
   if (job->in->rows) {
     matrix = job->in->rows[starts[n]] / (p->q_heads / p->kv_heads * p->nq);
   } else {
     matrix = n / w->blocks_per_matrix;
-    first_row = n % w->blocks_per_matrix * w->block_rows;
+    first_row = n % w->blocks_per_matrix * IFA_CPU_ROWS;
   }
   m->batch = m->first_batch = matrix / p->kv_heads;
   m->kv_head = matrix % p->kv_heads;
@@ -316,7 +311,7 @@ static void load_block(const ifa_cpu_job *job, const plan *w, const int64_t *sta
           nq = m->at.nq;
   ifa_cpu_block *b = &m->block;
   b->rows = (int32_t)(job->in->rows ? starts[n + 1] - starts[n]
-                                    : ifa_min64(w->block_rows, group * nq - first_row));
+                                    : ifa_min64(IFA_CPU_ROWS, group * nq - first_row));
   m->kernels = b->rows < IFA_CPU_MANY_ROWS ? job->few : job->many;
   m->unfolds =
       (job->layout.k_bits == 4 || job->layout.v_bits == 4) && b->rows > m->kernels->nibble_rows;
@@ -732,27 +727,14 @@ static int by_matrix(const ifa_cpu_job *job) {
          (job->threads == 1 || matrices % job->threads == 0 || matrices >= 4 * job->threads);
 }
 
-/* Rows of a block: the kernels' own number where a head's tiles stay in a second cache of 2 MB, for
- * fewer rows read them more often. */
-static int32_t block_rows_for(const ifa_cpu_job *job) {
-  const int64_t near = 3 << 19; /* 1.5 MB */
-  int64_t nk = job->queries ? 0 : job->p->nk;
-  for (int64_t i = 0; job->queries && i < job->p->batch; i++)
-    nk = ifa_max64(nk, job->queries[i].nk);
-  int is_near = ifa_ceil_div(nk, job->layout.keys) * job->layout.bytes <= near;
-  return job->many->near_rows && is_near ? job->many->near_rows : IFA_CPU_ROWS;
-}
-
 void ifa_cpu_attend_tiles(const ifa_cpu_job *given, void *workspace) {
   ifa_cpu_job job = *given;
-  const int32_t block_rows = block_rows_for(&job);
-  plan w = plan_for(job.p, job.queries, block_rows, job.threads);
+  plan w = plan_for(job.p, job.queries, job.threads);
   int shares = w.wave && !job.out->stages; /* splits may be shared out */
   ifa_cpu_fill_tables();
   job.threads = ifa_team_size(job.threads, shares ? w.blocks * w.splits : w.blocks,
                               nanoseconds(&job, w.blocks) + job.make_nanoseconds);
-  w = plan_for(job.p, job.queries, block_rows,
-               job.threads); /* with fewer threads it needs no more memory */
+  w = plan_for(job.p, job.queries, job.threads); /* with fewer threads it needs no more memory */
   int64_t *starts = (int64_t *)((uint8_t *)workspace + w.at_starts);
   attention a = {.job = &job,
                  .w = &w,

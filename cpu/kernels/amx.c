@@ -181,7 +181,6 @@ const ifa_cpu_kernels ifa_cpu_amx = {.q_form = IFA_CPU_SIGNED8,
                                      .scores = scores,
                                      .weigh = weigh,
                                      .values = values,
-                                     .near_rows = IFA_CPU_FEWEST_ROWS,
                                      .nibble_rows = 0,
                                      .unfold = ifa_cpu_unfold_tile,
                                      .leave = leave};

@@ -35,8 +35,7 @@
 #endif
 #endif
 
-/* Rows of a block: at most, and what a kernel may ask for at least; multiples of 16. */
-enum { IFA_CPU_ROWS = 48, IFA_CPU_FEWEST_ROWS = 16, IFA_CPU_MAX_TILE = 256 };
+enum { IFA_CPU_ROWS = 48, IFA_CPU_MAX_TILE = 256 }; /* rows: a multiple of 16 */
 
 /* How rows of Q (from their INT8 values, zero padded to dim before the offset) and of P are stored.
  */
@@ -82,9 +81,6 @@ typedef struct ifa_cpu_kernels {
   void (*scores)(ifa_cpu_block *b, const uint8_t *tile);
   void (*weigh)(ifa_cpu_block *b, const uint8_t *tile);
   void (*values)(ifa_cpu_block *b, const uint8_t *tile);
-  /* Rows of a block where a head's tiles stay in the second cache: IFA_CPU_FEWEST_ROWS, or 0:
-   * IFA_CPU_ROWS, as elsewhere. */
-  int32_t near_rows;
   int32_t fetches; /* 1: they prefetch the next tile; 0: the driver does, in three parts */
   /* Blocks of up to nibble_rows rows read tiles of 4 bits as they lie; larger ones, which would
    * take the nibbles apart once for each group of rows, are given tiles that `unfold` made of 8
