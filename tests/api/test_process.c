@@ -323,7 +323,7 @@ static void test_pools(void **state) {
     assert_int_equal(ifa_set_pool(&pool, NULL), IFA_OK);
     int before = made;
     assert_int_equal(disagreements(), 0);
-    assert_true(c.calls >= 6 && c.most == 4);
+    assert_true(c.calls >= 5 + openmp_is_there() && c.most == 4); /* a region a call, or more */
     if (all[i] != a_thread_each) assert_int_equal(made, before);
     int calls = c.calls;
     assert_true(attend_agrees(64, 1, 64, tiny_expected));
