@@ -82,18 +82,4 @@ VERSION(avx2, IFA_TARGET_AVX2, halves_by_f16c)
 VERSION(avx512, IFA_TARGET_AVX512, halves_by_f16c)
 #endif
 
-const ifa_output_kernels *ifa_output_kernels_at(int index) {
-  const ifa_output_kernels *have[4] = {&generic};
-  int count = 1;
-#if defined(__x86_64__)
-  if (ifa_cpu_version() >= IFA_VERSION_AVX2) have[count++] = &avx2;
-  if (ifa_cpu_version() >= IFA_VERSION_AVX512) have[count++] = &avx512;
-#endif
-  return index >= 0 && index < count ? have[index] : NULL;
-}
-
-const ifa_output_kernels *ifa_output_kernels_best(void) {
-  const ifa_output_kernels *best = &generic;
-  for (int i = 0; ifa_output_kernels_at(i); i++) best = ifa_output_kernels_at(i);
-  return best;
-}
+IFA_CHOOSE_VERSION(ifa_output_kernels, ifa_output_kernels)

@@ -21,4 +21,18 @@
 enum { IFA_VERSION_GENERIC = 1, IFA_VERSION_AVX2, IFA_VERSION_AVX512 };
 int ifa_cpu_version(void);
 
+/* A file's tables of such functions, `generic`, `avx2` and `avx512`, to the outside: NAME_at(i) is
+ * the i-th that the machine has, or NULL; NAME_best() the last. */
+#if defined(__x86_64__)
+#define IFA_VERSIONS , &avx2, &avx512
+#else
+#define IFA_VERSIONS
+#endif
+#define IFA_CHOOSE_VERSION(type, name)                                   \
+  const type *name##_at(int index) {                                     \
+    static const type *const have[] = {&generic IFA_VERSIONS};           \
+    return index >= 0 && index < ifa_cpu_version() ? have[index] : NULL; \
+  }                                                                      \
+  const type *name##_best(void) { return name##_at(ifa_cpu_version() - 1); }
+
 #endif

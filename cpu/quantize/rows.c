@@ -187,21 +187,7 @@ VERSION(avx2, IFA_TARGET_AVX2)
 VERSION(avx512, IFA_TARGET_AVX512)
 #endif
 
-const ifa_row_kernels *ifa_row_kernels_at(int index) {
-  const ifa_row_kernels *have[4] = {&generic};
-  int count = 1;
-#if defined(__x86_64__)
-  if (ifa_cpu_version() >= IFA_VERSION_AVX2) have[count++] = &avx2;
-  if (ifa_cpu_version() >= IFA_VERSION_AVX512) have[count++] = &avx512;
-#endif
-  return index >= 0 && index < count ? have[index] : NULL;
-}
-
-const ifa_row_kernels *ifa_row_kernels_best(void) {
-  const ifa_row_kernels *best = &generic;
-  for (int i = 0; ifa_row_kernels_at(i); i++) best = ifa_row_kernels_at(i);
-  return best;
-}
+IFA_CHOOSE_VERSION(ifa_row_kernels, ifa_row_kernels)
 
 float ifa_row_quantize(const ifa_row_kernels *rows, const float *x, int32_t dim, uint32_t largest,
                        ifa_type type, int8_t *q) {
