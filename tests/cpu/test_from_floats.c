@@ -388,23 +388,7 @@ static void test_presets(void **state) {
 /* ---- allocations ---- */
 
 #ifdef IFA_TEST_WRAP_ALLOC
-static int allocations;
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t count, size_t bytes);
-void *__real_aligned_alloc(size_t alignment, size_t bytes);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
-void *__wrap_malloc(size_t bytes) {
-  return __atomic_add_fetch(&allocations, 1, __ATOMIC_RELAXED), __real_malloc(bytes);
-}
-void *__wrap_calloc(size_t count, size_t bytes) {
-  return __atomic_add_fetch(&allocations, 1, __ATOMIC_RELAXED), __real_calloc(count, bytes);
-}
-void *__wrap_aligned_alloc(size_t alignment, size_t bytes) {
-  return __atomic_add_fetch(&allocations, 1, __ATOMIC_RELAXED),
-         __real_aligned_alloc(alignment, bytes);
-}
+#include "tests/cpu/allocations.h"
 
 static void test_no_allocation(void **state) {
   (void)state;
